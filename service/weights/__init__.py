@@ -1,0 +1,1 @@
+"""The shipped checkpoint, made by `training`; data, no code."""

@@ -1,0 +1,190 @@
+"""The contract between training and service: one safetensors file that says all about itself.
+
+Weights are tensors; everything else is JSON in the file's header. Loading executes nothing, and
+whatever is not understood is refused by name.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from training.model.network import AttentionFER, NetworkConfig
+from training.model.preprocess import InputSpec
+
+FORMAT = 1
+_KEY = "attention_fer"
+
+_T = TypeVar("_T")
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says about itself.
+
+    Attributes:
+        name: The model's name, e.g. "attention-fer-fer2013".
+        version: Which weights these are, e.g. "2026-11-23.1f0c2d3e".
+        network: Shape of the network.
+        emotions: What each output means, in order.
+        input_spec: The faces it takes.
+        temperature: What logits are divided by before softmax (Guo et al. 2017).
+        metrics: Figures, each with the protocol that it was measured by.
+        provenance: Data set, recipe, code version and the like.
+    """
+
+    name: str
+    version: str
+    network: NetworkConfig
+    emotions: tuple[str, ...]
+    input_spec: InputSpec = field(default_factory=InputSpec)
+    temperature: float = 1.0
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            ValueError: Emotions that are not as many as the network's classes, or not distinct;
+                a temperature that is not positive.
+        """
+        if (
+            len(self.emotions) != self.network.classes
+            or len(set(self.emotions)) < self.network.classes
+        ):
+            raise ValueError(
+                f"{len(set(self.emotions))} distinct emotions for {self.network.classes} classes"
+            )
+        if not 0.01 <= self.temperature <= 100.0:
+            raise ValueError(f"temperature is {self.temperature}, expected 0.01 to 100")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network with its weights, in evaluation mode on the CPU, float32, and its manifest."""
+
+    network: AttentionFER
+    manifest: Manifest
+
+
+def save_checkpoint(
+    path: Path, network: AttentionFER, manifest: Manifest, dtype: torch.dtype
+) -> None:
+    """Write a checkpoint; the file appears whole or not at all.
+
+    Args:
+        path: Where to; replaced if it is there.
+        network: Whose weights and running statistics to keep.
+        manifest: What to say about them.
+        dtype: float16 or float32, how floating-point tensors are stored.
+
+    Raises:
+        ValueError: The manifest describes another network, or the dtype is neither.
+    """
+    if network.config != manifest.network:
+        raise ValueError("manifest and network have different configurations")
+    if dtype not in (torch.float16, torch.float32):
+        raise ValueError(f"dtype is {dtype}, expected float16 or float32")
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in _weights(network).items()
+    }
+    header = {"format": FORMAT} | asdict(manifest)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(save(tensors, {_KEY: json.dumps(header)}))
+    part.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and rebuild its network, without running anything from the file.
+
+    Args:
+        path: A file that `save_checkpoint` wrote.
+
+    Returns:
+        The network with float32 weights, on the CPU, in evaluation mode; and the manifest.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, of another format version, or its
+            header, tensors or shapes are not what this code understands.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_KEY)
+            manifest = _read_manifest(header)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file; copy it again") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    network = AttentionFER(manifest.network)
+    _fill(network, tensors, path)
+    return Checkpoint(network.eval().requires_grad_(False), manifest)
+
+
+def _weights(network: AttentionFER) -> dict[str, Tensor]:
+    # Batch counters mean nothing without momentum=None, which no layer here uses.
+    state = network.state_dict()
+    return {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def _fill(network: AttentionFER, tensors: Mapping[str, Tensor], path: Path) -> None:
+    expected = _weights(network)
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise CheckpointError(f"{path}: tensor {missing[0]} is missing ({len(missing)} in all)")
+    if extra := sorted(tensors.keys() - expected.keys()):
+        raise CheckpointError(
+            f"{path}: tensor {extra[0]} is not of this network ({len(extra)} such)"
+        )
+    for name, target in expected.items():
+        tensor = tensors[name]
+        if tensor.shape != target.shape:
+            raise CheckpointError(
+                f"{path}: tensor {name} has shape {list(tensor.shape)}, "
+                f"expected {list(target.shape)}"
+            )
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: tensor {name} is not all finite numbers")
+        target.copy_(tensor)
+
+
+def _read_manifest(header: str | None) -> Manifest:
+    if header is None:
+        raise ValueError("not an attention-fer checkpoint: its header has no manifest")
+    data = json.loads(header)
+    if not isinstance(data, dict):
+        raise ValueError("manifest is not an object")
+    if data.pop("format", None) != FORMAT:
+        raise ValueError(f"not of format version {FORMAT}, the one that this release reads")
+    for name, kind in (("network", NetworkConfig), ("input_spec", InputSpec)):
+        data[name] = _build(kind, data.get(name), name)
+    return _build(Manifest, data, "manifest")
+
+
+def _build(kind: type[_T], data: object, what: str) -> _T:
+    """Make a dataclass from a JSON object that has exactly its fields."""
+    if not isinstance(data, dict):
+        raise ValueError(f"{what} is missing or not an object")
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if wrong := sorted(names ^ data.keys()):
+        raise ValueError(
+            f"{what}: field {wrong[0]} is {'unknown' if wrong[0] in data else 'missing'}"
+        )
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{what}: a field has the wrong type") from error

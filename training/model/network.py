@@ -1,0 +1,188 @@
+"""The network of the paper: straighten the face, then name its expression.
+
+After Wang, Wang & Cui 2021, "Facial Expression Recognition with Attention Mechanism",
+DOI 10.1109/CISP-BMEI53629.2021.9624355. The paper's four claims are four switches. Its widths
+and depth are not known; ours are a residual network (He et al. 2015, arXiv:1512.03385) whose
+sizes were chosen for the time that they train in on two CPU cores.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from training.model.attention import ChannelAttention, SpatialAttention
+from training.model.preprocess import InputSpec
+from training.model.stn import SpatialTransformer, Transform
+
+Activation = Literal["gelu", "relu"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The shape of a network; with the weights, all that is needed to rebuild it.
+
+    Attributes:
+        classes: Emotions told apart, 2 or more.
+        widths: Channels of each stage. The stem and every stage after the first halve the
+            resolution.
+        depths: Residual blocks of each stage.
+        stn: The paper's first claim: straighten the image first.
+        channel_attention: Its second claim: channel attention in every block.
+        spatial_attention: Its third claim: spatial attention in every block.
+        activation: Its fourth claim: GELU (Hendrycks & Gimpel 2016) instead of ReLU.
+        transform: What the spatial transformer may do.
+        dropout: Share of the last features dropped in training.
+    """
+
+    classes: int = 7
+    widths: tuple[int, ...] = (64, 128, 256)
+    depths: tuple[int, ...] = (1, 2, 2)
+    stn: bool = True
+    channel_attention: bool = True
+    spatial_attention: bool = True
+    activation: Activation = "gelu"
+    transform: Transform = "similarity"
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built.
+
+        Raises:
+            ValueError: Names the field that is wrong.
+        """
+        if self.classes < 2:
+            raise ValueError(f"network config: classes is {self.classes}, expected 2 or more")
+        if not self.widths or len(self.widths) != len(self.depths):
+            raise ValueError("network config: widths and depths must be of one length, 1 or more")
+        if min(*self.widths, *self.depths) < 1 or max(self.widths) > 4096:
+            raise ValueError("network config: widths must be 1 to 4096 and depths 1 or more")
+        if max(self.depths) > 64 or len(self.depths) > 6:
+            raise ValueError("network config: at most 6 stages of at most 64 blocks")
+        if self.activation not in _ACTIVATIONS:
+            raise ValueError(f"network config: activation is {self.activation!r}")
+        if self.transform not in ("similarity", "affine"):
+            raise ValueError(f"network config: transform is {self.transform!r}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"network config: dropout is {self.dropout}, expected 0 to below 1")
+
+
+class Output(NamedTuple):
+    """What a forward pass gives.
+
+    Attributes:
+        logits: float[n, classes].
+        theta: float32[n, 2, 3], the transform that straightened each face; None without STN.
+    """
+
+    logits: Tensor
+    theta: Tensor | None
+
+
+class Block(nn.Module):
+    """Two convolutions, then channel and spatial attention, beside a shortcut."""
+
+    def __init__(self, before: int, after: int, stride: int, config: NetworkConfig) -> None:
+        """Build a block from `before` to `after` channels; stride 2 halves the resolution."""
+        super().__init__()
+        activation = _ACTIVATIONS[config.activation]
+        body: list[nn.Module] = [
+            nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            activation(),
+            nn.Conv2d(after, after, 3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+        ]
+        if config.channel_attention:
+            body.append(ChannelAttention(after, activation))
+        if config.spatial_attention:
+            body.append(SpatialAttention())
+        self.body = nn.Sequential(*body)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or before != after:
+            # As wide as its stride: the usual 1x1 would throw away three pixels of four.
+            conv = nn.Conv2d(before, after, stride, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(after))
+        self.activation = activation()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features float[n, before, h, w] to float[n, after, h / stride, w / stride]."""
+        out: Tensor = self.activation(self.body(features) + self.shortcut(features))
+        return out
+
+
+class AttentionFER(nn.Module):
+    """Normalised faces in, one logit an emotion out."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        """Build the network, its weights drawn from torch's global generator."""
+        super().__init__()
+        self.config = config
+        activation = _ACTIVATIONS[config.activation]
+        self.stn = SpatialTransformer(1, activation, config.transform) if config.stn else None
+        # A wide kernel and a stride at once: layers at full resolution would cost most and were
+        # measured to bring least for the time.
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, config.widths[0], 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(config.widths[0]),
+            activation(),
+        )
+        stages: list[nn.Module] = []
+        before = config.widths[0]
+        for after, depth in zip(config.widths, config.depths, strict=True):
+            blocks = [Block(before, after, 2 if stages else 1, config)]
+            blocks += [Block(after, after, 1, config) for _ in range(depth - 1)]
+            stages.append(nn.Sequential(*blocks))
+            before = after
+        self.stages = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classify = nn.Linear(before, config.classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise: He for convolutions, the spatial transformer at identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if self.stn is not None:
+            self.stn.reset_parameters()
+
+    def forward(self, images: Tensor) -> Output:
+        """Recognise.
+
+        Args:
+            images: float[n, 1, h, w], normalised by `preprocess.normalise`.
+
+        Returns:
+            Logits and, with the STN, the transforms.
+        """
+        theta = None
+        if self.stn is not None:
+            images, theta = self.stn(images)
+        features = self.stages(self.stem(images)).mean(dim=(2, 3))
+        return Output(self.classify(self.dropout(features)), theta)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return how many trainable numbers the network has."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def count_multiply_adds(network: AttentionFER, spec: InputSpec) -> int:
+    """Return the multiply-adds of one face, in convolutions and matrix products.
+
+    What torch's own counter sees: half of its floating-point operations. Normalisation,
+    activations, pooling and the STN's sampling are left out, as the field does.
+    """
+    weight = next(network.parameters())
+    images = torch.zeros(1, 1, spec.height, spec.width, device=weight.device, dtype=weight.dtype)
+    training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(images)
+    network.train(training)
+    return int(counter.get_total_flops()) // 2
