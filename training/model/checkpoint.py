@@ -6,9 +6,9 @@ whatever is not understood is refused by name.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -175,16 +175,29 @@ def _read_manifest(header: str | None) -> Manifest:
 
 
 def _build(kind: type[_T], data: object, what: str) -> _T:
-    """Make a dataclass from a JSON object that has exactly its fields."""
+    """Make a dataclass from a JSON object that has exactly its fields, each of its type."""
     if not isinstance(data, dict):
         raise ValueError(f"{what} is missing or not an object")
-    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    if wrong := sorted(names ^ data.keys()):
+    hints = get_type_hints(kind)
+    if wrong := sorted(hints.keys() ^ data.keys()):
         raise ValueError(
             f"{what}: field {wrong[0]} is {'unknown' if wrong[0] in data else 'missing'}"
         )
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(f"{what}: a field has the wrong type") from error
+    for name, value in values.items():
+        if not _conforms(value, hints[name]):
+            raise ValueError(f"{what}: {name} is {str(value)[:40]!r}, which is of the wrong type")
+    return kind(**values)
+
+
+def _conforms(value: object, hint: Any) -> bool:
+    """Tell whether a value is of a field's type; a bool is no number, and a number no bool."""
+    arguments = get_args(hint)
+    match get_origin(hint):
+        case origin if origin is Literal:
+            return value in arguments
+        case origin if origin is tuple:
+            return isinstance(value, tuple) and all(_conforms(v, arguments[0]) for v in value)
+        case origin if origin is Mapping:
+            return isinstance(value, dict)
+    return type(value) in (int, float) if hint is float else type(value) is hint

@@ -168,8 +168,8 @@ class AttentionFER(nn.Module):
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return how many trainable numbers the network has."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    """Return how many learned numbers the network has."""
+    return sum(p.numel() for p in network.parameters())
 
 
 def count_multiply_adds(network: AttentionFER, spec: InputSpec) -> int:
