@@ -1,0 +1,151 @@
+"""The command line, as a user has it: processes, files, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.conftest import made_up
+from training.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "network.widths=[8,16]", "network.depths=[1,1]", "epochs=4", "batch_size=16",
+    "learning_rate=0.01", "warmup_epochs=0.5", "ema_decay=0.8", "augment.mixup=0",
+    "augment.erase=0",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up faces in FER2013's own format."""
+    path = tmp_path_factory.mktemp("data") / "faces.csv"
+    lines = ["emotion,pixels,Usage"]
+    for usage, per_class, seed in (
+        ("Training", 12, 0),
+        ("PublicTest", 4, 1),
+        ("PrivateTest", 4, 2),
+    ):
+        split = made_up(per_class, seed)
+        for face, label in zip(split.faces.numpy(), split.labels.tolist(), strict=True):
+            lines.append(f"{label},{' '.join(map(str, np.ravel(face)))},{usage}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def command(csv: Path, folder: Path, *more: str) -> list[str]:
+    settings = [argument for item in SMALL for argument in ("--set", item)]
+    return ["train", "--data", str(csv), "--folder", str(folder), "--device", "cpu", "--threads", "1",
+            "--recipe", "quick", *settings, *more]  # fmt: skip
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "training", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+def metrics(folder: Path) -> list[dict[str, object]]:
+    lines = (folder / "history.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    return [{k: v for k, v in e.items() if k != "faces_per_second"} for e in entries]
+
+
+def test_train_export_evaluate_inspect(
+    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, shipped = tmp_path / "run", tmp_path / "shipped.safetensors"
+    assert main(command(csv, run)) == 0
+    for name in ("best.safetensors", "history.jsonl", "curves.png", "confusion.png"):
+        assert (run / name).stat().st_size > 0
+    data = ["--data", str(csv), "--device", "cpu", "--threads", "1"]
+    assert main(["export", *data, "--folder", str(run), "--out", str(shipped)]) == 0
+    exported = capsys.readouterr().out
+    report = tmp_path / "report"
+    given = ["--checkpoint", str(shipped)]
+    assert main(["evaluate", *data, *given, "--report", str(report)]) == 0
+    evaluated = capsys.readouterr().out
+    table = [line for line in exported.splitlines() if line.startswith(("validation", "test"))]
+    assert len(table) == 8
+    for line in table:
+        assert line in evaluated
+    results = json.loads((report / "results.json").read_text())
+    assert results["test"]["faces"] == 28
+    assert (report / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["inspect", *given]) == 0
+    assert "multiply-adds a face" in capsys.readouterr().out
+
+
+def test_killed_in_mid_epoch_and_resumed_is_the_uncut_run(csv: Path, tmp_path: Path) -> None:
+    assert main(command(csv, tmp_path / "uncut")) == 0
+    cut = start(*command(csv, tmp_path / "cut", "--save-every", "0"))
+    state = tmp_path / "cut" / "state.pt"
+    assert cut.stderr is not None
+    while not state.exists():  # every step is saved: some step of the first epoch
+        assert cut.poll() is None, cut.stderr.read()
+    cut.send_signal(signal.SIGKILL)
+    cut.communicate()
+    assert main(command(csv, tmp_path / "cut", "--save-every", "0")) == 0
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "uncut")
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(csv: Path, tmp_path: Path) -> None:
+    process = start(*command(csv, tmp_path, "--set", "epochs=100000", "--save-every", "0"))
+    assert process.stderr is not None
+    while not (tmp_path / "state.pt").exists():
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "epoch=3"], "no setting 'epoch'"),
+        (["--device", "cuda:9"], "cuda:9"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    csv: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    assert main(command(csv, tmp_path, *arguments)) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_missing_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(tmp_path / "none.csv", tmp_path)) == 2
+    assert "none.csv" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(csv: Path, tmp_path: Path) -> None:
+    """Started by torchrun: one history, one checkpoint, and it has learnt."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    settings = command(csv, tmp_path / "two", "--set", "epochs=12")
+    environ = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        [*launch, "-m", "training", *settings],
+        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    entries = metrics(tmp_path / "two")
+    assert len(entries) == 12
+    best = max(float(str(entry["validation_accuracy"])) for entry in entries)
+    assert best > 0.5  # one in seven by chance

@@ -1,0 +1,225 @@
+"""The command line of training: `python -m training train | evaluate | export | inspect`."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from training.config import RECIPES
+from training.dataset import DataError, Dataset, load
+from training.evaluate import predict, reliability, score
+from training.export import ExportError, cost, export, measure
+from training.loop import BEST_FILE, HISTORY_FILE, Interrupted, ResumeError, Run, fit
+from training.machine import Machine, machine
+from training.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from training.model.preprocess import InputSpec
+from training.overrides import OverrideError, override
+from training.progress import ProgressBar
+from training.table import tabulate
+
+SHIPPED = Path(__file__).parent.parent / "service/weights/attention-fer-fer2013.safetensors"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0 done, 2 a wrong argument or input, 130 interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except Interrupted:
+        print(
+            f"\nstopped and saved; the same command goes on from {options.folder}", file=sys.stderr
+        )
+        return 130
+    except (
+        CheckpointError,
+        DataError,
+        ExportError,
+        OverrideError,
+        ResumeError,
+        ValueError,
+    ) as error:
+        print(f"training: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _train(options: argparse.Namespace) -> int:
+    config = override(RECIPES[options.recipe], options.set)
+    data = _read(options)
+    with machine(options.device, options.threads) as here:
+        run = Run(data, config, InputSpec(), options.folder, here)
+        if run.restore() and here.leads:
+            print(f"going on from {options.folder}, step {run.progress.step}", file=sys.stderr)
+        with ProgressBar(run) as bar:
+            fit(run, save_every_s=options.save_every, on_step=bar)
+        if here.leads:
+            _draw(run, here)
+    return 0
+
+
+def _draw(run: Run, here: Machine) -> None:
+    # Imported here, not above: drawing needs matplotlib, and evaluating does not.
+    from training.report import draw_confusion, draw_curves
+
+    best = _on(here, load_checkpoint(run.folder / BEST_FILE))
+    split = run.data.validation
+    scores = score(predict(best.network, split.faces, run.spec, here), split.targets)
+    draw_curves(run.progress.history, run.folder / "curves.png")
+    draw_confusion(scores, run.data.emotions, run.folder / "confusion.png")
+    print(f"best validation accuracy {scores.accuracy:.4f}, {best.manifest.version}")
+    print(f"{run.folder}: {BEST_FILE}, {HISTORY_FILE}, curves.png, confusion.png")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    with machine(options.device, options.threads) as here:
+        checkpoint = _on(here, load_checkpoint(options.checkpoint))
+        data = _fitting(_read(options), checkpoint)
+        figures = measure(checkpoint, data, here) | {"cost": cost(checkpoint)}
+        print(f"{checkpoint.manifest.name} {checkpoint.manifest.version}")
+        print(tabulate(figures, checkpoint.manifest.emotions))
+        if options.report:
+            _report(checkpoint, data, figures, here, options.report)
+    return 0
+
+
+def _report(
+    checkpoint: Checkpoint, data: Dataset, figures: dict[str, Any], here: Machine, folder: Path
+) -> None:
+    from training.report import draw_confusion, draw_reliability
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(figures, indent=2) + "\n")
+    manifest = checkpoint.manifest
+    logits = predict(checkpoint.network, data.test.faces, manifest.input_spec, here)
+    scaled = logits / manifest.temperature
+    scores = score(scaled, data.test.targets)
+    draw_confusion(scores, manifest.emotions, folder / "confusion.png")
+    before, after = (reliability(part, data.test.labels) for part in (logits, scaled))
+    draw_reliability(before, after, folder / "reliability.png")
+    print(f"{folder}: results.json, confusion.png, reliability.png")
+
+
+def _export(options: argparse.Namespace) -> int:
+    data = _read(options)
+    with machine(options.device, options.threads) as here:
+        done = export(options.folder / BEST_FILE, options.out, data, here)
+    print(tabulate(dict(done.manifest.metrics), done.manifest.emotions))
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {done.manifest.version}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    checkpoint = load_checkpoint(options.checkpoint)
+    size = options.checkpoint.stat().st_size
+    print(json.dumps(dataclasses.asdict(checkpoint.manifest), indent=2))
+    print(tabulate({"cost": cost(checkpoint)}, checkpoint.manifest.emotions))
+    print(f"{size / 1e6:.2f} MB on disk")
+    return 0
+
+
+def _read(options: argparse.Namespace) -> Dataset:
+    """Read the data; the first time takes seconds, and shows it."""
+    with tqdm(desc=f"reading {options.data.name}", unit_scale=True, leave=False, delay=1.0) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return load(options.data, options.votes, progress=show)
+
+
+def _on(here: Machine, checkpoint: Checkpoint) -> Checkpoint:
+    checkpoint.network.to(here.device)
+    return checkpoint
+
+
+def _fitting(data: Dataset, checkpoint: Checkpoint) -> Dataset:
+    if data.emotions != checkpoint.manifest.emotions:
+        raise DataError(
+            f"the data has {', '.join(data.emotions)}; the checkpoint "
+            f"names {', '.join(checkpoint.manifest.emotions)}"
+        )
+    return data
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary)
+        added.set_defaults(run=run)
+        return added
+
+    def add_data(to: argparse.ArgumentParser) -> None:
+        to.add_argument(
+            "--data",
+            type=Path,
+            required=True,
+            metavar="PATH",
+            help="FER2013's csv, or a folder with a folder of pictures per emotion",
+        )
+        to.add_argument("--votes", type=Path, metavar="CSV", help="FER+'s votes for that csv")
+        to.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+        to.add_argument("--threads", type=int, help="CPU threads (one a core)")
+
+    train = command("train", _train, "Train a recipe; the same command again goes on with it.")
+    add_data(train)
+    train.add_argument("--recipe", choices=sorted(RECIPES), default="fer2013")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of the recipe, e.g. augment.mixup=0; repeatable",
+    )
+    train.add_argument(
+        "--run",
+        dest="folder",
+        type=Path,
+        default=Path("runs/fer2013"),
+        metavar="DIR",
+        help="where state and results go (%(default)s)",
+    )
+    train.add_argument(
+        "--save-every",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds between saves within an epoch (%(default)s)",
+    )
+
+    evaluate = command("evaluate", _evaluate, "Score a checkpoint on validation and test faces.")
+    add_data(evaluate)
+    evaluate.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="FILE")
+    evaluate.add_argument(
+        "--report", type=Path, metavar="DIR", help="also write results.json and pictures there"
+    )
+
+    exporting = command("export", _export, "Make the checkpoint to ship of a run's best epoch.")
+    add_data(exporting)
+    exporting.add_argument(
+        "--run",
+        dest="folder",
+        type=Path,
+        default=Path("runs/fer2013"),
+        metavar="DIR",
+        help="the run (%(default)s)",
+    )
+    exporting.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+    inspect = command("inspect", _inspect, "Show what a checkpoint says about itself and costs.")
+    inspect.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="FILE")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Varying faces as batched tensor work, on whatever device they are on.
+
+Draws from torch's global generators, which the loop seeds at every step.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.config import AugmentConfig
+
+
+def augment(images: Tensor, config: AugmentConfig) -> Tensor:
+    """Vary every face by itself: geometry, light, a blanked rectangle.
+
+    Args:
+        images: float32[n, 1, h, w], normalised.
+        config: How far.
+
+    Returns:
+        float32[n, 1, h, w].
+    """
+    images = _move(images, config)
+    n, device = len(images), images.device
+    contrast = 1.0 + config.contrast * _symmetric(n, device)
+    brightness = config.brightness * _symmetric(n, device)
+    images = images * contrast.view(n, 1, 1, 1) + brightness.view(n, 1, 1, 1)
+    return images.masked_fill(_rectangles(images, config), 0.0)
+
+
+def flip(images: Tensor, probability: float) -> Tensor:
+    """Mirror faces float[n, c, h, w] left to right, each with this probability."""
+    chosen = torch.rand(len(images), device=images.device) < probability
+    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Blend every face and its target with another of the batch.
+
+    Zhang et al. 2017, arXiv:1710.09412. Deviation: one proportion a face, not a batch.
+
+    Args:
+        images: float32[n, 1, h, w].
+        targets: float32[n, classes], rows that sum to 1.
+        alpha: Parameter of the Beta distribution, above 0.
+
+    Returns:
+        Images and targets of the same shapes.
+    """
+    n, device = len(images), images.device
+    concentration = torch.full((n, 1), alpha, device=device)
+    share = torch.distributions.Beta(concentration, concentration).sample()
+    other = torch.randperm(n, device=device)
+    images = torch.lerp(images[other], images, share.view(n, 1, 1, 1))
+    return images, torch.lerp(targets[other], targets, share)
+
+
+def _move(images: Tensor, config: AugmentConfig) -> Tensor:
+    n, device = len(images), images.device
+    angle = _symmetric(n, device) * math.radians(config.rotate_deg)
+    zoom = torch.exp(_symmetric(n, device) * math.log1p(config.scale))
+    shift = _symmetric(2 * n, device).view(2, n) * (2.0 * config.shift)  # a side is 2 long
+    mirror = torch.where(torch.rand(n, device=device) < config.flip, -1.0, 1.0)
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    rows = (cos * mirror, -sin, shift[0], sin * mirror, cos, shift[1])
+    theta = torch.stack(rows, dim=1).view(n, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    moved: Tensor = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return moved
+
+
+def _rectangles(images: Tensor, config: AugmentConfig) -> Tensor:
+    """Return where faces are blanked: bool[n, 1, h, w]."""
+    n, _, height, width = images.shape
+    device = images.device
+    area = torch.rand(n, device=device) * config.erase_area
+    aspect = torch.exp(_symmetric(n, device))
+    chosen = torch.rand(n, device=device) < config.erase
+    half_y = (0.5 * (area * aspect).sqrt() * chosen).view(n, 1, 1, 1)
+    half_x = (0.5 * (area / aspect).sqrt() * chosen).view(n, 1, 1, 1)
+    centre_y, centre_x = torch.rand(2, n, 1, 1, 1, device=device)
+    y = ((torch.arange(height, device=device) + 0.5) / height).view(1, 1, height, 1)
+    x = ((torch.arange(width, device=device) + 0.5) / width).view(1, 1, 1, width)
+    inside: Tensor = ((y - centre_y).abs() < half_y) & ((x - centre_x).abs() < half_x)
+    return inside
+
+
+def _symmetric(n: int, device: torch.device) -> Tensor:
+    """Draw n numbers from -1 to 1."""
+    return torch.rand(n, device=device) * 2.0 - 1.0

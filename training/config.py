@@ -1,0 +1,108 @@
+"""How to train: every knob of a run, frozen, and the recipes as named constants.
+
+Not its duty: where data and results lie, on which device, with how many processes; a recipe
+means the same everywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from training.model.network import NetworkConfig
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How far a training face is varied; every amount is drawn anew for each face.
+
+    Attributes:
+        flip: Probability of a left-right flip.
+        rotate_deg: Largest rotation in either direction, in degrees.
+        scale: Largest relative change of size in either direction.
+        shift: Largest shift in either direction, as a share of the side; a crop, in effect.
+        brightness: Largest shift of the grey levels, in deviations of the training set.
+        contrast: Largest relative change of contrast.
+        erase: Probability that a rectangle is blanked (Zhong et al. 2017, arXiv:1708.04896).
+        erase_area: Largest share of the face that is blanked.
+        mixup: Parameter of mixup's Beta distribution (Zhang et al. 2017, arXiv:1710.09412);
+            0 turns it off.
+    """
+
+    flip: float = 0.5
+    rotate_deg: float = 15.0
+    scale: float = 0.15
+    shift: float = 0.1
+    brightness: float = 0.3
+    contrast: float = 0.3
+    erase: float = 0.3
+    erase_area: float = 0.2
+    mixup: float = 0.2
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A recipe.
+
+    Attributes:
+        network: Shape of the network; its classes are set by the data.
+        augment: How faces are varied.
+        epochs: Passes over the training faces.
+        batch_size: Faces a step, over all processes together.
+        optimiser: SGD with Nesterov momentum, or AdamW.
+        learning_rate: At its peak.
+        momentum: Of SGD.
+        weight_decay: On matrices and kernels only.
+        warmup_epochs: Epochs over which the rate rises from 0; then it falls on a cosine to 0.
+        label_smoothing: Share of each target spread over all emotions.
+        ema_decay: Of the average of weights that is evaluated and kept.
+        clip_norm: Largest norm of the gradient.
+        clean_epochs: Last epochs, without any augmentation but the flip.
+        stn_learning_rate: Multiplier of the spatial transformer's rate.
+        stn_identity_penalty: Weight of the mean squared distance of theta from identity.
+        seed: Of everything random.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    epochs: int = 40
+    batch_size: int = 128
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 2.0
+    label_smoothing: float = 0.1
+    ema_decay: float = 0.999
+    clip_norm: float = 5.0
+    clean_epochs: int = 0
+    stn_learning_rate: float = 0.1
+    stn_identity_penalty: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            ValueError: Names the field that is wrong.
+        """
+        if self.epochs < 1 or not 0 <= self.clean_epochs <= self.epochs:
+            raise ValueError("train config: epochs must be 1 or more, clean_epochs up to epochs")
+        if self.batch_size < 2:
+            raise ValueError("train config: batch_size must be 2 or more, for batch norm")
+        if self.optimiser not in ("sgd", "adamw"):
+            raise ValueError(f"train config: optimiser is {self.optimiser!r}")
+        if self.learning_rate <= 0 or self.clip_norm <= 0:
+            raise ValueError("train config: learning_rate and clip_norm must be above 0")
+        if not 0.0 <= self.label_smoothing < 1.0 or not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError("train config: label_smoothing and ema_decay are from 0 to below 1")
+
+
+RECIPES: Final[Mapping[str, TrainConfig]] = {
+    # Sized for two CPU cores and one to two hours.
+    "fer2013": TrainConfig(),
+    # A look at whether new data trains at all: minutes on a CPU.
+    "quick": TrainConfig(
+        network=NetworkConfig(widths=(32, 64, 128), depths=(1, 1, 1)), epochs=5, warmup_epochs=1.0
+    ),
+}
+"""The recipes by name, as the command line takes them."""

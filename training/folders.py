@@ -1,0 +1,207 @@
+"""A folder of pictures for each class: one's own data, in any format and size that Pillow reads.
+
+Either `directory/{train,validation,test}/<class>/<picture>`, or `directory/<class>/<picture>`,
+which is split here by what the files hold: 80 % train, 10 % validation, 10 % test. Copies of a
+picture therefore share a part, and pictures added later move none of the earlier ones.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from training.model.labels import FERPLUS_EMOTIONS
+from training.model.preprocess import InputSpec
+from training.pictures import read_face
+from training.samples import PARTS, TEST, TRAIN, VALIDATION, DataError, Progress, Samples
+
+READER = "folders 1"
+"""Name and version of this reader; a change of what it returns counts the version up."""
+
+_PARTS: Final[dict[str, int]] = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("validation", "val", "valid"), VALIDATION),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
+
+_SYNONYMS: Final[dict[str, str]] = {
+    **dict.fromkeys(("anger", "angry"), "anger"),
+    **dict.fromkeys(("disgust", "disgusted"), "disgust"),
+    **dict.fromkeys(("fear", "fearful", "afraid", "scared"), "fear"),
+    **dict.fromkeys(("happiness", "happy", "joy"), "happiness"),
+    **dict.fromkeys(("sadness", "sad"), "sadness"),
+    **dict.fromkeys(("surprise", "surprised"), "surprise"),
+    "neutral": "neutral",
+    **dict.fromkeys(("contempt", "contemptuous"), "contempt"),
+}
+
+_LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave behind
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file of the data, not read yet.
+
+    Attributes:
+        path: Where it lies.
+        folder: Name of the folder that is its class.
+        part: Which of PARTS it is in; None if that is for its content to say.
+    """
+
+    path: Path
+    folder: str
+    part: int | None
+
+
+def find_pictures(directory: Path) -> list[Picture]:
+    """List the pictures of a directory, in the order of their paths.
+
+    Args:
+        directory: In one of the two layouts.
+
+    Returns:
+        Its pictures, 1 or more.
+
+    Raises:
+        DataError: The directory has neither layout, lacks a part, or has a class without pictures.
+    """
+    folders = _folders(directory)
+    parts = {f: _PARTS[f.name.lower()] for f in folders if f.name.lower() in _PARTS}
+    if not parts:
+        return [picture for folder in folders for picture in _pictures(folder, None)]
+    if strange := [folder for folder in folders if folder not in parts]:
+        raise DataError(
+            f"{strange[0]}: beside {next(iter(parts))}, expected {', '.join(PARTS)} only"
+        )
+    for part, name in enumerate(PARTS):
+        if part not in parts.values():
+            raise DataError(f"{directory}: no folder {name}, expected {', '.join(PARTS)}")
+    return [
+        picture
+        for folder, part in parts.items()
+        for inner in _folders(folder)
+        for picture in _pictures(inner, part)
+    ]
+
+
+def listing_key(directory: Path, pictures: list[Picture], spec: InputSpec) -> str:
+    """Return what the samples depend on: each file's path, size and time, and the input spec.
+
+    Raises:
+        DataError: A picture is gone.
+    """
+    digest = hashlib.sha256()
+    for picture in pictures:
+        try:
+            stat = picture.path.stat()
+        except OSError as error:
+            raise DataError(f"{picture.path}: cannot be opened ({error.strerror})") from error
+        digest.update(_place(picture, directory))
+        digest.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return f"{READER} {spec.width}x{spec.height} {spec.resample} {digest.hexdigest()}"
+
+
+def read(
+    directory: Path, pictures: list[Picture], spec: InputSpec, progress: Progress | None = None
+) -> Samples:
+    """Decode pictures.
+
+    Args:
+        directory: Where they were found.
+        pictures: From `find_pictures`.
+        spec: Size of a face, and the filter that makes a picture this size.
+        progress: Told the pictures done and the pictures in all.
+
+    Returns:
+        Their faces, uint8[n, height, width], in the same order.
+
+    Raises:
+        DataError: A picture cannot be read, or only some of the folders are named as emotions.
+    """
+    named = name_emotions(directory, {picture.folder for picture in pictures})
+    emotions = _in_order(set(named.values()))
+    if len(emotions) > 256:
+        raise DataError(f"{directory}: {len(emotions)} classes, expected 256 at most")
+    faces = np.empty((len(pictures), spec.height, spec.width), np.uint8)
+    labels = np.array([emotions.index(named[p.folder]) for p in pictures], np.uint8)
+    parts = np.empty(len(pictures), np.uint8)
+    digest = hashlib.sha256()
+    for index, picture in enumerate(pictures):
+        faces[index], content = read_face(picture.path, spec)
+        own = hashlib.sha256(content).digest()
+        parts[index] = _draw_part(own) if picture.part is None else picture.part
+        digest.update(_place(picture, directory) + b"\0" + own)
+        if progress is not None:
+            progress(index + 1, len(pictures))
+    return Samples(faces, labels, parts, emotions, digest.hexdigest())
+
+
+def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
+    """Say which emotion each folder holds.
+
+    Args:
+        directory: Where they are, for messages.
+        folders: Their names.
+
+    Returns:
+        The name used in training.model.labels, for each folder, if all are known there or by a
+        synonym in any case; their own names if none is.
+
+    Raises:
+        DataError: Some are known, some are not: most likely a slip.
+    """
+    known = {folder: _SYNONYMS[folder.lower()] for folder in folders if folder.lower() in _SYNONYMS}
+    if not known:
+        return {folder: folder for folder in folders}
+    if strange := sorted(folders - known.keys()):
+        raise DataError(
+            f"{directory}: folder {strange[0]} is none of {', '.join(FERPLUS_EMOTIONS)}, "
+            f"but {min(known)} is; expected all folders to be named so, or none"
+        )
+    return known
+
+
+def _in_order(emotions: set[str]) -> tuple[str, ...]:
+    """Order emotions as everywhere, labels of one's own by the alphabet."""
+    if emotions <= set(FERPLUS_EMOTIONS):
+        return tuple(emotion for emotion in FERPLUS_EMOTIONS if emotion in emotions)
+    return tuple(sorted(emotions))
+
+
+def _folders(directory: Path) -> list[Path]:
+    """List the folders in a directory, or say that there are none."""
+    folders = [path for path in _entries(directory) if path.is_dir()]
+    if not folders:
+        raise DataError(f"{directory}: no folders, expected one for each class")
+    return folders
+
+
+def _pictures(folder: Path, part: int | None) -> list[Picture]:
+    paths = [path for path in _entries(folder) if path.name.lower() not in _LITTER]
+    if not paths:
+        raise DataError(f"{folder}: no pictures, expected 1 or more")
+    if inner := [path for path in paths if path.is_dir()]:
+        raise DataError(f"{inner[0]}: a folder, expected only pictures in {folder}")
+    return [Picture(path, folder.name, part) for path in paths]
+
+
+def _entries(directory: Path) -> list[Path]:
+    """List what lies in a directory, in one order everywhere, without hidden files."""
+    try:
+        entries = [path for path in directory.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{directory}: cannot be listed ({error.strerror})") from error
+    return sorted(entries)
+
+
+def _place(picture: Picture, directory: Path) -> bytes:
+    return os.fsencode(picture.path.relative_to(directory).as_posix())
+
+
+def _draw_part(digest: bytes) -> int:
+    """Draw a part from the digest of a picture: 80 % train, 10 % validation, 10 % test."""
+    draw = int.from_bytes(digest[:8], "big") % 10
+    return TRAIN if draw < 8 else (VALIDATION if draw == 8 else TEST)

@@ -1,0 +1,68 @@
+"""Showing a run as it goes: one bar, and a line for every epoch."""
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from training.loop import Run
+
+
+class ProgressBar:
+    """A bar over all steps of a run, with its loss, validation accuracy and time left.
+
+    Where the output is not a terminal, it writes a line a minute instead.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Start where the run stands."""
+        self.run = run
+        self.epochs_shown = len(run.progress.history)
+        interval = 0.5 if sys.stderr.isatty() else 60.0
+        self.bar = tqdm(
+            total=run.config.epochs * run.steps_per_epoch,
+            initial=run.progress.step,
+            unit="step",
+            mininterval=interval,
+            maxinterval=interval,
+            dynamic_ncols=True,
+            disable=not run.machine.leads,
+        )
+
+    def __enter__(self) -> "ProgressBar":
+        """Return the bar itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the bar, leaving its last line."""
+        self.bar.close()
+
+    def __call__(self, run: Run) -> None:
+        """Advance by one step; `fit` calls this."""
+        if not run.machine.leads:
+            return
+        history, within = run.progress.history, run.progress.step % run.steps_per_epoch
+        if len(history) > self.epochs_shown:
+            self.epochs_shown = len(history)
+            self.bar.write(describe(history[-1]), file=sys.stderr)
+        if within and within % 20 == 0:  # reading the sum makes a GPU wait; not at every step
+            best = f"{run.progress.best_accuracy:.4f}" if history else "-"
+            loss = float(run.sums[0]) / within
+            self.bar.set_postfix(loss=f"{loss:.4f}", best=best, refresh=False)
+        self.bar.update()
+
+
+def describe(entry: dict[str, Any]) -> str:
+    """Return one line for an epoch of the history."""
+    return (
+        f"epoch {entry['epoch']:3d}  loss {entry['loss']:.4f}  "
+        f"validation accuracy {entry['validation_accuracy']:.4f}  "
+        f"macro-F1 {entry['validation_macro_f1']:.4f}  "
+        f"|theta - I| {entry['stn_distance']:.4f}  {entry['faces_per_second']:.0f} faces/s"
+    )

@@ -1,0 +1,88 @@
+"""Results where people look for them: curves, matrices and diagrams as pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from training.evaluate import Reliability, Scores
+
+_SIZE = (6.4, 4.4)
+
+
+def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw loss, validation accuracy and the transformer's activity over the epochs.
+
+    Args:
+        history: One entry an epoch, as the loop writes it.
+        path: Where to write the PNG.
+    """
+    epochs = [entry["epoch"] for entry in history]
+    figure = Figure(figsize=(6.4, 7.0), layout="constrained")
+    panels = (
+        ("loss", "training loss (nats)"),
+        ("validation_accuracy", "validation accuracy"),
+        ("stn_distance", "mean |theta - identity|"),
+    )
+    for axes, (key, label) in zip(figure.subplots(len(panels), sharex=True), panels, strict=True):
+        axes.plot(epochs, [entry[key] for entry in history], linewidth=1.5)
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("epoch")
+    figure.savefig(path, dpi=120)
+
+
+def draw_confusion(scores: Scores, emotions: Sequence[str], path: Path) -> None:
+    """Draw the confusion matrix, each row as shares of its emotion's faces.
+
+    Args:
+        scores: Of one split.
+        emotions: Names of the rows and columns.
+        path: Where to write the PNG.
+    """
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    axes = figure.subplots()
+    shares = [[count / max(1, sum(row)) for count in row] for row in scores.confusion]
+    image = axes.imshow(shares, cmap=mpl.colormaps["viridis"], vmin=0.0, vmax=1.0)
+    for row, values in enumerate(shares):
+        for column, share in enumerate(values):
+            ink = "black" if share > 0.6 else "white"
+            axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=ink)
+    places = range(len(emotions))
+    axes.set_xticks(places, emotions, rotation=40, ha="right")
+    axes.set_yticks(places, emotions)
+    axes.set_xlabel("recognised as")
+    axes.set_ylabel("labelled")
+    axes.set_title(f"accuracy {scores.accuracy:.4f} on {scores.faces} faces")
+    figure.colorbar(image, label="share of the labelled faces")
+    figure.savefig(path, dpi=120)
+
+
+def draw_reliability(before: Reliability, after: Reliability, path: Path) -> None:
+    """Draw accuracy over confidence, before and after temperature scaling.
+
+    Args:
+        before: The bins with temperature 1.
+        after: The bins with the checkpoint's temperature.
+        path: Where to write the PNG.
+    """
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, label="perfect")
+    for name, bins in (("temperature 1", before), ("scaled", after)):
+        points = [
+            (c, a) for c, a, n in zip(bins.confidence, bins.accuracy, bins.faces, strict=True) if n
+        ]
+        axes.plot(
+            *zip(*points, strict=True),
+            marker="o",
+            markersize=4,
+            label=f"{name}: error {bins.error:.3f}",
+        )
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)

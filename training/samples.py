@@ -1,0 +1,131 @@
+"""What a reader has read: faces with labels and parts, and the arrays kept of them beside the data.
+
+Not its duty: any format of data (see `fer2013` and `folders`), nor what is learnt from (`dataset`).
+"""
+
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+PARTS: Final[tuple[str, ...]] = ("train", "validation", "test")
+"""The parts of a data set; `Samples.parts` counts in this order."""
+
+TRAIN, VALIDATION, TEST = range(3)
+
+Progress = Callable[[int, int], None]
+"""Told now and then how much is done and of how much, in bytes or in pictures."""
+
+_LAYOUT = 1  # of the cache's arrays
+_log = logging.getLogger(__name__)
+
+
+class DataError(Exception):
+    """Data that cannot be used; names file and row, or picture, what was expected and found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """All faces of one source, in its own order.
+
+    Attributes:
+        faces: uint8[n, h, w], 0-255, grey.
+        labels: uint8[n], which of `emotions` each face shows.
+        parts: uint8[n], which of `PARTS` each face is in.
+        emotions: The labels' names.
+        fingerprint: sha256 of the source's content, in hexadecimal.
+    """
+
+    faces: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8]
+    parts: npt.NDArray[np.uint8]
+    emotions: tuple[str, ...]
+    fingerprint: str
+
+
+def cache_path(data: Path) -> Path:
+    """Return where the arrays of a source are kept: beside it, under its name."""
+    whole = data.absolute()  # "." has no name of its own
+    return whole.with_name(f"{whole.name}.cache.npz")
+
+
+def cached(path: Path, key: str, read: Callable[[], Samples]) -> Samples:
+    """Return the samples kept in a file, or read them and keep them there.
+
+    A file of another key, a damaged one or one that cannot be read is replaced. Where nothing
+    can be written, a note is logged and nothing is kept. Several processes may do so at once.
+
+    Args:
+        path: The cache.
+        key: What the samples depend on; equal keys mean equal samples.
+        read: Reads the source.
+
+    Returns:
+        The samples.
+
+    Raises:
+        DataError: From `read`.
+    """
+    found = _load(path, key)
+    if found is not None:
+        return found
+    samples = read()
+    try:
+        _save(path, key, samples)
+    except OSError as error:
+        _log.info("%s: not kept for the next run (%s)", path, error.strerror or error)
+    return samples
+
+
+def _load(path: Path, key: str) -> Samples | None:
+    try:
+        with zipfile.ZipFile(path) as archive:  # numpy itself does not check every sum
+            if archive.testzip() is not None:
+                raise ValueError("a checksum does not match")
+        with np.load(path, allow_pickle=False) as arrays:
+            if str(arrays["key"]) != _full(key):
+                return None
+            return Samples(
+                faces=arrays["faces"],
+                labels=arrays["labels"],
+                parts=arrays["parts"],
+                emotions=tuple(map(str, arrays["emotions"])),
+                fingerprint=str(arrays["fingerprint"]),
+            )
+    except FileNotFoundError:
+        return None
+    # What zipfile and numpy raise on bytes that are not theirs.
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        _log.info("%s: damaged, made anew (%s)", path, error)
+        return None
+
+
+def _save(path: Path, key: str, samples: Samples) -> None:
+    """Write the cache; it appears whole or not at all."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".npz", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(
+                file,
+                key=np.array(_full(key)),
+                faces=samples.faces,
+                labels=samples.labels,
+                parts=samples.parts,
+                emotions=np.array(samples.emotions),
+                fingerprint=np.array(samples.fingerprint),
+            )
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _full(key: str) -> str:
+    return f"{_LAYOUT} {key}"
