@@ -182,8 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         help="change a setting of the recipe, e.g. augment.mixup=0; repeatable",
     )
     train.add_argument(
-        "--run",
-        dest="folder",
+        "--folder",
         type=Path,
         default=Path("runs/fer2013"),
         metavar="DIR",
@@ -207,8 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting = command("export", _export, "Make the checkpoint to ship of a run's best epoch.")
     add_data(exporting)
     exporting.add_argument(
-        "--run",
-        dest="folder",
+        "--folder",
         type=Path,
         default=Path("runs/fer2013"),
         metavar="DIR",

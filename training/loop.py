@@ -91,8 +91,7 @@ class Run:
         self.train = data.train.to(machine.device)
         self.module: nn.Module = self.network
         if machine.world > 1:
-            # Running statistics are the lead's own; only the lead evaluates.
-            self.module = DistributedDataParallel(self.network, broadcast_buffers=False)
+            self.module = DistributedDataParallel(self.network)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,0 +1,48 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= data/fer2013.csv
+FOLDER ?= runs/fer2013
+CHECKPOINT ?= service/weights/attention-fer-fer2013.safetensors
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check train evaluate clean
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/dev  ## Make .venv with all that tests, checks and training need
+
+serve: $(VENV)/serve  ## Serve the shipped checkpoint on http://localhost:8000
+	$(BIN)/python -m service
+
+test: $(VENV)/dev  ## Run the tests that take seconds
+	$(BIN)/pytest
+
+check: $(VENV)/dev  ## Run ruff, mypy and the tests: exactly what CI runs first
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+train: $(VENV)/dev  ## Train on DATA=csv or folder; again goes on where it stopped
+	$(BIN)/python -m training train --data $(DATA) --folder $(FOLDER)
+
+evaluate: $(VENV)/dev  ## Score CHECKPOINT on DATA
+	$(BIN)/python -m training evaluate --data $(DATA) --checkpoint $(CHECKPOINT)
+
+clean:  ## Remove .venv and what tools left behind; runs/ and checkpoints/ stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps make each set-up happen once, and again when its inputs change. torch goes first and
+# by itself: pip then takes a CPU build that lies at hand, and the index's build elsewhere.
+$(VENV)/serve: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/serve
+	$(BIN)/pip install --quiet -c constraints.txt --editable '.[training,dev]'
+	touch $@

@@ -1,0 +1,146 @@
+"""The checkpoint on a device: face bytes in, probabilities out.
+
+Not its duty: queueing, batching, deciding which face matters. Anything else with an
+`infer` of the same shape can stand in its place.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from training.model.checkpoint import Checkpoint, Manifest
+from training.model.preprocess import normalise
+
+
+class EngineError(Exception):
+    """The engine cannot be built as asked; the message says what to change."""
+
+
+class Engine:
+    """A network ready to infer.
+
+    Attributes:
+        device: Where it computes: "cpu" or "cuda:N".
+        manifest: What the checkpoint says about itself.
+        max_batch: The largest batch that `warm` prepares for.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "auto",
+        max_batch: int = 32,
+        threads: int | None = None,
+    ) -> None:
+        """Copy the network to its device, batch norm folded into the convolutions.
+
+        Args:
+            checkpoint: The network and its manifest; left as it is.
+            device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+            max_batch: Faces in the largest batch, 1 or more.
+            threads: Threads that torch computes with on the CPU, for this whole process; None
+                leaves that alone.
+
+        Raises:
+            EngineError: The device is not there, or not one of those named above.
+            ValueError: `max_batch` or `threads` below 1.
+        """
+        if max_batch < 1 or (threads is not None and threads < 1):
+            raise ValueError("engine: max_batch and threads must be 1 or more")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.manifest: Manifest = checkpoint.manifest
+        self.max_batch = max_batch
+        self._device = _find_device(device)
+        self.device = str(self._device)
+        network = fold_batch_norm(copy.deepcopy(checkpoint.network).eval())
+        # Faster on the CPU too; torch's own type hints leave this argument out.
+        layout = {"memory_format": torch.channels_last}
+        self._network = network.to(self._device).to(**layout)  # type: ignore[call-overload]
+
+    def infer(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Classify faces; from one thread at a time, never from the event loop.
+
+        Args:
+            faces: uint8[n, h, w], 0-255, grey, of the height and width in the manifest.
+
+        Returns:
+            float32[n, classes]: probabilities, each row sums to 1, in the manifest's order of
+            emotions. The caller's to keep.
+
+        Raises:
+            ValueError: Faces of another dtype or size.
+        """
+        spec, classes = self.manifest.input_spec, len(self.manifest.emotions)
+        if faces.dtype != np.uint8 or faces.shape[1:] != (spec.height, spec.width):
+            raise ValueError(
+                f"faces are {faces.dtype}{list(faces.shape)}, "
+                f"expected uint8[n, {spec.height}, {spec.width}]"
+            )
+        if len(faces) == 0:
+            return np.empty((0, classes), np.float32)
+        # torch takes writable, contiguous memory without a copy, which a batch always is.
+        pixels = torch.from_numpy(np.require(faces, requirements=("C", "W")))
+        with torch.inference_mode():
+            # A quarter of the bytes travel to the device; they become floats there.
+            images = normalise(pixels.to(self._device), spec)
+            logits = self._network(images.contiguous(memory_format=torch.channels_last)).logits
+            probabilities = torch.softmax(logits.float() / self.manifest.temperature, dim=1)
+        result: NDArray[np.float32] = probabilities.cpu().numpy()
+        return result
+
+    def warm(self) -> None:
+        """Run every batch size once, so that no request pays for kernels being set up.
+
+        From the thread that will call `infer`, or before it starts.
+        """
+        spec = self.manifest.input_spec
+        for count in range(1, self.max_batch + 1):
+            self.infer(np.zeros((count, spec.height, spec.width), np.uint8))
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """Fold every batch norm that follows a convolution in an `nn.Sequential` into it, in place.
+
+    In evaluation both are affine, so the product is one convolution; the network computes the
+    same to rounding.
+
+    Args:
+        network: In evaluation mode.
+
+    Returns:
+        The same module.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for place in range(len(module) - 2, -1, -1):
+            conv, norm = module[place], module[place + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[place] = fuse_conv_bn_eval(conv, norm)
+                del module[place + 1]
+    return network
+
+
+def _find_device(name: str) -> torch.device:
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if available else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not (number or "0").isdecimal() or name.endswith(":"):
+        raise EngineError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N")
+    if not available:
+        raise EngineError(
+            f"device is {name!r}, but no CUDA device was found: give the container a GPU and "
+            "install a CUDA build of torch, or use device cpu"
+        )
+    index = int(number or "0")
+    if index >= available:
+        raise EngineError(f"device is {name!r}, but there are {available}: 0 to {available - 1}")
+    return torch.device("cuda", index)

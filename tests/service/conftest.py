@@ -1,0 +1,36 @@
+"""What several of the service's tests need: fresh metrics, a checkpoint of random weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+
+from service.metrics import Metrics
+from training.model.checkpoint import Manifest, save_checkpoint
+from training.model.labels import FER2013_EMOTIONS
+from training.model.network import AttentionFER, NetworkConfig
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    metrics = Metrics(CollectorRegistry())
+    metrics.describe_model("attention-fer-test", "0", "cpu", FER2013_EMOTIONS)
+    return metrics
+
+
+@pytest.fixture
+def random_checkpoint(tmp_path: Path) -> Path:
+    config = NetworkConfig(widths=(8, 16), depths=(1, 1))
+    path = tmp_path / "random.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = AttentionFER(config)
+    manifest = Manifest("attention-fer-test", "0", config, FER2013_EMOTIONS)
+    save_checkpoint(path, network, manifest, torch.float32)
+    return path
