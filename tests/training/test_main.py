@@ -40,7 +40,8 @@ def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(csv: Path, folder: Path, *more: str) -> list[str]:
     settings = [argument for item in SMALL for argument in ("--set", item)]
-    return ["train", "--data", str(csv), "--folder", str(folder), "--device", "cpu", "--threads", "1",
+    return ["train", "--data", str(csv), "--folder", str(folder), "--device", "cpu",
+            "--threads", "1",
             "--recipe", "quick", *settings, *more]  # fmt: skip
 
 

@@ -1,0 +1,162 @@
+"""The application: the parts joined, started and stopped.
+
+Not its duty: sockets and signals (`service.__main__`), or any one request.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.batcher import Batcher
+from service.config import Settings
+from service.decode import prepare_pillow
+from service.edge import Edge, reject, unexpected
+from service.engine import Engine
+from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
+from service.metrics import Metrics
+from service.pool import DecodePool
+from service.predict import Predictor
+from service.routes import Service, add_routes
+from service.upload_memory import UploadMemory
+from training.model.checkpoint import Manifest, load_checkpoint
+
+_DESCRIPTION = (
+    "Recognises the emotion on a face. Every error is problem+json (RFC 9457) with a stable "
+    "`code`. Pictures are held in memory until answered, and nowhere else."
+)
+
+
+class FaceEngine(Protocol):
+    """What the application needs of an engine; `service.engine.Engine`, or a remote one."""
+
+    @property
+    def device(self) -> str:
+        """What it runs on, for metrics and logs."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What its checkpoint says about itself."""
+
+    def infer(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Map faces uint8[n, h, w] to probabilities float32[n, classes], in one thread."""
+
+    def warm(self) -> None:
+        """Run each batch size that will be used."""
+
+
+def open_engine(settings: Settings) -> Engine:
+    """Load the checkpoint onto its device. Blocks for seconds.
+
+    Args:
+        settings: Which checkpoint, device and sizes.
+
+    Returns:
+        The engine, cold.
+
+    Raises:
+        CheckpointError: The file cannot be used.
+        EngineError: The device is not there.
+    """
+    return Engine(
+        load_checkpoint(settings.checkpoint),
+        device=settings.device,
+        max_batch=settings.max_batch,
+        threads=settings.torch_threads,
+    )
+
+
+def create_app(settings: Settings, engine: FaceEngine | None = None) -> FastAPI:
+    """Make the ASGI application. It is cold until its lifespan starts.
+
+    Args:
+        settings: The operator's.
+        engine: What classifies faces; None opens the one that the settings name, at start-up.
+
+    Returns:
+        The application. Its metrics are on a registry of its own.
+    """
+    metrics = Metrics(CollectorRegistry())
+    app = FastAPI(
+        title="attention-fer",
+        description=_DESCRIPTION,
+        version="1",
+        redoc_url=None,
+        # A redirect would quote the client's Host header, and lose the upload.
+        redirect_slashes=False,
+        lifespan=lambda app: _lifespan(app, settings, engine, metrics),
+    )
+    app.state.service = None
+    add_routes(app)
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # registered for nothing else
+        return reject(_as_service_error(error), metrics, dict(error.headers or {}))
+
+    app.add_exception_handler(HTTPException, refuse)
+    paths = {path for route in app.routes if (path := getattr(route, "path", None))}
+    app.add_middleware(Edge, metrics=metrics, routes=paths)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(
+    app: FastAPI, settings: Settings, engine: FaceEngine | None, metrics: Metrics
+) -> AsyncIterator[None]:
+    prepare_pillow(settings.max_image_pixels)
+    if engine is None:
+        engine = await asyncio.to_thread(open_engine, settings)
+    await asyncio.to_thread(engine.warm)
+    service, pool = _start(settings, engine, metrics)
+    app.state.service = service
+    metrics.ready.set(1)
+    try:
+        yield
+    finally:
+        await _drain(service)
+        pool.close()
+
+
+async def _drain(service: Service) -> None:
+    """Finish what was accepted, in what is left of the drain's time, and refuse the rest."""
+    service.begin_drain()
+    assert service.drain_by is not None  # the line above sets it
+    await service.batcher.drain(max(0.0, service.drain_by - time.monotonic()))
+
+
+def _start(settings: Settings, engine: FaceEngine, metrics: Metrics) -> tuple[Service, DecodePool]:
+    """Start the parts, on the event loop, around a warm engine."""
+    manifest = engine.manifest
+    metrics.describe_model(manifest.name, manifest.version, engine.device, manifest.emotions)
+    batcher = Batcher(
+        engine.infer,
+        max_batch=settings.max_batch,
+        queue_size=settings.queue_size,
+        metrics=metrics,
+        linger_s=settings.linger_ms / 1e3,
+    )
+    batcher.start()
+    pool = DecodePool(settings.decode_threads, settings.queue_size)
+    predictor = Predictor(manifest, batcher, pool, metrics, settings.max_image_pixels)
+    memory = UploadMemory(settings.max_buffered_bytes)
+    return Service(settings, metrics, batcher, predictor, memory), pool
+
+
+def _as_service_error(error: HTTPException) -> ServiceError:
+    """Say in the service's own words what the router found."""
+    if error.status_code == 404:
+        return NotFound("There is nothing here; see /docs.")
+    if error.status_code == 405:
+        return MethodNotAllowed("Use a method that the Allow header names.")
+    if error.status_code < 500:
+        return BadRequest("The request is malformed; see /docs.")
+    return unexpected()

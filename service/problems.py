@@ -1,0 +1,44 @@
+"""From an error to what the client sees of it: problem+json, after RFC 9457.
+
+Not its duty: deciding which error it is, counting or logging it.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic_core
+from starlette.responses import Response
+
+from service.errors import ServiceError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(error: ServiceError) -> dict[str, Any]:
+    """Return the body that `service.schemas.Problem` describes."""
+    return {
+        "type": f"urn:attention-fer:problem:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+
+
+def problem_response(error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the whole response.
+
+    Args:
+        error: What went wrong.
+        headers: Further headers, e.g. Allow.
+
+    Returns:
+        A response with Retry-After, in whole seconds, wherever trying again makes sense.
+    """
+    all_headers = dict(headers or {})
+    if error.status == 503:
+        # At least a second: the header knows no fractions, and 0 would invite a storm.
+        all_headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))
+    body = pydantic_core.to_json(problem(error))
+    return Response(body, error.status, all_headers, MEDIA_TYPE)

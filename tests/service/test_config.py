@@ -1,0 +1,108 @@
+"""Tests of `service.config`: every variable, and each way in which one can be wrong."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from service.config import SHIPPED_CHECKPOINT, Settings, SettingsError, describe, key_of
+
+
+def test_defaults() -> None:
+    settings = Settings.from_environ({"PATH": "/bin", "HOME": "/"})
+    assert settings == Settings()
+    assert settings.checkpoint == SHIPPED_CHECKPOINT
+    assert (settings.max_batch, settings.queue_size, settings.timeout_s) == (32, 1024, 10.0)
+    assert (settings.max_image_bytes, settings.max_image_pixels) == (10 << 20, 50_000_000)
+    assert (settings.device, settings.host, settings.port) == ("auto", "0.0.0.0", 8000)
+    assert settings.decode_threads >= 1
+
+
+CHOSEN = {
+    "device": ("cuda:1", "cuda:1"),
+    "checkpoint": ("/models/x.safetensors", Path("/models/x.safetensors")),
+    "max_batch": ("8", 8),
+    "queue_size": ("64", 64),
+    "timeout_s": ("2.5", 2.5),
+    "linger_ms": ("1", 1.0),
+    "max_image_bytes": ("4096", 4096),
+    "max_image_pixels": ("90000", 90000),
+    "max_images": ("4", 4),
+    "max_request_bytes": ("8192", 8192),
+    "max_buffered_bytes": ("65536", 65536),
+    "decode_threads": ("3", 3),
+    "torch_threads": ("2", 2),
+    "drain_s": ("0", 0.0),
+    "host": ("127.0.0.1", "127.0.0.1"),
+    "port": ("0", 0),
+    "log_level": ("DEBUG", "debug"),
+}
+
+
+def test_every_variable_sets_its_field() -> None:
+    assert CHOSEN.keys() == {f.name for f in fields(Settings)}
+    settings = Settings.from_environ({key_of(name): text for name, (text, _) in CHOSEN.items()})
+    assert {name: getattr(settings, name) for name in CHOSEN} == {
+        name: value for name, (_, value) in CHOSEN.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("FER_DEVICE", "gpu", "auto, cpu, cuda or cuda:N"),
+        ("FER_DEVICE", "cuda:", "auto, cpu, cuda or cuda:N"),
+        ("FER_DEVICE", "cpu:0", "auto, cpu, cuda or cuda:N"),
+        ("FER_CHECKPOINT", " ", "a path"),
+        ("FER_MAX_BATCH", "0", "a whole number from 1 to 1024"),
+        ("FER_MAX_BATCH", "many", "a whole number from 1 to 1024"),
+        ("FER_MAX_BATCH", "1.5", "a whole number from 1 to 1024"),
+        ("FER_QUEUE_SIZE", "", "a whole number from 1 to 1000000"),
+        ("FER_TIMEOUT_S", "nan", "a number from 0.05 to 3600"),
+        ("FER_TIMEOUT_S", "inf", "a number from 0.05 to 3600"),
+        ("FER_LINGER_MS", "-1", "a number from 0 to 1000"),
+        ("FER_PORT", "65536", "a whole number from 0 to 65535"),
+        ("FER_HOST", "", "an address or a name"),
+        ("FER_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
+    ],
+)
+def test_a_wrong_value_is_named(key: str, text: str, expected: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({key: text})
+    assert str(caught.value) == f"{key} is {text!r}, expected {expected}"
+
+
+def test_an_unknown_variable_is_named_with_the_nearest() -> None:
+    with pytest.raises(
+        SettingsError, match=r"^FER_MAX_BACH is not a setting; did you mean FER_MAX"
+    ):
+        Settings.from_environ({"FER_MAX_BACH": "8"})
+    with pytest.raises(SettingsError, match=r"^FER_ZZZ is not a setting; the settings are FER_DEV"):
+        Settings.from_environ({"FER_ZZZ": "1"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"FER_QUEUE_SIZE": "16"}, "FER_MAX_BATCH is 32, expected at most FER_QUEUE_SIZE"),
+        ({"FER_MAX_IMAGES": "1024", "FER_QUEUE_SIZE": "100"}, "FER_MAX_IMAGES is 1024"),
+        ({"FER_MAX_REQUEST_BYTES": "1024"}, "FER_MAX_IMAGE_BYTES is 10485760"),
+        ({"FER_MAX_BUFFERED_BYTES": "1024"}, "FER_MAX_REQUEST_BYTES is 67108864"),
+    ],
+)
+def test_contradictions_are_named(environ: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        Settings.from_environ(environ)
+
+
+def test_settings_are_described_with_their_defaults() -> None:
+    rows = {key: (default, meaning) for key, default, meaning in describe()}
+    assert rows.keys() == {key_of(f.name) for f in fields(Settings)}
+    assert rows["FER_PORT"][0] == "8000"
+    assert rows["FER_CHECKPOINT"][0] == SHIPPED_CHECKPOINT.name
+    assert all(len(meaning) > 10 for _, meaning in rows.values())
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        Settings().port = 1  # type: ignore[misc]
