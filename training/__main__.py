@@ -54,7 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> int:
     config = override(RECIPES[options.recipe], options.set)
     data = _read(options)
-    with machine(options.device, options.threads) as here:
+    with machine(
+        options.device,
+        options.threads,
+        compiles=options.compile,
+        deterministic=options.deterministic,
+    ) as here:
         run = Run(data, config, InputSpec(), options.folder, here)
         if run.restore() and here.leads:
             print(f"going on from {options.folder}, step {run.progress.step}", file=sys.stderr)
@@ -194,6 +199,17 @@ def _parser() -> argparse.ArgumentParser:
         default=120.0,
         metavar="S",
         help="seconds between saves within an epoch (%(default)s)",
+    )
+
+    train.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compile the network first (on CUDA, unless told not to)",
+    )
+    train.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="use deterministic kernels on CUDA, wherever there are any",
     )
 
     evaluate = command("evaluate", _evaluate, "Score a checkpoint on validation and test faces.")

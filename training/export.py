@@ -77,7 +77,10 @@ def measure(checkpoint: Checkpoint, data: Dataset, machine: Machine) -> dict[str
     """
     spec, temperature = checkpoint.manifest.input_spec, checkpoint.manifest.temperature
     figures: dict[str, Any] = {"protocol": PROTOCOL}
-    for name, split in (("validation", data.validation), ("test", data.test)):
+    splits = {"validation": data.validation, "test": data.test}
+    if data.test_majority is not None:
+        splits["test_majority"] = data.test_majority
+    for name, split in splits.items():
         for suffix, flip in (("", False), ("_flip", True)):
             logits = predict(checkpoint.network, split.faces, spec, machine, flip=flip)
             figures[name + suffix] = dataclasses.asdict(score(logits, split.targets, temperature))

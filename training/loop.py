@@ -81,7 +81,8 @@ class Run:
         self.config = dataclasses.replace(config, network=network)
         self.data, self.spec, self.folder, self.machine = data, spec, folder, machine
         torch.manual_seed(config.seed)
-        self.network = AttentionFER(network).to(machine.device)
+        layout = {"memory_format": machine.memory_format}  # torch's own hints leave it out
+        self.network = AttentionFER(network).to(machine.device, **layout)  # type: ignore[call-overload]
         self.ema = Ema(self.network, config.ema_decay)
         self.optimiser = make_optimiser(self.network, config)
         self.progress = Progress()
@@ -89,9 +90,12 @@ class Run:
         # reading them at every step would make a GPU wait.
         self.sums = torch.zeros(2, device=machine.device)
         self.train = data.train.to(machine.device)
+        self._shuffled: tuple[int, Tensor] | None = None
         self.module: nn.Module = self.network
         if machine.world > 1:
             self.module = DistributedDataParallel(self.network)
+        if machine.compiles:
+            self.module.compile()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -107,7 +111,7 @@ class Run:
         set_rate(self.optimiser, config, progress.step / self.steps_per_epoch)
         self.module.train()
         with self.machine.autocast():
-            logits, theta = self.module(images)
+            logits, theta = self.module(images.contiguous(memory_format=self.machine.memory_format))
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
         moved = torch.zeros_like(loss) if theta is None else (theta - identity(theta))
         penalty = config.stn_identity_penalty * moved.square().mean()
@@ -121,11 +125,11 @@ class Run:
 
     def _batch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """Draw this process's share of the step's faces, varied as the recipe says."""
-        config, device = self.config, self.machine.device
+        config = self.config
         share = config.batch_size // self.machine.world
         within = self.progress.step % self.steps_per_epoch
         start = within * config.batch_size + self.machine.rank * share
-        chosen = _shuffled(len(self.train), config.seed, epoch)[start : start + share].to(device)
+        chosen = self._order(epoch)[start : start + share]
         images = normalise(self.train.faces[chosen], self.spec)
         targets = self.train.targets[chosen]
         if epoch >= config.epochs - config.clean_epochs:
@@ -134,6 +138,14 @@ class Run:
         if config.augment.mixup > 0:
             return mixup(images, targets, config.augment.mixup)
         return images, targets
+
+    def _order(self, epoch: int) -> Tensor:
+        """Return the order of the training faces in an epoch, int64[n], the same everywhere."""
+        if self._shuffled is None or self._shuffled[0] != epoch:
+            generator = torch.Generator().manual_seed(self.config.seed * 100_003 + epoch)
+            order = torch.randperm(len(self.train), generator=generator)
+            self._shuffled = epoch, order.to(self.machine.device)
+        return self._shuffled[1]
 
     def end_epoch(self, faces_per_second: float) -> dict[str, Any]:
         """Evaluate the averaged network, keep it if it is the best, and write the history."""
@@ -267,11 +279,6 @@ def fit(
             if stopped:
                 raise Interrupted
     return run.progress.history
-
-
-def _shuffled(count: int, seed: int, epoch: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-    return torch.randperm(count, generator=generator)
 
 
 @contextmanager

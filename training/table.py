@@ -8,6 +8,8 @@ _PASSES = (
     ("validation, with flip", "validation_flip"),
     ("test", "test"),
     ("test, with flip", "test_flip"),
+    ("majority", "test_majority"),
+    ("majority, with flip", "test_majority_flip"),
 )
 
 

@@ -173,3 +173,16 @@ def test_a_batch_that_cannot_be_shared_is_refused(
     three = dataclasses.replace(cpu, world=3)
     with pytest.raises(ValueError, match="cannot be shared by 3 processes"):
         Run(data, recipe, InputSpec(), tmp_path, three)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_run_learns_the_same(
+    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    plain = fit(fresh(data, recipe, tmp_path / "plain", cpu))
+    compiled = dataclasses.replace(cpu, compiles=True)
+    history = fit(fresh(data, recipe, tmp_path / "compiled", compiled))
+    for ours, theirs in zip(history, plain, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=0.05)
+    load_checkpoint(tmp_path / "compiled" / BEST_FILE)
