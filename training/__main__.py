@@ -13,12 +13,13 @@ from training.config import RECIPES
 from training.dataset import DataError, Dataset, load
 from training.evaluate import predict, reliability, score
 from training.export import ExportError, cost, export, measure
-from training.loop import BEST_FILE, HISTORY_FILE, Interrupted, ResumeError, Run, fit
+from training.loop import Interrupted, fit
 from training.machine import Machine, machine
 from training.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from training.model.preprocess import InputSpec
 from training.overrides import OverrideError, override
 from training.progress import ProgressBar
+from training.run import BEST_FILE, HISTORY_FILE, ResumeError, Run
 from training.table import tabulate
 
 SHIPPED = Path(__file__).parent.parent / "service/weights/attention-fer-fer2013.safetensors"

@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from training.loop import Run
+from training.run import Run
 
 
 class ProgressBar:

@@ -6,10 +6,11 @@ import pytest
 from training.config import TrainConfig
 from training.dataset import Dataset
 from training.export import export, measure
-from training.loop import BEST_FILE, Run, fit
+from training.loop import fit
 from training.machine import Machine
 from training.model.checkpoint import CheckpointError, load_checkpoint
 from training.model.preprocess import InputSpec
+from training.run import BEST_FILE, Run
 
 
 @pytest.fixture

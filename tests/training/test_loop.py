@@ -9,10 +9,11 @@ import torch
 
 from training.config import TrainConfig
 from training.dataset import Dataset
-from training.loop import BEST_FILE, HISTORY_FILE, STATE_FILE, Interrupted, ResumeError, Run, fit
+from training.loop import Interrupted, fit
 from training.machine import Machine
 from training.model.checkpoint import load_checkpoint
 from training.model.preprocess import InputSpec
+from training.run import BEST_FILE, HISTORY_FILE, STATE_FILE, ResumeError, Run
 
 
 class Killed(BaseException):
