@@ -1,14 +1,16 @@
-"""The command line of training: `python -m training train | evaluate | export | inspect`."""
+"""The command line of training: `python -m training COMMAND`, each with its --help."""
 
 import argparse
 import dataclasses
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from training.ablation import ablate, summarise
 from training.config import RECIPES
 from training.dataset import DataError, Dataset, load
 from training.evaluate import predict, reliability, score
@@ -19,6 +21,7 @@ from training.model.checkpoint import Checkpoint, CheckpointError, load_checkpoi
 from training.model.preprocess import InputSpec
 from training.overrides import OverrideError, override
 from training.progress import ProgressBar
+from training.robustness import measure_curves
 from training.run import BEST_FILE, HISTORY_FILE, ResumeError, Run
 from training.table import tabulate
 
@@ -91,26 +94,52 @@ def _evaluate(options: argparse.Namespace) -> int:
         figures = measure(checkpoint, data, here) | {"cost": cost(checkpoint)}
         print(f"{checkpoint.manifest.name} {checkpoint.manifest.version}")
         print(tabulate(figures, checkpoint.manifest.emotions))
-        if options.report:
-            _report(checkpoint, data, figures, here, options.report)
+        if options.json:
+            options.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
 
 
-def _report(
-    checkpoint: Checkpoint, data: Dataset, figures: dict[str, Any], here: Machine, folder: Path
-) -> None:
-    from training.report import draw_confusion, draw_reliability
+def _report(options: argparse.Namespace) -> int:
+    from training.report import draw_confusion, draw_reliability, draw_robustness
 
+    with machine(options.device, options.threads) as here:
+        checkpoint = _on(here, load_checkpoint(options.checkpoint))
+        data = _fitting(_read(options), checkpoint)
+        curves = measure_curves(checkpoint, data.test, here)
+        figures = measure(checkpoint, data, here) | {"cost": cost(checkpoint)}
+        manifest, folder = checkpoint.manifest, options.out
+        logits = predict(checkpoint.network, data.test.faces, manifest.input_spec, here)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(figures, indent=2) + "\n")
-    manifest = checkpoint.manifest
-    logits = predict(checkpoint.network, data.test.faces, manifest.input_spec, here)
-    scaled = logits / manifest.temperature
-    scores = score(scaled, data.test.targets)
-    draw_confusion(scores, manifest.emotions, folder / "confusion.png")
-    before, after = (reliability(part, data.test.labels) for part in (logits, scaled))
-    draw_reliability(before, after, folder / "reliability.png")
-    print(f"{folder}: results.json, confusion.png, reliability.png")
+    (folder / "results.json").write_text(json.dumps(figures | {"robustness": curves}, indent=1))
+    scaled, labels = logits / manifest.temperature, data.test.labels
+    draw_confusion(score(scaled, data.test.targets), manifest.emotions, folder / "confusion.png")
+    pair = reliability(logits, labels), reliability(scaled, labels)
+    draw_reliability(*pair, folder / "reliability.png")
+    draw_robustness({manifest.name: curves}, folder / "robustness.png")
+    print(f"{folder}: results.json, confusion.png, reliability.png, robustness.png")
+    return 0
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from training.report import draw_robustness
+
+    config = override(RECIPES[options.recipe], options.set)
+    data, folder = _read(options), options.folder
+    with ExitStack() as bars, machine(options.device, options.threads) as here:
+
+        def show(run: Run, name: str) -> ProgressBar:
+            bars.close()
+            return bars.enter_context(ProgressBar(run, name))
+
+        results = ablate(data, config, range(options.seeds), folder, here, show)
+    (folder / "ablation.json").write_text(json.dumps(results, indent=1))
+    table = summarise(results)
+    (folder / "ablation.md").write_text(table + "\n")
+    # Seed 0's curves; all seeds' are in the JSON.
+    curves = {name: runs[0]["geometry"] for name, runs in results.items()}
+    draw_robustness(curves, folder / "geometry.png")
+    print(f"{table}\n\n{folder}: ablation.md, ablation.json, geometry.png")
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -216,9 +245,19 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", _evaluate, "Score a checkpoint on validation and test faces.")
     add_data(evaluate)
     evaluate.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="FILE")
-    evaluate.add_argument(
-        "--report", type=Path, metavar="DIR", help="also write results.json and pictures there"
-    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+
+    report = command("report", _report, "Write a checkpoint's results as JSON and pictures.")
+    add_data(report)
+    report.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="FILE")
+    report.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
+
+    ablation = command("ablate", _ablate, "Train the paper's table; again goes on with it.")
+    add_data(ablation)
+    ablation.add_argument("--recipe", choices=sorted(RECIPES), default="ablation-cpu")
+    ablation.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    ablation.add_argument("--seeds", type=int, choices=range(2, 12), default=3, metavar="N")
+    ablation.add_argument("--folder", type=Path, default=Path("runs/ablation"), metavar="DIR")
 
     exporting = command("export", _export, "Make the checkpoint to ship of a run's best epoch.")
     add_data(exporting)

@@ -15,14 +15,15 @@ class ProgressBar:
     Where the output is not a terminal, it writes a line a minute instead.
     """
 
-    def __init__(self, run: Run) -> None:
-        """Start where the run stands."""
+    def __init__(self, run: Run, name: str | None = None) -> None:
+        """Start where the run stands, under a name if it is one of several."""
         self.run = run
         self.epochs_shown = len(run.progress.history)
         interval = 0.5 if sys.stderr.isatty() else 60.0
         self.bar = tqdm(
             total=run.config.epochs * run.steps_per_epoch,
             initial=run.progress.step,
+            desc=name,
             unit="step",
             mininterval=interval,
             maxinterval=interval,

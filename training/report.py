@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from training.evaluate import Reliability, Scores
+from training.robustness import Curves
 
 _SIZE = (6.4, 4.4)
 
@@ -85,4 +86,34 @@ def draw_reliability(before: Reliability, after: Reliability, path: Path) -> Non
     axes.set_ylabel("accuracy")
     axes.grid(alpha=0.3)
     axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def draw_robustness(curves: Mapping[str, Curves], path: Path) -> None:
+    """Draw accuracy over the level of each corruption, a line a network.
+
+    Args:
+        curves: By network, all of the same corruptions.
+        path: Where to write the PNG.
+    """
+    names = list(next(iter(curves.values())))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4.0 * columns, 3.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    for axes, name in zip(panels, names, strict=False):
+        for network, measured in curves.items():
+            points = measured[name]
+            axes.plot(
+                [p["level"] for p in points], [p["accuracy"] for p in points],
+                marker="o", markersize=3, label=network,
+            )  # fmt: skip
+        axes.set_xlabel(name)
+        axes.set_ylim(0.0, 1.0)
+        axes.grid(alpha=0.3)
+    for axes in panels:
+        axes.set_axis_off()
+    figure.supylabel("accuracy")
+    if len(curves) > 1:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center")
     figure.savefig(path, dpi=120)

@@ -74,15 +74,20 @@ def test_train_export_evaluate_inspect(
     exported = capsys.readouterr().out
     report = tmp_path / "report"
     given = ["--checkpoint", str(shipped)]
-    assert main(["evaluate", *data, *given, "--report", str(report)]) == 0
+    figures = tmp_path / "figures.json"
+    assert main(["evaluate", *data, *given, "--json", str(figures)]) == 0
     evaluated = capsys.readouterr().out
     table = [line for line in exported.splitlines() if line.startswith(("validation", "test"))]
     assert len(table) == 8
     for line in table:
         assert line in evaluated
+    assert json.loads(figures.read_text())["test"]["faces"] == 28
+    assert main(["report", *data, *given, "--out", str(report)]) == 0
     results = json.loads((report / "results.json").read_text())
-    assert results["test"]["faces"] == 28
-    assert (report / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert results["test"] == json.loads(figures.read_text())["test"]
+    assert len(results["robustness"]) == 9
+    for name in ("confusion.png", "reliability.png", "robustness.png"):
+        assert (report / name).read_bytes().startswith(b"\x89PNG")
     assert main(["inspect", *given]) == 0
     assert "multiply-adds a face" in capsys.readouterr().out
 

@@ -1,0 +1,98 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.ablation import CLAIMS, ROWS, Row, ablate, interval, judge, summarise
+from training.config import TrainConfig
+from training.dataset import Dataset
+from training.loop import Interrupted
+from training.machine import Machine
+from training.run import Run
+
+
+def results(**accuracies: tuple[float, ...]) -> dict[str, list[dict[str, Any]]]:
+    """Made-up results; rows that are not named have 0.60, 0.61, 0.62."""
+    named = {name.replace("_", "+"): values for name, values in accuracies.items()}
+
+    def result(accuracy: float) -> dict[str, Any]:
+        figures = {"accuracy": accuracy, "macro_f1": accuracy}
+        return {"parameters": 10, "multiply_adds": 20, "validation": figures, "test": figures}
+
+    return {row.name: [*map(result, named.get(row.name, (0.60, 0.61, 0.62)))] for row in ROWS}
+
+
+def test_rows_are_the_papers_table() -> None:
+    assert len({row.name for row in ROWS}) == 7
+    assert ROWS[0].name == "relu"
+    assert ROWS[-1].name == "stn+channel+spatial+gelu"
+    assert {name for pairs in CLAIMS.values() for pair in pairs for name in pair} <= {
+        row.name for row in ROWS
+    }
+
+
+def test_a_row_sets_its_switches_and_nothing_else(recipe: TrainConfig) -> None:
+    network = Row(True, False, True, "relu").applied_to(recipe.network)
+    assert (network.stn, network.channel_attention, network.spatial_attention) == (
+        True,
+        False,
+        True,
+    )
+    assert network.activation == "relu"
+    assert network.widths == recipe.network.widths
+
+
+def test_interval_is_students() -> None:
+    mean, low, high = interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert high - mean == pytest.approx(4.303 / 3**0.5)  # deviation 1, two degrees of freedom
+    assert mean - low == pytest.approx(high - mean)
+
+
+def test_verdicts() -> None:
+    said = {
+        v.comparison.split(" against ")[0]: v.says
+        for v in judge(
+            results(
+                stn_gelu=(0.64, 0.651, 0.66),  # four points better on each seed
+                channel_gelu=(0.56, 0.571, 0.58),  # four points worse
+            )
+        )
+    }
+    assert said["stn+gelu"] == "holds"
+    assert said["channel+gelu"] == "does not hold"
+    assert said["gelu"] == "cannot be told"
+
+
+def test_summary_has_every_row_and_claim() -> None:
+    table = summarise(results())
+    for row in ROWS:
+        assert f"| {row.name} | 0.6100 ± 0.0100 |" in table
+    for claim in CLAIMS:
+        assert claim in table
+
+
+def test_a_cut_ablation_goes_on_where_it_stopped(
+    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    recipe = dataclasses.replace(recipe, epochs=1, batch_size=42)
+    began: list[str] = []
+
+    def stop_at_third(run: Run, name: str) -> Any:
+        began.append(name)
+        if len(began) == 3:
+            raise Interrupted
+        return lambda _: None
+
+    with pytest.raises(Interrupted):
+        ablate(data, recipe, (0, 1), tmp_path, cpu, stop_at_third)
+    done = ablate(data, recipe, (0, 1), tmp_path, cpu, stop_at_third)
+    assert len(began) == 3 + 12  # two of fourteen were done
+    assert [len(runs) for runs in done.values()] == [2] * 7
+    first = done["relu"][0]
+    assert json.loads((tmp_path / "relu/seed-0/result.json").read_text()) == first
+    assert first["parameters"] < done["stn+channel+spatial+gelu"][0]["parameters"]
+    assert len(first["geometry"]) == 3
+    assert "stn+channel+spatial+gelu against" in summarise(done)
