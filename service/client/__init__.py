@@ -1,0 +1,9 @@
+"""Clients of the service, for programs and for people: `Client`, `AsyncClient`, and `fer`.
+
+Imports nothing of the server: httpx and the standard library, and Pillow to draw.
+"""
+
+from service.client.answers import Box, Face, Failure, Prediction
+from service.client.api import AsyncClient, Client
+
+__all__ = ["AsyncClient", "Box", "Client", "Face", "Failure", "Prediction"]

@@ -1,0 +1,121 @@
+"""`fer`: names the faces of pictures, folders and patterns; answers as a table, JSON or CSV."""
+
+import argparse
+import asyncio
+import glob
+import os
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from service.client.answers import Failure
+from service.client.api import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, DEFAULT_URL, AsyncClient
+from service.client.draw import draw
+from service.client.formats import FORMATS, Outcome
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit status: 0 all pictures answered, 1 some were not, 2 wrong arguments.
+    """
+    options = _parser().parse_args(arguments)
+    files = list(dict.fromkeys(_expand(options.pictures)))
+    if not files:
+        print("fer: there are no pictures in what was named", file=sys.stderr)
+        return 2
+    return asyncio.run(_run(files, options))
+
+
+async def _run(files: list[Path], options: argparse.Namespace) -> int:
+    chosen, status = FORMATS[options.format], 0
+    if chosen.head:
+        print(chosen.head)
+    # A bar only where somebody watches; it would tear the lines of a log.
+    with tqdm(total=len(files), unit="picture", disable=not sys.stderr.isatty()) as bar:
+        async for outcome in _ask_all(files, options):
+            if isinstance(outcome.answer, str):
+                status = 1
+            elif options.draw:
+                await asyncio.to_thread(_draw, outcome, files, options.draw)
+            if text := chosen.write(outcome):
+                bar.write(text)
+            bar.update()
+    return status
+
+
+async def _ask_all(files: list[Path], options: argparse.Namespace) -> AsyncIterator[Outcome]:
+    """Ask for several at a time; yield in the files' order."""
+    limit = asyncio.Semaphore(options.concurrency)
+    async with AsyncClient(
+        options.url, api_key=options.api_key, timeout_s=options.timeout, retries=options.retries
+    ) as client:
+
+        async def ask(file: Path) -> Outcome:
+            async with limit:
+                try:
+                    return Outcome(file, await client.predict(file))
+                except Failure as failure:
+                    return Outcome(file, str(failure))
+                except OSError as error:
+                    return Outcome(file, f"cannot be read: {error.strerror}")
+
+        for task in [asyncio.create_task(ask(file)) for file in files]:
+            yield await task
+
+
+def _draw(outcome: Outcome, files: list[Path], folder: Path) -> None:
+    """Write the annotated copy where the picture lies among the others."""
+    assert not isinstance(outcome.answer, str)  # the caller has looked
+    top = os.path.commonpath([file.absolute().parent for file in files])
+    inside = outcome.file.absolute().relative_to(top)
+    target = folder / inside.with_name(inside.name + ".png")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draw(outcome.file, outcome.answer, target)
+
+
+def _expand(names: Iterable[str]) -> Iterator[Path]:
+    """Turn files, folders and patterns into files; a name that is not there is kept, to be told."""
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        elif glob.has_magic(name) and not path.exists():
+            yield from (Path(match) for match in sorted(glob.glob(name, recursive=True)))
+        else:
+            yield path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fer",
+        description="Name the emotions of the faces in pictures.",
+        epilog="exit status: 0 all pictures answered, 1 some were not, 2 wrong arguments",
+    )
+    environ = os.environ
+    parser.add_argument("pictures", nargs="+", help="files, folders or patterns")
+    parser.add_argument(
+        "--url",
+        default=environ.get("ATTENTION_FER_URL", DEFAULT_URL),
+        help="where the service is; or ATTENTION_FER_URL (%(default)s)",
+    )
+    parser.add_argument(
+        "--api-key",
+        default=environ.get("ATTENTION_FER_API_KEY"),
+        help="if the service wants one; better in ATTENTION_FER_API_KEY",
+    )
+    parser.add_argument("--format", choices=sorted(FORMATS), default="table")
+    parser.add_argument("--draw", type=Path, metavar="DIR", help="write annotated copies there")
+    parser.add_argument("--concurrency", type=int, default=16, metavar="N", choices=range(1, 257))
+    parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, metavar="S")
+    parser.add_argument("--retries", type=int, default=DEFAULT_RETRIES, metavar="N")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.client import AsyncClient, Client, Failure, Prediction
+
+pytestmark = pytest.mark.anyio
+
+FACE = {
+    "box": {"x": 1, "y": 2, "width": 3, "height": 4},
+    "emotion": "happiness",
+    "confidence": 0.9,
+    "probabilities": {"happiness": 0.9, "anger": 0.1},
+}
+BODY: dict[str, Any] = {
+    "faces": [FACE],
+    "image": {"width": 10, "height": 20},
+    "model": {"name": "m", "version": "1"},
+    "timing": {"total_ms": 1.5},
+}
+PROBLEM = {"code": "bad_image", "detail": "The image is damaged."}
+Answer = httpx.Response | Exception
+Ask = Callable[..., Any]
+
+
+class Script:
+    """Answers requests one after the other, and remembers them and the waits between them."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+        self.waits: list[float] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Ask through either client, as a script answers."""
+
+    async def run(script: Script, image: bytes | Path = b"picture", **options: Any) -> Prediction:
+        transport: Any = httpx.MockTransport(script)
+        if request.param == "sync":
+            with Client(transport=transport, sleep=script.waits.append, **options) as client:
+                return client.predict(image)
+
+        async def sleep(seconds: float) -> None:
+            script.waits.append(seconds)
+
+        async with AsyncClient(transport=transport, sleep=sleep, **options) as client:
+            return await client.predict(image)
+
+    return run
+
+
+async def test_an_answer_is_typed(ask: Ask, tmp_path: Path) -> None:
+    file = tmp_path / "face.jpg"
+    file.write_bytes(b"bytes of a file")
+    script = Script(httpx.Response(200, json=BODY))
+    prediction = await ask(script, file)
+    assert prediction.faces[0].emotion == "happiness"
+    assert prediction.faces[0].box.height == 4
+    assert (prediction.width, prediction.height) == (10, 20)
+    assert script.requests[0].content == b"bytes of a file"
+    assert script.requests[0].headers["content-type"] == "application/octet-stream"
+
+
+async def test_a_refusal_is_final(ask: Ask) -> None:
+    script = Script(httpx.Response(400, json=PROBLEM))
+    with pytest.raises(Failure) as caught:
+        await ask(script)
+    assert (caught.value.code, caught.value.status) == ("bad_image", 400)
+    assert caught.value.detail == "The image is damaged."
+    assert script.waits == []
+
+
+async def test_a_full_service_is_asked_again_when_it_says(ask: Ask) -> None:
+    full = {"code": "queue_full", "detail": "Try again later."}
+    script = Script(
+        httpx.Response(503, json=full, headers={"retry-after": "3"}),
+        httpx.Response(503, json=full),
+        httpx.Response(503, json=full, headers={"retry-after": "100000"}),
+        httpx.Response(200, json=BODY),
+    )
+    assert (await ask(script)).faces
+    assert script.waits == [3.0, 1.0, 60.0]
+
+
+async def test_a_broken_connection_is_tried_again_ever_more_slowly(ask: Ask) -> None:
+    script = Script(
+        httpx.ConnectError("refused"), httpx.ReadError("reset"), httpx.Response(200, json=BODY)
+    )
+    assert (await ask(script)).faces
+    assert script.waits == [0.25, 0.5]
+
+
+async def test_it_gives_up_after_its_retries(ask: Ask) -> None:
+    script = Script(*[httpx.ConnectError("refused")] * 3)
+    with pytest.raises(Failure, match="no answer: refused") as caught:
+        await ask(script, retries=2)
+    assert caught.value.code == "unreachable"
+    assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(200, "<html>"), (200, '{"ok": true}'), (502, "Bad Gateway"), (404, '["what"]')],
+)
+async def test_another_server_is_told(ask: Ask, status: int, text: str) -> None:
+    with pytest.raises(Failure, match="is this the right address") as caught:
+        await ask(Script(httpx.Response(status, text=text)))
+    assert caught.value.status == status
+
+
+async def test_the_key_is_sent(ask: Ask) -> None:
+    script = Script(httpx.Response(200, json=BODY))
+    await ask(script, api_key="secret")
+    assert script.requests[0].headers["x-api-key"] == "secret"
