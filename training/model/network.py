@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.preprocess import InputSpec
@@ -178,6 +177,9 @@ def count_multiply_adds(network: AttentionFER, spec: InputSpec) -> int:
     What torch's own counter sees: half of its floating-point operations. Normalisation,
     activations, pooling and the STN's sampling are left out, as the field does.
     """
+    # Here and not above: importing it looks for triton, which serving does not need.
+    from torch.utils.flop_counter import FlopCounterMode
+
     weight = next(network.parameters())
     images = torch.zeros(1, 1, spec.height, spec.width, device=weight.device, dtype=weight.dtype)
     training = network.training

@@ -1,0 +1,111 @@
+"""Prometheus' configuration, rules and alerts, by Prometheus' own tool where it is there."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.metrics import Metrics
+from tests.docker.project import (
+    PROMETHEUS,
+    ROOT,
+    RULE_TESTS,
+    alerts,
+    panel_queries,
+    read_yaml,
+    rules,
+)
+
+OPERATIONS = ROOT / "docs/operations.md"
+
+
+def promtool(*arguments: str | Path, text: str | None = None) -> str:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    done = subprocess.run(
+        [program, *arguments], cwd=ROOT, input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_config_and_rules_are_valid() -> None:
+    said = promtool("check", "config", PROMETHEUS / "prometheus.yml")
+    assert "2 rule files found" in said
+    assert f"{len(alerts())} rules found" in said
+
+
+@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.name)
+def test_alerts_fire_when_they_should(path: Path) -> None:
+    assert "SUCCESS" in promtool("test", "rules", path)
+
+
+def test_the_dashboards_queries_are_promql(tmp_path: Path) -> None:
+    queries = [
+        {"record": f"query:{number}", "expr": expression}
+        for number, (_, expression, _) in enumerate(panel_queries())
+    ]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": queries}]}))
+    assert f"{len(queries)} rules found" in promtool("check", "rules", path)
+
+
+def test_the_services_metrics_are_well_formed(metrics: Metrics) -> None:
+    metrics.requests.labels("/predict", "POST", "200").inc()
+    assert promtool("check", "metrics", text=metrics.render(None)[0].decode()) == ""
+
+
+def test_every_alert_is_tested_both_ways() -> None:
+    firing, quiet = set(), set()
+    for path in RULE_TESTS:
+        for case in read_yaml(path)["tests"]:
+            for check in case.get("alert_rule_test", ()):
+                (firing if check["exp_alerts"] else quiet).add(check["alertname"])
+    assert firing == quiet == set(alerts())
+
+
+def test_every_alert_has_its_paragraph() -> None:
+    sections = dict(
+        re.findall(r"^### (Fer\w+)\n+(.+?)(?=^#|\Z)", OPERATIONS.read_text(), re.M | re.S)
+    )
+    assert set(sections) == set(alerts())
+    for name, alert in alerts().items():
+        assert alert["annotations"]["runbook_url"] == f"docs/operations.md#{name.lower()}"
+        assert {"summary", "description"} <= set(alert["annotations"])
+        assert alert["labels"]["severity"] in ("critical", "warning")
+        assert len(sections[name].split()) > 40, f"the paragraph on {name} says too little"
+
+
+def test_every_recorded_metric_is_used() -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    queries = [rule["expr"] for rule in rules()] + [
+        expression for _, expression, _ in panel_queries()
+    ]
+    assert {name for name in recorded if not any(name in query for query in queries)} == set()
+
+
+def test_grafana_finds_prometheus_and_the_dashboard() -> None:
+    provisioning = ROOT / "docker/grafana/provisioning"
+    source = read_yaml(provisioning / "datasources/prometheus.yml")["datasources"][0]
+    assert source["url"] == "http://prometheus:9090"
+    scrape_s = read_yaml(PROMETHEUS / "prometheus.yml")["global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == scrape_s == "5s"
+    dashboard = json.loads((ROOT / "docker/grafana/dashboards/attention-fer.json").read_text())
+    asked = {
+        t["datasource"]["uid"] for panel in dashboard["panels"] for t in panel.get("targets", ())
+    }
+    assert asked == {source["uid"]}
+    grafana = read_yaml(ROOT / "docker-compose.yml")["services"]["grafana"]
+    mounted = dict(volume.split(":")[:2] for volume in grafana["volumes"])
+    folder = read_yaml(provisioning / "dashboards/attention-fer.yml")["providers"][0]["options"][
+        "path"
+    ]
+    assert mounted["./docker/grafana/dashboards"] == folder
+    home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert Path(home).parent == Path(folder)
+    assert (ROOT / "docker/grafana/dashboards" / Path(home).name).is_file()
