@@ -17,16 +17,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.access import KeyGuard, describe_keys, open_to
 from service.batcher import Batcher
-from service.config import Settings
+from service.config import Settings, SettingsError
 from service.decode import prepare_pillow
 from service.edge import Edge, reject, unexpected
 from service.engine import Engine
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
+from service.fleet import REPORT_EVERY_S, Seat
 from service.metrics import Metrics
 from service.pool import DecodePool
 from service.predict import Predictor
-from service.routes import Service, add_routes
+from service.routes import add_routes
+from service.shared_metrics import registry_of_all
+from service.state import Service
 from service.upload_memory import UploadMemory
 from training.model.checkpoint import Manifest, load_checkpoint
 
@@ -75,17 +79,24 @@ def open_engine(settings: Settings) -> Engine:
     )
 
 
-def create_app(settings: Settings, engine: FaceEngine | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, engine: FaceEngine | None = None, seat: Seat | None = None
+) -> FastAPI:
     """Make the ASGI application. It is cold until its lifespan starts.
 
     Args:
         settings: The operator's.
         engine: What classifies faces; None opens the one that the settings name, at start-up.
+        seat: This process's place among several workers, None if it is the only one.
 
     Returns:
         The application. Its metrics are on a registry of its own.
+
+    Raises:
+        SettingsError: A path that is to be open does not exist.
     """
-    metrics = Metrics(CollectorRegistry())
+    shown = None if seat is None else registry_of_all(seat.fleet)
+    metrics = Metrics(CollectorRegistry(), shown)
     app = FastAPI(
         title="attention-fer",
         description=_DESCRIPTION,
@@ -93,9 +104,10 @@ def create_app(settings: Settings, engine: FaceEngine | None = None) -> FastAPI:
         redoc_url=None,
         # A redirect would quote the client's Host header, and lose the upload.
         redirect_slashes=False,
-        lifespan=lambda app: _lifespan(app, settings, engine, metrics),
+        lifespan=lambda app: _lifespan(app, settings, engine, metrics, seat),
     )
     app.state.service = None
+    app.state.metrics = metrics
     add_routes(app)
 
     async def refuse(_: Request, error: Exception) -> Response:
@@ -103,27 +115,57 @@ def create_app(settings: Settings, engine: FaceEngine | None = None) -> FastAPI:
         return reject(_as_service_error(error), metrics, dict(error.headers or {}))
 
     app.add_exception_handler(HTTPException, refuse)
-    paths = {path for route in app.routes if (path := getattr(route, "path", None))}
-    app.add_middleware(Edge, metrics=metrics, routes=paths)
+    _surround(app, settings, metrics)
     return app
+
+
+def _surround(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """Put the middleware around the routes, the innermost first."""
+    paths = {path for route in app.routes if (path := getattr(route, "path", None))}
+    for path in settings.open_paths:
+        if path not in paths:
+            raise SettingsError(
+                f"FER_OPEN_PATHS has {path!r}, expected some of {', '.join(sorted(paths))}"
+            )
+    if settings.api_keys:
+        app.add_middleware(KeyGuard, keys=settings.api_keys, open_paths=settings.open_paths)
+        describe_keys(app, settings.open_paths)
+    app.add_middleware(Edge, metrics=metrics, routes=paths)
+    if settings.cors_origins:
+        open_to(app, settings.cors_origins)
 
 
 @asynccontextmanager
 async def _lifespan(
-    app: FastAPI, settings: Settings, engine: FaceEngine | None, metrics: Metrics
+    app: FastAPI,
+    settings: Settings,
+    engine: FaceEngine | None,
+    metrics: Metrics,
+    seat: Seat | None,
 ) -> AsyncIterator[None]:
     prepare_pillow(settings.max_image_pixels)
     if engine is None:
         engine = await asyncio.to_thread(open_engine, settings)
     await asyncio.to_thread(engine.warm)
-    service, pool = _start(settings, engine, metrics)
+    service = _start(settings, engine, metrics)
+    service.seat = seat
     app.state.service = service
-    metrics.ready.set(1)
+    service.check()
+    reporting = None if seat is None else asyncio.create_task(_report(service))
     try:
         yield
     finally:
         await _drain(service)
-        pool.close()
+        service.pool.close()
+        if reporting is not None:
+            reporting.cancel()
+
+
+async def _report(service: Service) -> None:
+    """Tell the other workers how this one is, and that it lives."""
+    while True:
+        service.check()
+        await asyncio.sleep(REPORT_EVERY_S)
 
 
 async def _drain(service: Service) -> None:
@@ -133,7 +175,7 @@ async def _drain(service: Service) -> None:
     await service.batcher.drain(max(0.0, service.drain_by - time.monotonic()))
 
 
-def _start(settings: Settings, engine: FaceEngine, metrics: Metrics) -> tuple[Service, DecodePool]:
+def _start(settings: Settings, engine: FaceEngine, metrics: Metrics) -> Service:
     """Start the parts, on the event loop, around a warm engine."""
     manifest = engine.manifest
     metrics.describe_model(manifest.name, manifest.version, engine.device, manifest.emotions)
@@ -148,7 +190,7 @@ def _start(settings: Settings, engine: FaceEngine, metrics: Metrics) -> tuple[Se
     pool = DecodePool(settings.decode_threads, settings.queue_size)
     predictor = Predictor(manifest, batcher, pool, metrics, settings.max_image_pixels)
     memory = UploadMemory(settings.max_buffered_bytes)
-    return Service(settings, metrics, batcher, predictor, memory), pool
+    return Service(settings, metrics, batcher, pool, predictor, memory)
 
 
 def _as_service_error(error: HTTPException) -> ServiceError:

@@ -5,10 +5,13 @@ Not its duty: acting on them. Nothing else in the service reads the environment.
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from service import rules
+from service.rules import choice, integer, number, read_device, read_path, read_text, rule
 
 PREFIX = "FER_"
 SHIPPED_CHECKPOINT = Path(__file__).parent / "weights" / "attention-fer-fer2013.safetensors"
@@ -23,58 +26,6 @@ class SettingsError(Exception):
 def _cores() -> int:
     """Return how many cores this process may use, which in a container is fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _rule(parse: Callable[[str], Any], expected: str, meaning: str) -> dict[str, Any]:
-    """Return a field's metadata: how its text is read, what is expected, what it is for."""
-    return {"parse": parse, "expected": expected, "meaning": meaning}
-
-
-def _integer(low: int, high: int, meaning: str) -> dict[str, Any]:
-    def parse(text: str) -> int:
-        value = int(text, 10)
-        if not low <= value <= high:
-            raise ValueError
-        return value
-
-    return _rule(parse, f"a whole number from {low} to {high}", meaning)
-
-
-def _number(low: float, high: float, meaning: str) -> dict[str, Any]:
-    def parse(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high:  # also refuses NaN, which compares false
-            raise ValueError
-        return value
-
-    return _rule(parse, f"a number from {low:g} to {high:g}", meaning)
-
-
-def _choice(*names: str, meaning: str) -> dict[str, Any]:
-    def parse(text: str) -> str:
-        if text.lower() not in names:
-            raise ValueError
-        return text.lower()
-
-    return _rule(parse, f"one of {', '.join(names)}", meaning)
-
-
-def _device(text: str) -> str:
-    kind, colon, index = text.partition(":")
-    numbered = kind == "cuda" and colon and index.isascii() and index.isdigit()
-    if text not in ("auto", "cpu", "cuda") and not numbered:
-        raise ValueError
-    return text
-
-
-def _text(text: str) -> str:
-    if not text.strip():
-        raise ValueError
-    return text
-
-
-def _path(text: str) -> Path:
-    return Path(_text(text))
 
 
 @dataclass(frozen=True)
@@ -99,61 +50,110 @@ class Settings:
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         log_level: What is logged.
+        log_format: How: lines for people, or JSON.
+        max_connections: Most connections at once.
+        header_timeout_s: Seconds for a request's head to arrive, and for an answer to be read.
+        idle_timeout_s: Seconds that a connection may wait between two requests.
+        workers: Processes that serve side by side.
+        api_keys: Any of them lets a client in; without any, everybody is let in.
+        open_paths: Paths that need no key.
+        cors_origins: Pages whose scripts may use the service.
     """
 
     device: str = field(
         default="auto",
-        metadata=_rule(
-            _device, "auto, cpu, cuda or cuda:N", "where the network runs; auto prefers CUDA"
+        metadata=rule(
+            read_device, "auto, cpu, cuda or cuda:N", "where the network runs; auto prefers CUDA"
         ),
     )
     checkpoint: Path = field(
         default=SHIPPED_CHECKPOINT,
-        metadata=_rule(_path, "a path", "the checkpoint that is served"),
+        metadata=rule(read_path, "a path", "the checkpoint that is served"),
     )
-    max_batch: int = field(default=32, metadata=_integer(1, 1024, "most faces in one inference"))
+    max_batch: int = field(default=32, metadata=integer(1, 1024, "most faces in one inference"))
     queue_size: int = field(
-        default=1024, metadata=_integer(1, 1_000_000, "most faces that may wait")
+        default=1024, metadata=integer(1, 1_000_000, "most faces that may wait")
     )
     timeout_s: float = field(
-        default=10.0, metadata=_number(0.05, 3600, "seconds from a request's arrival to its answer")
+        default=10.0, metadata=number(0.05, 3600, "seconds from a request's arrival to its answer")
     )
     linger_ms: float = field(
-        default=0.0, metadata=_number(0, 1000, "milliseconds that a batch waits for more faces")
+        default=0.0, metadata=number(0, 1000, "milliseconds that a batch waits for more faces")
     )
     max_image_bytes: int = field(
-        default=10 * _MIB, metadata=_integer(1024, 1 << 30, "most bytes of one picture")
+        default=10 * _MIB, metadata=integer(1024, 1 << 30, "most bytes of one picture")
     )
     max_image_pixels: int = field(
-        default=50_000_000, metadata=_integer(1024, 10**9, "most pixels of one picture")
+        default=50_000_000, metadata=integer(1024, 10**9, "most pixels of one picture")
     )
     max_images: int = field(
-        default=32, metadata=_integer(1, 1024, "most pictures in one /predict/batch")
+        default=32, metadata=integer(1, 1024, "most pictures in one /predict/batch")
     )
     max_request_bytes: int = field(
-        default=64 * _MIB, metadata=_integer(1024, 1 << 32, "most bytes of one /predict/batch")
+        default=64 * _MIB, metadata=integer(1024, 1 << 32, "most bytes of one /predict/batch")
     )
     max_buffered_bytes: int = field(
-        default=512 * _MIB, metadata=_integer(1024, 1 << 40, "most bytes of all uploads at once")
+        default=512 * _MIB, metadata=integer(1024, 1 << 40, "most bytes of all uploads at once")
     )
     decode_threads: int = field(
-        default_factory=_cores, metadata=_integer(1, 256, "threads that decode; one a core")
+        default_factory=_cores, metadata=integer(1, 256, "threads that decode; one a core")
     )
     torch_threads: int = field(
-        default=1, metadata=_integer(1, 256, "threads of one inference on a CPU")
+        default=1, metadata=integer(1, 256, "threads of one inference on a CPU")
     )
     drain_s: float = field(
-        default=20.0, metadata=_number(0, 3600, "seconds to finish accepted requests at shutdown")
+        default=20.0, metadata=number(0, 3600, "seconds to finish accepted requests at shutdown")
     )
     host: str = field(
-        default="0.0.0.0", metadata=_rule(_text, "an address or a name", "where to listen")
+        default="0.0.0.0", metadata=rule(read_text, "an address or a name", "where to listen")
     )
     port: int = field(
-        default=8000, metadata=_integer(0, 65535, "port to listen on; 0 takes a free one")
+        default=8000, metadata=integer(0, 65535, "port to listen on; 0 takes a free one")
     )
     log_level: str = field(
         default="info",
-        metadata=_choice("debug", "info", "warning", "error", meaning="what is logged"),
+        metadata=choice("debug", "info", "warning", "error", meaning="what is logged"),
+    )
+    log_format: str = field(
+        default="text", metadata=choice("text", "json", meaning="lines for people or JSON")
+    )
+    max_connections: int = field(
+        default=8192, metadata=integer(1, 1_000_000, "most connections at once")
+    )
+    header_timeout_s: float = field(
+        default=10.0,
+        metadata=number(0.05, 3600, "seconds for a request's head, and to read an answer"),
+    )
+    idle_timeout_s: float = field(
+        # Longer than the pools of usual proxies keep an idle connection.
+        default=75.0,
+        metadata=number(0.05, 3600, "seconds between two requests of a connection"),
+    )
+    workers: int = field(
+        default=1,
+        metadata=integer(1, 256, "processes; every other limit is of each of them"),
+    )
+    api_keys: tuple[str, ...] = field(
+        default=(),
+        repr=False,
+        metadata=rule(
+            rules.api_keys,
+            "keys of 16 to 256 visible characters, separated by commas",
+            "who may ask; everybody where there are none",
+            secret=True,
+        ),
+    )
+    open_paths: tuple[str, ...] = field(
+        default=("/health/live", "/health/ready", "/metrics"),
+        metadata=rule(rules.paths, "paths separated by commas", "what needs no key"),
+    )
+    cors_origins: tuple[str, ...] = field(
+        default=(),
+        metadata=rule(
+            rules.origins,
+            "origins like https://example.org separated by commas, or *",
+            "web pages whose scripts may use the service",
+        ),
     )
 
     @classmethod
@@ -203,9 +203,17 @@ def describe() -> Iterator[tuple[str, str, str]]:
     """Yield key, default and meaning of every setting, for a table or a help text."""
     defaults = Settings()
     for f in fields(Settings):
-        default = getattr(defaults, f.name)
-        shown = default.name if isinstance(default, Path) else f"{default}"
-        yield key_of(f.name), shown, f"{f.metadata['meaning']}; {f.metadata['expected']}"
+        yield (
+            key_of(f.name),
+            _shown(getattr(defaults, f.name)),
+            f"{f.metadata['meaning']}; {f.metadata['expected']}",
+        )
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, Path):
+        return default.name
+    return ",".join(default) if isinstance(default, tuple) else str(default)
 
 
 def key_of(name: str) -> str:
@@ -217,7 +225,8 @@ def _parse(key: str, text: str, rule: Mapping[str, Any]) -> Any:
     try:
         return rule["parse"](text)
     except ValueError:
-        raise SettingsError(f"{key} is {text!r}, expected {rule['expected']}") from None
+        found = "is not usable" if rule["secret"] else f"is {text!r}"
+        raise SettingsError(f"{key} {found}, expected {rule['expected']}") from None
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -26,6 +26,7 @@ from PIL import (  # importing a plugin is what makes Pillow know its format
 )
 
 from service.errors import BadImage, NoImage, ServiceError, TooManyPixels, UnsupportedType
+from service.libtiff import silence_libtiff
 from training.model.preprocess import InputSpec
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -116,6 +117,7 @@ def prepare_pillow(max_pixels: int) -> None:
     # Its warnings quote the picture's metadata, and its logger does so at every level.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    silence_libtiff()
 
 
 def decode(data: bytes | bytearray | memoryview, spec: InputSpec, max_pixels: int) -> Picture:

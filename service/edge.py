@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import request_id
 from service.disconnect import ClientGone
 from service.errors import InternalError, ServiceError
 from service.metrics import Metrics
@@ -22,6 +23,7 @@ UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 # Nothing was sent; the number that access logs have come to use for it.
 _CLIENT_GONE = 499
+_NAME_HEADER = request_id.HEADER.encode()
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +56,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        name = request_id.begin(_offered_name(scope))
+        exchange = _Exchange(scope, receive, send, name)
         began, method = self._clock(), scope["method"]
         if method == "HEAD":  # the server leaves out the body, by its own copy of the scope
             scope = {**scope, "method": "GET"}
@@ -65,7 +68,7 @@ class Edge:
         except ClientGone:
             pass
         except Exception:  # noqa: BLE001 - the application's edge
-            _log.exception("unexpected failure of %s %s", method, self._route(scope))
+            _log.exception("unexpected failure of %s", self._route(scope))
             await self._answer(unexpected(), exchange, scope)
         finally:
             self._record(exchange, scope, method, self._clock() - began)
@@ -76,11 +79,14 @@ class Edge:
             await response(scope, exchange.receive, exchange.send)
 
     def _record(self, exchange: "_Exchange", scope: Scope, method: str, seconds: float) -> None:
-        route = self._route(scope)
-        status = str(exchange.status or _CLIENT_GONE)
+        route, status = self._route(scope), exchange.status or _CLIENT_GONE
         method = method if method in _METHODS else "other"
-        self._metrics.requests.labels(route, method, status).inc()
+        self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
+        # A line for each request would cost as much as all of this; metrics tell the rest.
+        level = logging.WARNING if status == 500 else logging.DEBUG
+        if _log.isEnabledFor(level):
+            _log.log(level, "%s %s: %d after %.1f ms", method, route, status, 1e3 * seconds)
 
     def _route(self, scope: Scope) -> str:
         path: str = scope["path"]
@@ -109,7 +115,8 @@ def reject(
 class _Exchange:
     """One request's channels, watched: what status went out, and whether all has come in."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
+        self._name = name
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -125,10 +132,16 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            headers = [*message.get("headers", ()), (_NAME_HEADER, self._name.encode())]
             if not self._body_read and _has_body(self._scope):
                 # To keep the connection would mean to read the rest, however much it is.
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
         await self._send(message)
+
+
+def _offered_name(scope: Scope) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == _NAME_HEADER), None)
 
 
 def _has_body(scope: Scope) -> bool:

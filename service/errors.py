@@ -51,6 +51,12 @@ class BadImage(ServiceError):
     status, code, title = 400, "bad_image", "The image cannot be read"
 
 
+class Unauthorized(ServiceError):
+    """No API key, or a wrong one."""
+
+    status, code, title = 401, "unauthorized", "A key is needed"
+
+
 class NotFound(ServiceError):
     """A path that the service does not have."""
 
@@ -99,6 +105,12 @@ class UnsupportedType(ServiceError):
     status, code, title = 415, "unsupported_type", "This type of content is not supported"
 
 
+class HeadersTooLarge(ServiceError):
+    """More headers, or larger ones, than the service reads."""
+
+    status, code, title = 431, "headers_too_large", "The request's headers are too large"
+
+
 class InferenceFailed(ServiceError):
     """The network failed on this face, and on this face alone."""
 
@@ -121,6 +133,12 @@ class Overloaded(ServiceError):
     """There is room, but the wait would outlast the deadline."""
 
     status, code, title = 503, "overloaded", "The service could not answer in time"
+
+
+class TooManyConnections(ServiceError):
+    """More connections at once than the service holds."""
+
+    status, code, title = 503, "too_many_connections", "The service is at its limit of connections"
 
 
 class ShuttingDown(ServiceError):

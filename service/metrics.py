@@ -23,6 +23,9 @@ from service.errors import ServiceError
 STAGES = ("receive", "decode", "queue", "inference")
 """The stages of a request, in order: the values of the label `stage`."""
 
+DROPPED = ("limit", "header_timeout", "unread")
+"""Why a connection is ended: too many, no request in time, an answer that nobody reads."""
+
 # From a tenth of a millisecond, a stage of an idle service, to beyond the usual deadline of 10 s.
 _SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -54,16 +57,20 @@ class Metrics:
         image_pixels: Sizes of the pictures that were decoded.
         abandoned_faces: Faces whose client was gone before the engine saw them.
         model_info: 1 for the model that is served. Labels `name`, `version`, `device`.
+        connections: Open ones.
+        connections_dropped: Those ended by the service. Label `reason`, one of `DROPPED`.
         ready: 1 while the service takes traffic, else 0.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry | None = None) -> None:
         """Declare every metric on `registry`, with a zero wherever the labels are known.
 
         Args:
             registry: Takes each metric once; a second `Metrics` needs a registry of its own.
+            shown: What a scrape sees, if not this registry: that of all workers together.
         """
         self.registry = registry
+        self._shown = shown or registry
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -73,6 +80,8 @@ class Metrics:
         # A rate needs the zero before the first event.
         for stage in STAGES:
             self.stage_seconds.labels(stage)
+        for reason in DROPPED:
+            self.connections_dropped.labels(reason)
         for error in ServiceError.__subclasses__():
             self.rejections.labels(error.code)
 
@@ -95,6 +104,18 @@ class Metrics:
             "Time that a request spent in one stage.",
             ("stage",),
             buckets=_SECONDS,
+            registry=registry,
+        )
+        self.connections = Gauge(
+            "fer_connections",
+            "Open connections.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.connections_dropped = Counter(
+            "fer_connections_dropped_total",
+            "Connections that the service ended.",
+            ("reason",),
             registry=registry,
         )
         self.rejections = Counter(
@@ -198,4 +219,4 @@ class Metrics:
         # one that is not a number would raise.
         wanted = _OPENMETRICS if _OPENMETRICS in (accept or "").lower() else ""
         encode, content_type = choose_encoder(wanted)
-        return encode(self.registry), content_type
+        return encode(self._shown), content_type

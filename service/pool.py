@@ -4,6 +4,8 @@ Not its duty: what the threads do.
 """
 
 import asyncio
+import contextlib
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,8 @@ T = TypeVar("T")
 
 # How much of the running mean one more picture is: the last twenty or so count.
 _WEIGHT = 0.05
+STUCK_S = 30.0
+"""A picture that takes a thread longer is taken for one that never ends."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,20 @@ class DecodePool:
         self._clock = clock
         self._under_way = 0
         self._mean_s = 0.0
+        self._began: dict[int, float] = {}  # by thread, while it works
+
+    @property
+    def healthy(self) -> bool:
+        """Whether some thread is free or will be; any thread may ask."""
+        now = self._clock()
+        stuck = sum(now - began > STUCK_S for began in list(self._began.values()))
+        return stuck < self._threads
 
     async def run(self, work: Callable[[], T], deadline: float) -> Done[T]:
         """Run `work` in a thread. On the event loop; cancelling drops what has not begun.
+
+        What has begun cannot be cut short: it keeps its thread, and counts as under way, until it
+        returns, though nobody may be waiting any more.
 
         Args:
             work: Takes no argument; whatever it raises is raised here.
@@ -70,19 +85,24 @@ class DecodePool:
         """
         self._admit(deadline)
         self._under_way += 1
-        try:
-            loop = asyncio.get_running_loop()
-            done = await loop.run_in_executor(
-                self._executor, self._timed, work, self._clock(), deadline
-            )
-        finally:
-            self._under_way -= 1
+        loop = asyncio.get_running_loop()
+        future = self._executor.submit(self._timed, work, self._clock(), deadline)
+        future.add_done_callback(lambda _: self._leave(loop))
+        done = await asyncio.wrap_future(future)
         self._mean_s += _WEIGHT * (done.spent_s - self._mean_s)
         return done
 
     def close(self) -> None:
         """Take no more work; what has not begun is dropped."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count one less, on the loop; called in the thread, or where it was cancelled."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody counts any more
+            loop.call_soon_threadsafe(self._count_down)
+
+    def _count_down(self) -> None:
+        self._under_way -= 1
 
     def _admit(self, deadline: float) -> None:
         wait_s = max(0, self._under_way - self._threads + 1) * self._mean_s / self._threads
@@ -95,5 +115,10 @@ class DecodePool:
         began = self._clock()
         if began > deadline:
             raise DeadlineExceeded("The picture waited too long to be decoded.")
-        result = work()
+        thread = threading.get_ident()
+        self._began[thread] = began
+        try:
+            result = work()
+        finally:
+            del self._began[thread]
         return Done(result, began - asked, self._clock() - began)

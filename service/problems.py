@@ -10,19 +10,22 @@ from typing import Any
 import pydantic_core
 from starlette.responses import Response
 
+from service import request_id
 from service.errors import ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 
 
 def problem(error: ServiceError) -> dict[str, Any]:
-    """Return the body that `service.schemas.Problem` describes."""
+    """Return the body that `service.schemas.Problem` describes, naming the present request."""
+    name = request_id.current()
     return {
         "type": f"urn:attention-fer:problem:{error.code}",
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
         "code": error.code,
+        "instance": f"urn:attention-fer:request:{name}" if name else None,
     }
 
 
@@ -34,9 +37,12 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
         headers: Further headers, e.g. Allow.
 
     Returns:
-        A response with Retry-After, in whole seconds, wherever trying again makes sense.
+        A response with Retry-After, in whole seconds, wherever trying again makes sense, and with
+        WWW-Authenticate where a key is missing.
     """
     all_headers = dict(headers or {})
+    if error.status == 401:
+        all_headers["www-authenticate"] = 'Bearer realm="attention-fer"'
     if error.status == 503:
         # At least a second: the header knows no fractions, and 0 would invite a storm.
         all_headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))

@@ -1,14 +1,13 @@
-"""HTTP in, HTTP out: what each path takes and answers, and how the API's document describes it.
+"""HTTP in, HTTP out: what each path takes and answers.
 
-Not its duty: the work between the two (`service.predict`), nor starting and stopping it
-(`service.app`).
+Not its duty: the work between the two (`service.predict`), starting and stopping it
+(`service.app`), the details of the API's document (`service.document`).
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pydantic_core
@@ -17,51 +16,13 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from service.batcher import Batcher
-from service.config import Settings
 from service.disconnect import WhileConnected
-from service.errors import (
-    DeadlineExceeded,
-    NotReady,
-    ServiceError,
-    ShuttingDown,
-    UploadTimeout,
-)
+from service.document import ONE_IMAGE, SEVERAL_IMAGES, problems
+from service.errors import DeadlineExceeded, NotReady, ServiceError, UploadTimeout
 from service.form import FormLimits
 from service.intake import read_image, read_images
-from service.metrics import Metrics
-from service.predict import Predictor
-from service.problems import MEDIA_TYPE
 from service.schemas import BatchPrediction, Health, Prediction
-from service.upload_memory import UploadMemory
-
-
-@dataclass
-class Service:
-    """What the routes use; made at start-up, and on the event loop alone.
-
-    Attributes:
-        settings: The operator's.
-        metrics: All of them.
-        batcher: Asked for its health alone.
-        predictor: Does the work.
-        memory: Bounds what all uploads hold.
-        drain_by: When the service ends at the latest, by the monotonic clock; None until it is on
-            its way out.
-    """
-
-    settings: Settings
-    metrics: Metrics
-    batcher: Batcher
-    predictor: Predictor
-    memory: UploadMemory
-    drain_by: float | None = None
-
-    def begin_drain(self) -> None:
-        """Turn readiness off, and start the clock of the drain; the first call counts."""
-        if self.drain_by is None:
-            self.drain_by = time.monotonic() + self.settings.drain_s
-        self.metrics.ready.set(0)
+from service.state import Service
 
 
 class DirectRoute(APIRoute):
@@ -87,8 +48,8 @@ def add_routes(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Recognise the emotion in one picture",
         response_model=Prediction,
-        responses=_problems(400, 408, 413, 415, 500, 503, 504),
-        openapi_extra=_ONE_IMAGE,
+        responses=problems(408, 413, 415, 504),
+        openapi_extra=ONE_IMAGE,
     )
     app.add_api_route(
         "/predict/batch",
@@ -97,8 +58,8 @@ def add_routes(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Recognise the emotions in several pictures",
         response_model=BatchPrediction,
-        responses=_problems(400, 408, 413, 415, 500, 503, 504),
-        openapi_extra=_SEVERAL_IMAGES,
+        responses=problems(408, 413, 415, 504),
+        openapi_extra=SEVERAL_IMAGES,
     )
     app.add_api_route(
         "/health/live",
@@ -107,6 +68,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["operation"],
         summary="Whether the process answers at all",
         response_model=Health,
+        responses=problems(),
     )
     app.add_api_route(
         "/health/ready",
@@ -115,7 +77,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["operation"],
         summary="Whether the service takes traffic",
         response_model=Health,
-        responses=_problems(503),
+        responses=problems(),
     )
     app.add_api_route(
         "/metrics",
@@ -124,7 +86,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["operation"],
         summary="Metrics for Prometheus, or OpenMetrics by content negotiation",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses=problems() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     app.add_api_route("/", root, methods=["GET"], include_in_schema=False)
 
@@ -173,10 +135,7 @@ async def live(_: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """Answer 200 from the first warm inference until shutdown, while the network answers."""
-    service = _service(request)
-    error = _unready(service)
-    service.metrics.ready.set(error is None)
-    if error is not None:
+    if (error := _service(request).check()) is not None:
         raise error
     return _json({"status": "ready"})
 
@@ -184,7 +143,7 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Show every metric of the service and of its process."""
     service = _service(request)
-    service.metrics.ready.set(_unready(service) is None)
+    service.check()
     # In a thread: rendering takes milliseconds, and reads /proc.
     body, content_type = await asyncio.to_thread(
         service.metrics.render, request.headers.get("accept")
@@ -228,68 +187,5 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _unready(service: Service) -> ServiceError | None:
-    if service.drain_by is not None:
-        return ShuttingDown("The service is shutting down; ask another instance.")
-    if not service.batcher.healthy:
-        return NotReady("The network does not answer; the service waits for it.")
-    return None
-
-
 def _json(body: dict[str, Any]) -> Response:
     return Response(pydantic_core.to_json(body), media_type="application/json")
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    meanings = {
-        400: "No image, not an image, a broken one, or a malformed form",
-        408: "The upload took too long",
-        413: "Too many bytes, pixels or images",
-        415: "Neither a form nor an image, or of a kind that is not read",
-        500: "The network failed on this face, or the service failed",
-        503: "At the limit, starting or shutting down; see Retry-After",
-        504: "No answer within the deadline",
-    }
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {s: {"description": meanings[s], "content": content} for s in statuses}
-
-
-_FILE = {"type": "string", "format": "binary"}
-_ONE_IMAGE = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": _FILE | {"description": "A picture of a face."}},
-                }
-            },
-            "image/*": {"schema": _FILE},
-            "application/octet-stream": {"schema": _FILE},
-        },
-    }
-}
-_SEVERAL_IMAGES = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {
-                            "type": "array",
-                            "items": _FILE,
-                            "description": "Pictures of a face each.",
-                        }
-                    },
-                },
-                # Without it some clients would join the files to one field.
-                "encoding": {"image": {"style": "form", "explode": True}},
-            }
-        },
-    }
-}

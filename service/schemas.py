@@ -35,6 +35,7 @@ _EXAMPLE_PROBLEM: dict[str, Any] = {
     "status": 400,
     "detail": "The image is damaged or incomplete; check that it opens in a viewer.",
     "code": "bad_image",
+    "instance": "urn:attention-fer:request:6f1d0c2b9a3e4d58",
 }
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -111,6 +112,9 @@ class Problem(_Body):
     status: int = Field(ge=400, le=599)
     detail: str = Field(description="What was wrong this time and what to do.")
     code: str = Field(description="Stable name of the kind, for programs.")
+    instance: str | None = Field(
+        description="Names the request, as the header X-Request-ID and the service's log do."
+    )
 
 
 class BatchPrediction(_Body):

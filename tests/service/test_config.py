@@ -36,6 +36,14 @@ CHOSEN = {
     "host": ("127.0.0.1", "127.0.0.1"),
     "port": ("0", 0),
     "log_level": ("DEBUG", "debug"),
+    "log_format": ("JSON", "json"),
+    "max_connections": ("100", 100),
+    "header_timeout_s": ("5", 5.0),
+    "idle_timeout_s": ("60", 60.0),
+    "workers": ("3", 3),
+    "api_keys": ("0123456789abcdef, fedcba9876543210,", ("0123456789abcdef", "fedcba9876543210")),
+    "open_paths": ("/docs,/openapi.json", ("/docs", "/openapi.json")),
+    "cors_origins": ("https://a.example,http://[::1]:80", ("https://a.example", "http://[::1]:80")),
 }
 
 
@@ -63,6 +71,12 @@ def test_every_variable_sets_its_field() -> None:
         ("FER_LINGER_MS", "-1", "a number from 0 to 1000"),
         ("FER_PORT", "65536", "a whole number from 0 to 65535"),
         ("FER_HOST", "", "an address or a name"),
+        ("FER_OPEN_PATHS", "metrics", "paths separated by commas"),
+        (
+            "FER_CORS_ORIGINS",
+            "https://a.example/b",
+            "origins like https://example.org separated by commas, or *",
+        ),
         ("FER_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
     ],
 )
@@ -70,6 +84,16 @@ def test_a_wrong_value_is_named(key: str, text: str, expected: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environ({key: text})
     assert str(caught.value) == f"{key} is {text!r}, expected {expected}"
+
+
+@pytest.mark.parametrize(
+    "keys", ["short-secret", "0123456789abcdef,short", "0123456789abcde\u00e9"]
+)
+def test_a_key_is_never_shown(keys: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({"FER_API_KEYS": keys})
+    assert str(caught.value).startswith("FER_API_KEYS is not usable, expected keys of 16")
+    assert "0123456789abcdef" not in repr(Settings(api_keys=("0123456789abcdef",)))
 
 
 def test_an_unknown_variable_is_named_with_the_nearest() -> None:

@@ -1,5 +1,6 @@
 """Tests of `service.decode`: every kind of picture right, every hostile one refused by name."""
 
+import contextlib
 import struct
 import warnings
 import zlib
@@ -13,6 +14,7 @@ from service import decode as module
 from service.decode import decode, prepare_pillow
 from service.errors import BadImage, NoImage, ServiceError, TooManyPixels, UnsupportedType
 from service.faces import find_faces
+from service.libtiff import silence_libtiff
 from tests.service.pictures import encoded, ramp
 from training.model.preprocess import InputSpec
 
@@ -400,3 +402,12 @@ def _file(data: bytes):  # type: ignore[no-untyped-def]
     from io import BytesIO
 
     return BytesIO(data)
+
+
+def test_a_broken_tiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    file = encoded(Image.effect_noise((64, 64), 90), "TIFF", compression="tiff_adobe_deflate")
+    spoilt = file[:8] + bytes(40) + file[48:]
+    assert silence_libtiff()
+    with contextlib.suppress(ServiceError):
+        decode(spoilt, SPEC, 10_000)
+    assert capfd.readouterr().err == ""

@@ -27,6 +27,8 @@ OURS = {
     "fer_abandoned_faces": ("counter", set()),
     "fer_model_info": ("gauge", {"name", "version", "device"}),
     "fer_ready": ("gauge", set()),
+    "fer_connections": ("gauge", set()),
+    "fer_connections_dropped": ("counter", {"reason"}),
 }
 
 
@@ -135,6 +137,7 @@ def test_gauges_stay_right_with_several_processes(metrics: Metrics) -> None:
             metrics.queue_limit_faces,
             metrics.ready,
             metrics.model_info,
+            metrics.connections,
         )
     }
     assert modes == {
@@ -142,4 +145,5 @@ def test_gauges_stay_right_with_several_processes(metrics: Metrics) -> None:
         "fer_queue_limit_faces": "livesum",
         "fer_ready": "livemin",
         "fer_model_info": "livemax",
+        "fer_connections": "livesum",
     }

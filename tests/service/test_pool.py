@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.errors import DeadlineExceeded, Overloaded, QueueFull
-from service.pool import DecodePool
+from service.pool import STUCK_S, DecodePool
 
 pytestmark = pytest.mark.anyio
 
@@ -118,3 +118,33 @@ async def test_cancelled_work_is_not_begun(pool: DecodePool) -> None:
     await first
     await pool.run(lambda: None, 1000.0)  # what stood before it in the queue is past
     assert not begun.is_set()
+
+
+async def test_work_that_nobody_waits_for_keeps_its_thread(pool: DecodePool) -> None:
+    gate, first = await occupy(pool)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.create_task(pool.run(lambda: 2, 1000.0))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFull):
+        await pool.run(lambda: 3, 1000.0)
+    gate.open.set()
+    assert (await second).result == 2
+
+
+async def test_stuck_threads_are_seen(clock: Clock) -> None:
+    pool = DecodePool(threads=2, queue_size=1, clock=clock)
+    first, task = await occupy(pool)
+    clock.now += STUCK_S + 1
+    assert pool.healthy  # the other thread serves
+    second, other = await occupy(pool)
+    assert pool.healthy
+    clock.now += STUCK_S + 1
+    assert not pool.healthy
+    first.open.set()
+    await task
+    assert pool.healthy
+    second.open.set()
+    await other
+    pool.close()

@@ -16,8 +16,8 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-import service.__main__ as command_line
 import service.app as service_app
+import service.server as service_server
 from service.__main__ import main
 from service.config import SHIPPED_CHECKPOINT, Settings, key_of
 from service.engine import Engine
@@ -271,7 +271,7 @@ class TestRefusals:
 
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        monkeypatch.setattr(command_line, "open_engine", open_engine)
+        monkeypatch.setattr(service_server, "open_engine", open_engine)
         settings = {"FER_HOST": "127.0.0.1", "FER_PORT": str(port), "FER_DEVICE": "cpu"}
         settings["FER_CHECKPOINT"] = str(random_checkpoint)
         error = refused(monkeypatch, capsys, **settings)

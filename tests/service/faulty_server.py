@@ -1,0 +1,67 @@
+"""`python -m tests.service.faulty_server`: the real server around an engine with a fault.
+
+`TEST_ENGINE` names the fault; `TEST_HANG_FILE` a file as long as which the engine hangs.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from service.config import Settings
+from service.listener import bind
+from service.logs import set_up_logging
+from service.server import exit_well_on_signals, serve
+from tests.service.serving import BrokenEngine, FakeEngine
+
+
+class SteadyEngine(FakeEngine):
+    """Takes 10 ms a batch."""
+
+    def infer(self, faces: np.ndarray) -> np.ndarray:
+        time.sleep(0.01)
+        return super().infer(faces)
+
+
+class DeadEngine(FakeEngine):
+    def infer(self, faces: np.ndarray) -> np.ndarray:
+        raise RuntimeError("a secret of /the/engine")
+
+
+class SmallEngine(FakeEngine):
+    """Has memory for two faces at once."""
+
+    def infer(self, faces: np.ndarray) -> np.ndarray:
+        time.sleep(0.01)
+        if len(faces) > 2:
+            raise MemoryError("a secret of /the/engine")
+        return super().infer(faces)
+
+
+class HangingEngine(FakeEngine):
+    def infer(self, faces: np.ndarray) -> np.ndarray:
+        while Path(os.environ["TEST_HANG_FILE"]).exists():
+            time.sleep(0.01)
+        return super().infer(faces)
+
+
+ENGINES = {
+    "steady": SteadyEngine,
+    "broken": BrokenEngine,
+    "dead": DeadEngine,
+    "small": SmallEngine,
+    "hanging": HangingEngine,
+}
+
+
+def main() -> None:
+    exit_well_on_signals()
+    settings = Settings.from_environ(os.environ)
+    set_up_logging(settings.log_level, settings.log_format)
+    with bind(settings.host, settings.port) as listener:
+        serve(settings, listener, ENGINES[os.environ["TEST_ENGINE"]]())
+
+
+if __name__ == "__main__":
+    main()
