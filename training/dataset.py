@@ -78,6 +78,10 @@ class Dataset:
     test_majority: Split | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint says of the data it comes from; fit for JSON."""
+        return {"name": self.name, "sha256": self.fingerprint, "parts": dict(self.protocol)}
+
 
 def load(
     data: Path,

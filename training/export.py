@@ -52,7 +52,7 @@ def export(source: Path, out: Path, data: Dataset, machine: Machine) -> Checkpoi
         best.manifest,
         version=f"{datetime.date.today().isoformat()}.{_digest(network)}",
         provenance=dict(best.manifest.provenance)
-        | {"code": _code_version(), "torch": torch.__version__},
+        | {"data": data.describe(), "code": _code_version(), "torch": torch.__version__},
     )
     network.to(machine.device)
     validation = predict(network, data.validation.faces, manifest.input_spec, machine)

@@ -181,11 +181,7 @@ class Run:
             provenance={
                 "recipe": dataclasses.asdict(self.config),
                 "processes": self.machine.world,
-                "data": {
-                    "name": self.data.name,
-                    "sha256": self.data.fingerprint,
-                    "parts": dict(self.data.protocol),
-                },
+                "data": self.data.describe(),
             },
         )
 
