@@ -21,6 +21,7 @@ from service.access import KeyGuard, describe_keys, open_to
 from service.batcher import Batcher
 from service.config import Settings, SettingsError
 from service.decode import prepare_pillow
+from service.docs import add_docs, find_swagger_ui
 from service.edge import Edge, reject, unexpected
 from service.engine import Engine
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
@@ -97,10 +98,12 @@ def create_app(
     """
     shown = None if seat is None else registry_of_all(seat.fleet)
     metrics = Metrics(CollectorRegistry(), shown)
+    swagger_ui = find_swagger_ui()
     app = FastAPI(
         title="attention-fer",
         description=_DESCRIPTION,
         version="1",
+        docs_url="/docs" if swagger_ui is None else None,
         redoc_url=None,
         # A redirect would quote the client's Host header, and lose the upload.
         redirect_slashes=False,
@@ -109,6 +112,8 @@ def create_app(
     app.state.service = None
     app.state.metrics = metrics
     add_routes(app)
+    if swagger_ui is not None:
+        add_docs(app, swagger_ui)
 
     async def refuse(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # registered for nothing else

@@ -3,11 +3,15 @@
 Not its duty: accepting connections; that is the server's.
 """
 
+import contextlib
+import ctypes
 import socket
+import struct
 
 from service.config import SettingsError
 
 BACKLOG = 2048
+_SO_ATTACH_FILTER = 26  # of Linux; Python does not name it
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
@@ -72,6 +76,23 @@ def listen(listener: socket.socket) -> None:
         listener.listen(BACKLOG)
     except OSError as error:
         raise SettingsError(f"cannot listen any more: {error.strerror}") from None
+
+
+def take_no_more(listener: socket.socket) -> None:
+    """Let nobody connect any more, and keep those who have and wait to be accepted.
+
+    To close at once would reset them: under load a few each time, with their requests sent. Where
+    the system cannot do it, nothing happens.
+
+    Args:
+        listener: Listening; to be closed once those who wait were accepted.
+    """
+    # A packet filter of one instruction, "return 0": every packet that asks to connect is dropped,
+    # and sent again a second later, by when the port is closed.
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    program = struct.pack("HL", 1, ctypes.addressof(instruction))
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def url_of(listener: socket.socket) -> str:

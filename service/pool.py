@@ -65,6 +65,11 @@ class DecodePool:
         stuck = sum(now - began > STUCK_S for began in list(self._began.values()))
         return stuck < self._threads
 
+    @property
+    def idle(self) -> bool:
+        """Whether no thread works; any thread may ask."""
+        return not self._began
+
     async def run(self, work: Callable[[], T], deadline: float) -> Done[T]:
         """Run `work` in a thread. On the event loop; cancelling drops what has not begun.
 

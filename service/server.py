@@ -7,6 +7,7 @@ import asyncio
 import gc
 import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -21,7 +22,10 @@ from service.app import FaceEngine, create_app, open_engine
 from service.config import Settings
 from service.connections import BoundedProtocol, ConnectionLimits, allow_descriptors
 from service.fleet import Seat
-from service.listener import BACKLOG, listen, url_of
+from service.listener import BACKLOG, listen, take_no_more, url_of
+
+# For the event loop to accept whoever had connected before the end; it takes one turn.
+_LAST_ACCEPT_S = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +114,14 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.service.begin_drain()
+        for listener in sockets or ():
+            take_no_more(listener)
+        await asyncio.sleep(_LAST_ACCEPT_S)
         await super().shutdown(sockets)
+        if not self._app.state.service.pool.idle:
+            # Python would wait for its thread, and for a decoder that never ends forever.
+            _log.error("a picture is still being decoded, for nobody; leaving it")
+            os._exit(0)
 
     def _leave(self) -> None:
         """End like at a signal: the supervisor never writes, so its pipe can only have closed."""

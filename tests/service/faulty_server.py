@@ -4,11 +4,15 @@
 """
 
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+import service.pool
+import service.predict
 from service.config import Settings
 from service.listener import bind
 from service.logs import set_up_logging
@@ -46,12 +50,20 @@ class HangingEngine(FakeEngine):
         return super().infer(faces)
 
 
-ENGINES = {
+def stick() -> FakeEngine:
+    """Have every picture keep its decoder for good, and that noticed within half a second."""
+    service.predict.decode = lambda *_: threading.Event().wait()  # type: ignore[assignment]
+    service.pool.STUCK_S = 0.5
+    return FakeEngine()
+
+
+ENGINES: dict[str, Callable[[], FakeEngine]] = {
     "steady": SteadyEngine,
     "broken": BrokenEngine,
     "dead": DeadEngine,
     "small": SmallEngine,
     "hanging": HangingEngine,
+    "stuck": stick,
 }
 
 

@@ -277,7 +277,8 @@ async def test_who_does_not_read_is_ended() -> None:
             if not writer.transport.is_closing() and not writer.transport.get_write_buffer_size():
                 writer.write(ask * 10)
             await asyncio.sleep(0.001)
-        assert server.sample("fer_connections") == 0
+        while server.sample("fer_connections"):
+            await asyncio.sleep(0)
         writer.transport.abort()
 
 

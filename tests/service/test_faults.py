@@ -222,6 +222,24 @@ async def test_an_engine_that_hangs(row: Row, tmp_path: Path) -> None:
     row(f"engine hangs (not ready after {unready:.1f} s)", shown(during), "0 unanswered", took)
 
 
+async def test_a_decoder_that_never_ends(row: Row) -> None:
+    with faulty("stuck", FER_TIMEOUT_S="1", FER_DECODE_THREADS="2") as server:
+        assert ready(server)
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            responses = await asyncio.gather(
+                *(client.post("/predict", content=HAPPY) for _ in range(6))
+            )
+            codes = Counter(response.json()["code"] for response in responses)
+            assert codes == {"deadline_exceeded": 6}
+            response = await client.get("/health/ready")
+            assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+            assert (await client.get("/health/live")).status_code == 200
+        began = time.monotonic()
+        assert server.stop() == 0  # it does not wait for the decoder
+        took = time.monotonic() - began
+    row("decoder never ends", "6x 504; not ready; exit 0 at SIGTERM", "0 unanswered", took)
+
+
 async def test_clients_that_vanish(row: Row, tmp_path: Path) -> None:
     hang = tmp_path / "hang"
     hang.touch()

@@ -104,7 +104,7 @@ async def test_requests_over_several_workers_are_counted_exactly(several: Server
 
 def test_gauges_and_processes_are_of_all_workers(several: Server) -> None:
     assert several.sample("fer_queue_limit_faces") == WORKERS * 1024
-    assert several.sample("fer_ready") == 1
+    eventually(lambda: several.sample("fer_ready") == 1)
     assert several.sample("fer_model_info") == 1
     workers = workers_of(several)
     for slot, process in workers.items():
@@ -136,7 +136,8 @@ async def test_a_killed_worker_is_replaced_and_the_count_goes_on(several: Server
     eventually(lambda: ready(several))
     assert workers_of(several)[1] != victim
     assert several.sample("fer_faces_total") == before + 30
-    assert several.sample("fer_ready") == 1
+    # Each worker says it about once a second, and the least of what they say is shown.
+    eventually(lambda: several.sample("fer_ready") == 1)
     assert await post_many(several, 50) == 50
     assert several.sample("fer_faces_total") == before + 80
 

@@ -1,0 +1,73 @@
+"""The page at /docs: Swagger UI from files that are here, so that it works offline.
+
+FastAPI's own page has its scripts from elsewhere, which tells that site who reads it, and lets it
+run code beside the service. Not its duty: the document that the page shows.
+"""
+
+from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_HEADERS = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
+# Relative, so that they are right behind a proxy's prefix too.
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>attention-fer</title>
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui" data-document="openapi.json"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_START = """const place = document.getElementById("swagger-ui");
+SwaggerUIBundle({ url: place.dataset.document, domNode: place, deepLinking: true });
+"""
+_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
+
+
+def find_swagger_ui() -> Path | None:
+    """Return the folder of Swagger UI's files, None where the package with them is missing."""
+    spec = find_spec("fastapi_offline")
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "static"
+
+
+def add_docs(app: FastAPI, folder: Path) -> None:
+    """Give `app` the page and what it loads.
+
+    Args:
+        app: Made with `docs_url=None`.
+        folder: Of Swagger UI's files.
+    """
+    app.add_route("/docs", _give(_PAGE, "text/html"))
+    app.add_route("/docs/start.js", _give(_START, "text/javascript"))
+    for name, media_type in _FILES.items():
+        app.add_route(f"/docs/{name}", _give(folder / name, media_type))
+
+
+def _give(
+    content: str | Path, media_type: str
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def give(_: Request) -> Response:
+        if isinstance(content, Path):
+            return FileResponse(content, headers=_HEADERS, media_type=media_type)
+        return Response(content, headers=_HEADERS, media_type=media_type)
+
+    return give
