@@ -1,10 +1,13 @@
 """The checkpoint in this repository is what its header says."""
 
+import dataclasses
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from training.config import RECIPES
 from training.dataset import load
 from training.evaluate import predict, score
 from training.machine import machine
@@ -35,6 +38,11 @@ def test_it_is_the_papers_network(shipped: Checkpoint) -> None:
     assert network.spatial_attention
     assert network.activation == "gelu"
     assert shipped.manifest.emotions == FER2013_EMOTIONS
+
+
+def test_the_recipe_of_its_name_made_it(shipped: Checkpoint) -> None:
+    recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES["fer2013"])))
+    assert shipped.manifest.provenance["recipe"] == recipe
 
 
 def test_the_header_claims_the_accuracy_that_is_asked(shipped: Checkpoint) -> None:

@@ -75,7 +75,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     clip_norm: float = 5.0
     clean_epochs: int = 0
-    stn_learning_rate: float = 1.5e-3
+    stn_learning_rate: float = 0.1
     stn_identity_penalty: float = 0.1
     seed: int = 0
 
