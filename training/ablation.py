@@ -23,7 +23,7 @@ from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.network import Activation, NetworkConfig, count_multiply_adds, count_parameters
 from training.model.preprocess import InputSpec
 from training.robustness import GEOMETRY, measure_curves
-from training.run import BEST_FILE, Run
+from training.run import BEST_FILE, Run, write_whole
 
 Results = dict[str, list[dict[str, Any]]]
 """For each row, by name, a result a seed."""
@@ -122,7 +122,12 @@ def ablate(
 
     Raises:
         Interrupted: A signal came; everything so far is kept.
+        ValueError: Several processes share the machine.
     """
+    if machine.world > 1:
+        raise ValueError(
+            "the ablation trains in one process: its runs are small, start it without torchrun"
+        )
     results: Results = {row.name: [] for row in ROWS}
     # Seed by seed, so that a table cut short has all of its rows.
     for seed in seeds:
@@ -135,8 +140,7 @@ def ablate(
                 run = Run(data, recipe, InputSpec(), place, machine)
                 run.restore()
                 fit(run, on_step=on_run(run, f"{row.name} seed {seed}"))
-                if machine.leads:
-                    done.write_text(json.dumps(_result(run, seed)))
+                _keep(_result(run, seed), done)
             results[row.name].append(json.loads(done.read_text()))
     return results
 
@@ -214,6 +218,11 @@ def _result(run: Run, seed: int) -> dict[str, Any]:
         "test": _scores(best, run, "test"),
         "geometry": measure_curves(best, run.data.test, run.machine, GEOMETRY),
     }
+
+
+def _keep(result: dict[str, Any], path: Path) -> None:
+    text = json.dumps(result)
+    write_whole(path, lambda part: part.write_text(text))
 
 
 def _scores(checkpoint: Checkpoint, run: Run, part: str) -> dict[str, float]:

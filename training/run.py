@@ -162,7 +162,7 @@ class Run:
                 self.folder / BEST_FILE, self.ema.network, self._manifest(entry), torch.float32
             )
         lines = "".join(json.dumps(line) + "\n" for line in progress.history)
-        _replace(self.folder / HISTORY_FILE, lambda part: part.write_text(lines))
+        write_whole(self.folder / HISTORY_FILE, lambda part: part.write_text(lines))
         return entry
 
     def _validate(self) -> Scores:
@@ -195,7 +195,7 @@ class Run:
             "sums": self.sums,
             "progress": dataclasses.asdict(self.progress),
         }
-        _replace(self.folder / STATE_FILE, lambda part: torch.save(state, part))
+        write_whole(self.folder / STATE_FILE, lambda part: torch.save(state, part))
 
     def restore(self) -> bool:
         """Go on from the folder's saved state, if there is one.
@@ -231,8 +231,16 @@ class Run:
         }
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its place, then move it there: a kill leaves the old one whole."""
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file beside its place, then move it there: a kill leaves the old one, or none.
+
+    Args:
+        path: Where the file belongs.
+        write: Writes it to the path that it is given.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     part = path.with_name(path.name + ".part")
     write(part)
     part.replace(path)

@@ -96,3 +96,33 @@ def test_a_cut_ablation_goes_on_where_it_stopped(
     assert first["parameters"] < done["stn+channel+spatial+gelu"][0]["parameters"]
     assert len(first["geometry"]) == 3
     assert "stn+channel+spatial+gelu against" in summarise(done)
+
+
+def test_a_kill_while_a_result_is_written_leaves_none(
+    data: Dataset,
+    recipe: TrainConfig,
+    tmp_path: Path,
+    cpu: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = dataclasses.replace(recipe, epochs=1, batch_size=42)
+    write = Path.write_text
+
+    def die_half_way(path: Path, text: str) -> int:
+        if path.name.startswith("result.json"):
+            write(path, text[: len(text) // 2])
+            raise KeyboardInterrupt
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", die_half_way)
+    with pytest.raises(KeyboardInterrupt):
+        ablate(data, recipe, (0, 1), tmp_path, cpu, lambda *_: lambda _: None)
+    assert list(tmp_path.rglob("result.json")) == []
+
+
+def test_several_processes_are_refused(
+    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    two = dataclasses.replace(cpu, world=2)
+    with pytest.raises(ValueError, match="one process"):
+        ablate(data, recipe, (0, 1), tmp_path, two, lambda *_: lambda _: None)
