@@ -22,7 +22,7 @@ from training.model.preprocess import InputSpec
 from training.overrides import OverrideError, override
 from training.progress import ProgressBar
 from training.robustness import measure_curves
-from training.run import BEST_FILE, HISTORY_FILE, ResumeError, Run
+from training.run import BEST_FILE, HISTORY_FILE, ResumeError, Run, best_checkpoint
 from training.table import tabulate
 
 SHIPPED = Path(__file__).parent.parent / "service/weights/attention-fer-fer2013.safetensors"
@@ -64,7 +64,8 @@ def _train(options: argparse.Namespace) -> int:
         compiles=options.compile,
         deterministic=options.deterministic,
     ) as here:
-        run = Run(data, config, InputSpec(), options.folder, here)
+        start = load_checkpoint(options.weights) if options.weights else None
+        run = Run(data, config, InputSpec(), options.folder, here, start)
         if run.restore() and here.leads:
             print(f"going on from {options.folder}, step {run.progress.step}", file=sys.stderr)
         with ProgressBar(run) as bar:
@@ -145,7 +146,7 @@ def _ablate(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     data = _read(options)
     with machine(options.device, options.threads) as here:
-        done = export(options.folder / BEST_FILE, options.out, data, here)
+        done = export(best_checkpoint(options.folder, data), options.out, data, here)
     print(tabulate(dict(done.manifest.metrics), done.manifest.emotions))
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {done.manifest.version}")
     return 0
@@ -209,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     train = command("train", _train, "Train a recipe; the same command again goes on with it.")
     add_data(train)
     train.add_argument("--recipe", choices=sorted(RECIPES), default="fer2013")
+    train.add_argument(
+        "--weights", type=Path, metavar="FILE", help="begin with the weights of this checkpoint"
+    )
     train.add_argument(
         "--set",
         action="append",

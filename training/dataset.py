@@ -6,7 +6,7 @@ Not its duty: formats (`fer2013`, `ferplus`, `folders`), augmentation, normalisi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -65,6 +65,8 @@ class Dataset:
         fingerprint: sha256 of the source's content, in hexadecimal, for provenance.
         test_majority: Of FER+, the part of `test` where one emotion has over half the votes; a
             second test set in use, not comparable with `test`. None for other data.
+        second: Of FER+, the same training faces by FER2013's own labels, with that data set's own
+            validation and test faces: a second thing to learn from the same pictures.
         protocol: For each of the parts, how many faces there are, of how many in the source, and
             which were kept; fit for JSON.
     """
@@ -76,6 +78,7 @@ class Dataset:
     test: Split
     fingerprint: str
     test_majority: Split | None = None
+    second: "Dataset | None" = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
@@ -115,7 +118,9 @@ def load(
     samples = _resized(_read_csv(data, cache, progress), spec)
     if votes is None:
         return _one_hot_dataset(data, "fer2013", samples)
-    return _voted_dataset(votes, samples, ferplus.read_votes(votes, data, samples.parts))
+    voted = ferplus.read_votes(votes, data, samples.parts)
+    plain = _one_hot_dataset(data, "fer2013", samples)
+    return _voted_dataset(votes, samples, voted, plain)
 
 
 def _read_csv(data: Path, cache: bool, progress: Progress | None) -> Samples:
@@ -159,7 +164,7 @@ def _one_hot_dataset(source: Path, name: str, samples: Samples) -> Dataset:
     )
 
 
-def _voted_dataset(source: Path, samples: Samples, votes: ferplus.Votes) -> Dataset:
+def _voted_dataset(source: Path, samples: Samples, votes: ferplus.Votes, plain: Dataset) -> Dataset:
     # Validation and test have one label a face, by FER+'s own rule for ties: PrivateTest has
     # 159 ties, and another rule would measure against other labels than the published ones.
     one_hot = np.eye(len(FERPLUS_EMOTIONS), dtype=np.float32)[votes.labels]
@@ -178,7 +183,11 @@ def _voted_dataset(source: Path, samples: Samples, votes: ferplus.Votes) -> Data
     }
     both = sha256(f"{samples.fingerprint} {votes.fingerprint}".encode()).hexdigest()
     train, validation, test, majority = splits
-    return Dataset("ferplus", FERPLUS_EMOTIONS, train, validation, test, both, majority, protocol)
+    trainable = torch.from_numpy(votes.trainable[samples.parts == TRAIN])
+    second = replace(plain, train=Split(train.faces, plain.train.targets[trainable]))
+    return Dataset(
+        "ferplus", FERPLUS_EMOTIONS, train, validation, test, both, majority, second, protocol
+    )
 
 
 def _split(

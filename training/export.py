@@ -23,7 +23,7 @@ PROTOCOL = (
 
 
 class ExportError(Exception):
-    """The written file does not give back what was exported."""
+    """The run's checkpoint is not of this data, or the written file does not give it back."""
 
 
 def export(source: Path, out: Path, data: Dataset, machine: Machine) -> Checkpoint:
@@ -44,9 +44,15 @@ def export(source: Path, out: Path, data: Dataset, machine: Machine) -> Checkpoi
 
     Raises:
         CheckpointError: `source` cannot be read.
-        ExportError: The file read back gives other outputs.
+        ExportError: It names other emotions than the data; or the file read back gives other
+            outputs.
     """
     best = load_checkpoint(source)
+    if best.manifest.emotions != data.emotions:
+        raise ExportError(
+            f"{source} names {', '.join(best.manifest.emotions)}, but the data has "
+            f"{', '.join(data.emotions)}; give the data, and the votes, that it was trained on"
+        )
     network = _round_to_half(best.network)
     manifest = dataclasses.replace(
         best.manifest,

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,14 +20,28 @@ from training.config import TrainConfig
 from training.dataset import Dataset
 from training.ema import Ema
 from training.evaluate import Scores, predict, score
+from training.labelling import Labelling, labellings, loss, network_of, start_from, train_split
 from training.machine import Machine
-from training.model.checkpoint import Manifest, save_checkpoint
-from training.model.network import AttentionFER
+from training.model.checkpoint import Checkpoint, Manifest, save_checkpoint
+from training.model.network import AttentionFER, NetworkConfig
 from training.model.preprocess import InputSpec, normalise
 from training.model.stn import identity
 from training.optimise import make_optimiser, set_rate
 
 STATE_FILE, BEST_FILE, HISTORY_FILE = "state.pt", "best.safetensors", "history.jsonl"
+
+
+def best_checkpoint(folder: Path, data: Dataset) -> Path:
+    """Return the file of a run's best epoch by the labels of this data.
+
+    The run's first labelling has `best.safetensors`; another has a file of its name beside it.
+    """
+    other = _other_file(folder, data)
+    return other if other.is_file() else folder / BEST_FILE
+
+
+def _other_file(folder: Path, data: Dataset) -> Path:
+    return folder / f"best-{data.name}.safetensors"
 
 
 class ResumeError(Exception):
@@ -41,12 +54,12 @@ class Progress:
 
     Attributes:
         step: Steps done.
-        best_accuracy: Best on the validation split so far, 0 to 1.
+        best_accuracy: Best on the validation split so far, 0 to 1, by data set's name.
         history: One entry an epoch done.
     """
 
     step: int = 0
-    best_accuracy: float = -1.0
+    best_accuracy: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -60,29 +73,44 @@ class Run:
         spec: InputSpec,
         folder: Path,
         machine: Machine,
+        start: Checkpoint | None = None,
     ) -> None:
         """Initialise the network by the recipe's seed, on the machine's device.
 
+        Args:
+            data: What to learn.
+            config: The recipe.
+            spec: What the network sees of a face.
+            folder: Where state and results go.
+            machine: Where to compute.
+            start: Whose weights to begin with, instead of random ones.
+
         Raises:
-            ValueError: The batch cannot be shared equally among the processes.
+            ValueError: The batch cannot be shared equally among the processes, the data lacks
+                the second labelling that the recipe asks for, or `start` has another shape.
         """
         if config.batch_size % machine.world:
             raise ValueError(
                 f"batch_size {config.batch_size} cannot be shared by {machine.world} processes"
             )
-        network = dataclasses.replace(config.network, classes=len(data.emotions))
+        self.learnt = labellings(data, config.second_target)
+        classes = self.learnt[-1].columns.stop
+        network = dataclasses.replace(config.network, classes=classes)
         self.config = dataclasses.replace(config, network=network)
         self.data, self.spec, self.folder, self.machine = data, spec, folder, machine
         torch.manual_seed(config.seed)
         layout = {"memory_format": machine.memory_format}  # torch's own hints leave it out
         self.network = AttentionFER(network).to(machine.device, **layout)  # type: ignore[call-overload]
+        self.start = start.manifest.version if start else "random weights"
+        if start:
+            start_from(self.network, self.learnt, start)
         self.ema = Ema(self.network, config.ema_decay)
         self.optimiser = make_optimiser(self.network, config)
         self.progress = Progress()
         # This epoch's sums of loss and of mean |theta - identity|: on the device, because
         # reading them at every step would make a GPU wait.
         self.sums = torch.zeros(2, device=machine.device)
-        self.train = data.train.to(machine.device)
+        self.train = train_split(self.learnt).to(machine.device)
         self._shuffled: tuple[int, Tensor] | None = None
         self.module: nn.Module = self.network
         if machine.world > 1:
@@ -105,15 +133,15 @@ class Run:
         self.module.train()
         with self.machine.autocast():
             logits, theta = self.module(images.contiguous(memory_format=self.machine.memory_format))
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
-        moved = torch.zeros_like(loss) if theta is None else (theta - identity(theta))
+        missed = loss(logits.float(), targets, self.learnt, config.label_smoothing)
+        moved = torch.zeros_like(missed) if theta is None else (theta - identity(theta))
         penalty = config.stn_identity_penalty * moved.square().mean()
         self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss + penalty)
+        torch.autograd.backward(missed + penalty)
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
         self.optimiser.step()
         self.ema.update(self.network, progress.step)
-        self.sums += torch.stack((loss.detach(), moved.detach().abs().mean()))
+        self.sums += torch.stack((missed.detach(), moved.detach().abs().mean()))
         progress.step += 1
 
     def _batch(self, epoch: int) -> tuple[Tensor, Tensor]:
@@ -145,43 +173,54 @@ class Run:
         progress = self.progress
         loss, moved = (self.sums / self.steps_per_epoch).tolist()
         self.sums.zero_()
-        scores = self._validate()
+        scores = [self._validate(labelling) for labelling in self.learnt]
         entry = {
             "epoch": progress.step // self.steps_per_epoch,
             "loss": loss,
             "stn_distance": moved,
-            "validation_accuracy": scores.accuracy,
-            "validation_macro_f1": scores.macro_f1,
-            "validation_cross_entropy": scores.cross_entropy,
+            "validation_accuracy": scores[0].accuracy,
+            "validation_macro_f1": scores[0].macro_f1,
+            "validation_cross_entropy": scores[0].cross_entropy,
+            "second_validation_accuracy": scores[1].accuracy if len(scores) > 1 else None,
             "faces_per_second": faces_per_second,
         }
         progress.history.append(entry)
-        if scores.accuracy > progress.best_accuracy:
-            progress.best_accuracy = scores.accuracy
-            save_checkpoint(
-                self.folder / BEST_FILE, self.ema.network, self._manifest(entry), torch.float32
-            )
+        for labelling, score_now in zip(self.learnt, scores, strict=True):
+            self._keep_best(labelling, score_now, entry)
         lines = "".join(json.dumps(line) + "\n" for line in progress.history)
         write_whole(self.folder / HISTORY_FILE, lambda part: part.write_text(lines))
         return entry
 
-    def _validate(self) -> Scores:
-        split = self.data.validation
+    def _validate(self, labelling: Labelling) -> Scores:
+        split = labelling.data.validation
         logits = predict(self.ema.network, split.faces, self.spec, self.machine)
-        return score(logits, split.targets)
+        return score(logits[:, labelling.columns], split.targets)
 
-    def _manifest(self, entry: dict[str, Any]) -> Manifest:
+    def _keep_best(self, labelling: Labelling, scores: Scores, entry: dict[str, Any]) -> None:
+        """Write the averaged network with this labelling's last layer, if none was better."""
+        name, best = labelling.data.name, self.progress.best_accuracy
+        if scores.accuracy > best.get(name, -1.0):
+            best[name] = scores.accuracy
+            network = network_of(self.ema.network, labelling)
+            first = labelling is self.learnt[0]
+            path = self.folder / BEST_FILE if first else _other_file(self.folder, labelling.data)
+            manifest = self._manifest(labelling.data, network.config, entry)
+            save_checkpoint(path, network, manifest, torch.float32)
+
+    def _manifest(self, data: Dataset, network: NetworkConfig, entry: dict[str, Any]) -> Manifest:
         return Manifest(
-            name=f"attention-fer-{self.data.name}",
+            name=f"attention-fer-{data.name}",
             version=f"epoch-{entry['epoch']}",
-            network=self.config.network,
-            emotions=self.data.emotions,
+            network=network,
+            emotions=data.emotions,
             input_spec=self.spec,
             metrics={"validation": entry},
             provenance={
                 "recipe": dataclasses.asdict(self.config),
+                "start": self.start,
                 "processes": self.machine.world,
-                "data": self.data.describe(),
+                "data": data.describe(),
+                "learnt": [labelling.data.name for labelling in self.learnt],
             },
         )
 
@@ -228,6 +267,7 @@ class Run:
             "recipe": json.dumps(dataclasses.asdict(self.config)),
             "data set": self.data.fingerprint,
             "number of processes": str(self.machine.world),
+            "checkpoint to start from": self.start,
         }
 
 

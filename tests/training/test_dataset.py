@@ -105,7 +105,15 @@ def test_ferplus(csv: Path, votes: Path) -> None:
         "test_majority": (4, 7),
     }
     assert json.loads(json.dumps(data.protocol)) == data.protocol
-    assert data.fingerprint != load(csv).fingerprint
+    plain = load(csv)
+    assert data.fingerprint != plain.fingerprint
+    # The same training faces by FER2013's labels; its other parts are that data set's own.
+    assert data.second is not None
+    assert torch.equal(data.second.train.faces, data.train.faces)
+    assert torch.equal(data.second.train.targets, plain.train.targets[:12])
+    assert torch.equal(data.second.test.faces, plain.test.faces)
+    assert (data.second.name, data.second.emotions) == ("fer2013", FER2013_EMOTIONS)
+    assert plain.second is None
 
 
 def test_directory(directory: Path) -> None:
