@@ -13,7 +13,7 @@ from tqdm import tqdm
 from training.ablation import ablate, summarise
 from training.config import RECIPES
 from training.dataset import DataError, Dataset, load
-from training.evaluate import predict, reliability, score
+from training.evaluate import predict, score
 from training.export import ExportError, cost, export, measure
 from training.loop import Interrupted, fit
 from training.machine import Machine, machine
@@ -21,7 +21,6 @@ from training.model.checkpoint import Checkpoint, CheckpointError, load_checkpoi
 from training.model.preprocess import InputSpec
 from training.overrides import OverrideError, override
 from training.progress import ProgressBar
-from training.robustness import measure_curves
 from training.run import BEST_FILE, HISTORY_FILE, ResumeError, Run, best_checkpoint
 from training.table import tabulate
 
@@ -101,23 +100,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from training.report import draw_confusion, draw_reliability, draw_robustness
+    from training.results import write_results
 
     with machine(options.device, options.threads) as here:
         checkpoint = _on(here, load_checkpoint(options.checkpoint))
-        data = _fitting(_read(options), checkpoint)
-        curves = measure_curves(checkpoint, data.test, here)
-        figures = measure(checkpoint, data, here) | {"cost": cost(checkpoint)}
-        manifest, folder = checkpoint.manifest, options.out
-        logits = predict(checkpoint.network, data.test.faces, manifest.input_spec, here)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(figures | {"robustness": curves}, indent=1))
-    scaled, labels = logits / manifest.temperature, data.test.labels
-    draw_confusion(score(scaled, data.test.targets), manifest.emotions, folder / "confusion.png")
-    pair = reliability(logits, labels), reliability(scaled, labels)
-    draw_reliability(*pair, folder / "reliability.png")
-    draw_robustness({manifest.name: curves}, folder / "robustness.png")
-    print(f"{folder}: results.json, confusion.png, reliability.png, robustness.png")
+        folder = options.out or Path("docs/results") / checkpoint.manifest.name
+        write_results(checkpoint, _fitting(_read(options), checkpoint), folder, here)
+    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return 0
 
 
@@ -254,7 +243,9 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", _report, "Write a checkpoint's results as JSON and pictures.")
     add_data(report)
     report.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="FILE")
-    report.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
+    report.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to (docs/results/NAME OF THE CHECKPOINT)"
+    )
 
     ablation = command("ablate", _ablate, "Train the paper's table; again goes on with it.")
     add_data(ablation)

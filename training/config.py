@@ -106,9 +106,9 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
     # The shipped checkpoint's; sized for two CPU cores and two hours. AdamW, because SGD at the
     # usual rates had not left the first plateau after two epochs where AdamW had after one.
     "fer2013": TrainConfig(),
-    # Both labellings of the same faces at once, from the weights of `fer2013` (--weights): FER+'s ten
-    # votes a face tell what FER2013's one noisy label hides, and the other way round. Varies
-    # position and size more than `fer2013` does, because detected faces vary more than its crops.
+    # Both labellings of the same faces at once, from the weights of `fer2013` (--weights): FER+'s
+    # ten votes a face tell what FER2013's one noisy label hides, and the other way round. Varies
+    # position and size more than `fer2013`: detected faces vary more than its crops do.
     "ferplus": TrainConfig(
         augment=AugmentConfig(rotate_deg=15.0, scale=0.2, shift=0.1, erase=0.3),
         epochs=30,

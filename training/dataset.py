@@ -65,6 +65,7 @@ class Dataset:
         fingerprint: sha256 of the source's content, in hexadecimal, for provenance.
         test_majority: Of FER+, the part of `test` where one emotion has over half the votes; a
             second test set in use, not comparable with `test`. None for other data.
+        test_votes: Of FER+, the test faces with the shares of the votes as targets.
         second: Of FER+, the same training faces by FER2013's own labels, with that data set's own
             validation and test faces: a second thing to learn from the same pictures.
         protocol: For each of the parts, how many faces there are, of how many in the source, and
@@ -78,6 +79,7 @@ class Dataset:
     test: Split
     fingerprint: str
     test_majority: Split | None = None
+    test_votes: Split | None = None
     second: "Dataset | None" = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
@@ -186,8 +188,9 @@ def _voted_dataset(source: Path, samples: Samples, votes: ferplus.Votes, plain: 
     trainable = torch.from_numpy(votes.trainable[samples.parts == TRAIN])
     second = replace(plain, train=Split(train.faces, plain.train.targets[trainable]))
     return Dataset(
-        "ferplus", FERPLUS_EMOTIONS, train, validation, test, both, majority, second, protocol
-    )
+        "ferplus", FERPLUS_EMOTIONS, train, validation, test, both, majority,
+        _split(samples, votes.soft, (samples.parts == TEST) & votes.scored), second, protocol,
+    )  # fmt: skip
 
 
 def _split(

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from training.agreement import Agreement
 from training.evaluate import Reliability, Scores
 from training.robustness import Curves
 
@@ -86,6 +87,32 @@ def draw_reliability(before: Reliability, after: Reliability, path: Path) -> Non
     axes.set_ylabel("accuracy")
     axes.grid(alpha=0.3)
     axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def draw_agreement(found: Agreement, path: Path) -> None:
+    """Draw accuracy over how many annotators agreed, with the number of faces above each bar.
+
+    Args:
+        found: Of one split.
+        path: Where to write the PNG.
+    """
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots()
+    places = range(len(found.bins))
+    bars = axes.bar(places, [one.accuracy for one in found.bins], color="#35618f")
+    axes.bar_label(bars, [f"{one.faces}" for one in found.bins], padding=2)
+    names = [f"{one.least:.0%}+" for one in found.bins]
+    names[0], names[-1] = f"< {found.bins[1].least:.0%}", "all"
+    axes.set_xticks(places, names)
+    axes.set_ylim(0.0, 1.08)
+    axes.set_xlabel("annotators who agree on the leading emotion")
+    axes.set_ylabel("accuracy")
+    axes.set_title(
+        f"cross-entropy with the votes {found.cross_entropy:.3f} nats, "
+        f"the votes' own {found.entropy:.3f}"
+    )
+    axes.grid(alpha=0.3, axis="y")
     figure.savefig(path, dpi=120)
 
 

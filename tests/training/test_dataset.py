@@ -114,6 +114,9 @@ def test_ferplus(csv: Path, votes: Path) -> None:
     assert torch.equal(data.second.test.faces, plain.test.faces)
     assert (data.second.name, data.second.emotions) == ("fer2013", FER2013_EMOTIONS)
     assert plain.second is None
+    assert data.test_votes is not None
+    assert torch.equal(data.test_votes.faces, data.test.faces)
+    assert torch.allclose(data.test_votes.targets.sum(dim=1), torch.ones(6))
 
 
 def test_directory(directory: Path) -> None:

@@ -86,6 +86,9 @@ def test_train_export_evaluate_inspect(
     results = json.loads((report / "results.json").read_text())
     assert results["test"] == json.loads(figures.read_text())["test"]
     assert len(results["robustness"]) == 9
+    after = results["reliability"]["after_scaling"]["error"]
+    assert after == pytest.approx(results["test"]["calibration_error"])
+    assert "agreement" not in results  # one label a face
     for name in ("confusion.png", "reliability.png", "robustness.png"):
         assert (report / name).read_bytes().startswith(b"\x89PNG")
     assert main(["inspect", *given]) == 0

@@ -1,0 +1,38 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from training.dataset import Dataset
+from training.machine import Machine
+from training.model.checkpoint import Checkpoint, Manifest
+from training.model.network import AttentionFER, NetworkConfig
+from training.results import write_results
+
+
+@pytest.fixture
+def checkpoint(data: Dataset) -> Checkpoint:
+    config = NetworkConfig(widths=(4,), depths=(1,))
+    manifest = Manifest("attention-fer-test", "1", config, data.emotions, temperature=2.0)
+    return Checkpoint(AttentionFER(config).eval(), manifest)
+
+
+def test_votes_are_compared_where_there_are_any(
+    checkpoint: Checkpoint, data: Dataset, tmp_path: Path, cpu: Machine
+) -> None:
+    voted = dataclasses.replace(data, test_votes=data.test)
+    write_results(checkpoint, voted, tmp_path / "new", cpu)
+    results = json.loads((tmp_path / "new/results.json").read_text())
+    assert results["checkpoint"] == {"name": "attention-fer-test", "version": "1"}
+    # The votes are the labels here, so all agree, and nothing is left to guess.
+    assert results["agreement"]["entropy"] == 0.0
+    assert results["agreement"]["cross_entropy"] == pytest.approx(
+        results["test"]["cross_entropy"], rel=1e-5
+    )
+    assert results["agreement"]["bins"][-1]["faces"] == len(data.test)
+    pictures = sorted(path.name for path in (tmp_path / "new").glob("*.png"))
+    expected = ["agreement.png", "confusion.png", "reliability.png", "robustness.png"]
+    assert pictures == expected
+    for name in expected:
+        assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")

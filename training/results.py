@@ -1,0 +1,59 @@
+"""A checkpoint's results in a folder: figures as JSON for programs, pictures for people.
+
+The one place where figures and pictures meet; neither knows the other.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from training.agreement import agreement
+from training.dataset import Dataset
+from training.evaluate import predict, reliability, score
+from training.export import cost, measure
+from training.machine import Machine
+from training.model.checkpoint import Checkpoint
+from training.report import draw_agreement, draw_confusion, draw_reliability, draw_robustness
+from training.robustness import measure_curves
+
+
+def write_results(checkpoint: Checkpoint, data: Dataset, folder: Path, machine: Machine) -> None:
+    """Measure a checkpoint on the test faces, single pass unless said, and write what is found.
+
+    `results.json` has everything; `confusion.png`, `reliability.png`, `robustness.png`, and of
+    FER+ `agreement.png` show parts of it.
+
+    Args:
+        checkpoint: Its network on the machine's device.
+        data: Of the checkpoint's emotions.
+        folder: Where to; made if it is not there.
+        machine: Where to compute.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest, test = checkpoint.manifest, data.test
+    logits = predict(checkpoint.network, test.faces, manifest.input_spec, machine)
+    scaled = logits / manifest.temperature
+    before, after = (reliability(given, test.labels) for given in (logits, scaled))
+    curves = measure_curves(checkpoint, test, machine)
+    results = measure(checkpoint, data, machine) | {
+        "checkpoint": {"name": manifest.name, "version": manifest.version},
+        "emotions": manifest.emotions,
+        "cost": cost(checkpoint),
+        "temperature": manifest.temperature,
+        "reliability": {
+            "before_scaling": dataclasses.asdict(before),
+            "after_scaling": dataclasses.asdict(after),
+        },
+        "robustness": curves,
+    }
+    draw_confusion(score(scaled, test.targets), manifest.emotions, folder / "confusion.png")
+    draw_reliability(before, after, folder / "reliability.png")
+    draw_robustness({manifest.name: curves}, folder / "robustness.png")
+    if data.test_votes is not None:
+        found = agreement(scaled, data.test_votes.targets)
+        results["agreement"] = dataclasses.asdict(found)
+        draw_agreement(found, folder / "agreement.png")
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
