@@ -5,9 +5,9 @@ import os
 import sys
 
 from service.config import Settings, SettingsError, describe
-from service.exits import refuse
-from service.logs import set_up_logging
-from service.workers import supervise
+from service.observe.logs import set_up_logging
+from service.processes.exits import refuse
+from service.processes.workers import supervise
 
 
 def main() -> None:
@@ -26,9 +26,9 @@ def main() -> None:
 
 def _serve_alone(settings: Settings) -> None:
     # Not above: a supervisor needs none of torch, and would hold its memory for nothing.
-    from service.engine import EngineError
-    from service.listener import bind
-    from service.server import exit_well_on_signals, serve
+    from service.inference.engine import EngineError
+    from service.processes.listener import bind
+    from service.processes.server import exit_well_on_signals, serve
     from training.model.checkpoint import CheckpointError
 
     exit_well_on_signals()

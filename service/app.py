@@ -17,22 +17,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.access import KeyGuard, describe_keys, open_to
-from service.batcher import Batcher
 from service.config import Settings, SettingsError
-from service.decode import prepare_pillow
-from service.docs import add_docs, find_swagger_ui
-from service.edge import Edge, reject, unexpected
-from service.engine import Engine
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
-from service.fleet import REPORT_EVERY_S, Seat
-from service.metrics import Metrics
-from service.pool import DecodePool
+from service.http.access import KeyGuard, describe_keys, open_to
+from service.http.docs import add_docs, find_swagger_ui
+from service.http.edge import Edge, reject, unexpected
+from service.http.routes import add_routes
+from service.http.state import Service
+from service.http.upload_memory import UploadMemory
+from service.inference.batcher import Batcher
+from service.inference.engine import Engine
+from service.observe.metrics import Metrics
+from service.observe.shared_metrics import registry_of_all
+from service.pictures.decode import prepare_pillow
+from service.pictures.pool import DecodePool
 from service.predict import Predictor
-from service.routes import add_routes
-from service.shared_metrics import registry_of_all
-from service.state import Service
-from service.upload_memory import UploadMemory
+from service.processes.fleet import REPORT_EVERY_S, Seat
 from training.model.checkpoint import Manifest, load_checkpoint
 
 _DESCRIPTION = (
@@ -42,7 +42,10 @@ _DESCRIPTION = (
 
 
 class FaceEngine(Protocol):
-    """What the application needs of an engine; `service.engine.Engine`, or a remote one."""
+    """What the application needs of an engine.
+
+    That is `service.inference.engine.Engine`, or a remote one.
+    """
 
     @property
     def device(self) -> str:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from service.batcher import Batcher, Inference
-from service.decode import decode
 from service.errors import ServiceError
-from service.faces import Face, find_faces
-from service.metrics import Metrics
-from service.pool import DecodePool, Done
-from service.problems import problem
+from service.http.problems import problem
+from service.inference.batcher import Batcher, Inference
+from service.observe.metrics import Metrics
+from service.pictures.decode import decode
+from service.pictures.faces import Face, find_faces
+from service.pictures.pool import DecodePool, Done
 from training.model.checkpoint import Manifest
 
 
@@ -70,7 +70,7 @@ class Predictor:
             deadline: When the answer is of no more use, in the clock's time.
 
         Returns:
-            The body that `service.schemas.Prediction` describes.
+            The body that `service.http.schemas.Prediction` describes.
 
         Raises:
             ServiceError: Any kind that `decode`, the pool or the batcher raises.
@@ -101,7 +101,7 @@ class Predictor:
             deadline: When the answers are of no more use, in the clock's time.
 
         Returns:
-            For each, in order, an answer or a problem, as `service.schemas.BatchPrediction`
+            For each, in order, an answer or a problem, as `service.http.schemas.BatchPrediction`
             describes them.
 
         Raises:

@@ -12,16 +12,59 @@ MODULES = sorted((*ROOT.glob("service/**/*.py"), *ROOT.glob("training/**/*.py"))
 LEAF_LIBRARIES = {"torch", "safetensors"}
 PACKAGES = {"service", "training"}
 
+# What of ours the modules of each folder may import, besides their own folder. Of the processes,
+# `fleet` alone is known below them: a leaf, which says who lives.
+ARROWS: dict[str, set[str]] = {
+    "service/pictures": {"service.errors", "training.model"},
+    "service/inference": {"service.errors", "service.observe.metrics", "training.model"},
+    "service/observe": {"service.errors", "service.processes.fleet"},
+    "service/client": set(),
+    "service/weights": set(),
+    "service/http": {
+        "service.config",
+        "service.errors",
+        "service.inference",
+        "service.observe",
+        "service.pictures",
+        "service.predict",
+        "service.processes.fleet",
+    },
+    "service/processes": {
+        "service.app",
+        "service.config",
+        "service.errors",
+        "service.http.problems",
+        "service.inference.engine",
+        "service.observe",
+        "training.model",
+    },
+}
+# The same of single modules that others need, or that join some.
+SINGLE: dict[str, set[str]] = {
+    "service/errors.py": set(),
+    "service/rules.py": set(),
+    "service/config.py": {"service.rules"},
+    "service/processes/fleet.py": set(),
+    "service/predict.py": {
+        "service.errors",
+        "service.http.problems",
+        "service.inference",
+        "service.observe.metrics",
+        "service.pictures",
+        "training.model",
+    },
+}
+
 
 def imported(path: Path) -> set[str]:
-    """Every module that a file imports, wherever in it."""
+    """Every module that a file imports, wherever in it, and what of it by its full name."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
@@ -41,6 +84,29 @@ def test_imports_follow_the_arrows(path: Path) -> None:
     else:
         training = {name for name in ours if name.startswith("training")}
         assert {name for name in training if not name.startswith("training.model")} == set()
+
+
+def within(name: str, packages: set[str]) -> bool:
+    return any(f"{name}.".startswith(f"{package}.") for package in packages)
+
+
+def test_every_folder_of_the_service_has_its_arrows() -> None:
+    folders = {ids(path.parent) for path in ROOT.glob("service/*/**/*.py")}
+    assert folders == set(ARROWS)
+
+
+@pytest.mark.parametrize("folder", ARROWS)
+def test_folders_of_the_service_import_what_their_arrows_say(folder: str) -> None:
+    allowed = ARROWS[folder] | {folder.replace("/", ".")}
+    for path in ROOT.glob(f"{folder}/*.py"):
+        ours = {name for name in imported(path) if within(name, PACKAGES)}
+        assert {name for name in ours if not within(name, allowed)} == set(), ids(path)
+
+
+@pytest.mark.parametrize("module", SINGLE)
+def test_single_modules_import_what_their_arrows_say(module: str) -> None:
+    ours = {name for name in imported(ROOT / module) if within(name, PACKAGES)}
+    assert {name for name in ours if not within(name, SINGLE[module])} == set()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=ids)

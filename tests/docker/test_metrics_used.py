@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.docker.project import panel_queries, panels, rules
 from tests.docker.promql import Selector, grouped_labels, selectors
-from tests.service.pictures import flat
+from tests.service.made_pictures import flat
 from tests.service.serving import BrokenEngine, serving
 
 pytestmark = pytest.mark.anyio
@@ -110,7 +110,7 @@ def test_every_metric_of_the_service_is_watched() -> None:
     """A metric that no query reads is one that nobody sees."""
     from prometheus_client import CollectorRegistry
 
-    from service.metrics import Metrics
+    from service.observe.metrics import Metrics
 
     registry = CollectorRegistry()
     Metrics(registry)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from training.model.checkpoint import Manifest, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.network import AttentionFER, NetworkConfig

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-import service.pool
+import service.pictures.pool
 import service.predict
 from service.config import Settings
-from service.listener import bind
-from service.logs import set_up_logging
-from service.server import exit_well_on_signals, serve
+from service.observe.logs import set_up_logging
+from service.processes.listener import bind
+from service.processes.server import exit_well_on_signals, serve
 from tests.service.serving import BrokenEngine, FakeEngine
 
 
@@ -53,7 +53,7 @@ class HangingEngine(FakeEngine):
 def stick() -> FakeEngine:
     """Have every picture keep its decoder for good, and that noticed within half a second."""
     service.predict.decode = lambda *_: threading.Event().wait()  # type: ignore[assignment]
-    service.pool.STUCK_S = 0.5
+    service.pictures.pool.STUCK_S = 0.5
     return FakeEngine()
 
 

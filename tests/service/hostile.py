@@ -6,7 +6,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from tests.service.pictures import encoded, ramp
+from tests.service.made_pictures import encoded, ramp
 
 _INTERESTING = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000)
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import httpx
 
 from tests.service.hostile import seeds, spoiled
-from tests.service.processes import ALL_READY, READY, Server, running
-from tests.service.test_workers import make_checkpoint, workers_of
+from tests.service.processes.test_workers import make_checkpoint, workers_of
+from tests.service.server_processes import ALL_READY, READY, Server, running
 
 CLIENTS = 8
 MAX_GROWTH_BYTES = 16 << 20

@@ -11,10 +11,10 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
-from service.batcher import Batcher
+from service.http.schemas import BatchPrediction, Prediction, Problem
+from service.inference.batcher import Batcher
 from service.predict import Predictor
-from service.schemas import BatchPrediction, Prediction, Problem
-from tests.service.pictures import encoded, flat, ramp
+from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import BrokenEngine, Exchange, FakeEngine, GatedEngine, serving
 from training.model.labels import FER2013_EMOTIONS
 

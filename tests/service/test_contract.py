@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from tests.service.processes import Server, ready, running
+from tests.service.server_processes import Server, ready, running
 from tests.service.test_faults import FAULTY
 
 EXAMPLES = max(20, int(os.environ.get("FER_FUZZ_INPUTS", "240000")) // 1000)

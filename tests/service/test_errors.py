@@ -1,4 +1,4 @@
-"""Tests of `service.errors` and `service.problems`: what a client sees of each failure."""
+"""Tests of `service.errors` and `service.http.problems`: what a client sees of each failure."""
 
 import json
 
@@ -6,8 +6,8 @@ import pytest
 
 from service import errors
 from service.errors import ServiceError
-from service.problems import MEDIA_TYPE, problem, problem_response
-from service.schemas import Problem
+from service.http.problems import MEDIA_TYPE, problem, problem_response
+from service.http.schemas import Problem
 
 KINDS = ServiceError.__subclasses__()
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.pictures import flat
-from tests.service.processes import (
+from tests.service.made_pictures import flat
+from tests.service.processes.test_workers import make_checkpoint, settings, workers_of
+from tests.service.server_processes import (
     ALL_READY,
     REPOSITORY,
     Server,
@@ -27,7 +28,6 @@ from tests.service.processes import (
     running,
 )
 from tests.service.serving import serving
-from tests.service.test_workers import make_checkpoint, settings, workers_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
-from service.decode import decode
+from service.pictures.decode import decode
 from training.model.preprocess import InputSpec
 from training.pictures import read_face, resize, to_grey
 from training.samples import DataError

@@ -1,0 +1,69 @@
+"""Parts of the API's document that its routes' types do not tell: uploads and problems."""
+
+from typing import Any
+
+from service.http.problems import MEDIA_TYPE
+
+# Not valid HTTP; too large a head; a defect; starting, shutting down or out of connections.
+_ANY = (400, 431, 500, 503)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of these statuses, as FastAPI's `responses` wants them.
+
+    Those that any request may get are always among them.
+    """
+    meanings = {
+        400: "No image, not an image, a broken one, or a malformed form",
+        401: "No API key, or a wrong one",
+        408: "The upload took too long",
+        413: "Too many bytes, pixels or images",
+        415: "Neither a form nor an image, or of a kind that is not read",
+        431: "Too many or too large headers",
+        500: "The network failed on this face, or the service failed",
+        503: "At the limit, starting or shutting down; see Retry-After",
+        504: "No answer within the deadline",
+    }
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {s: {"description": meanings[s], "content": content} for s in sorted({*_ANY, *statuses})}
+
+
+_FILE = {"type": "string", "format": "binary"}
+ONE_IMAGE = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": _FILE | {"description": "A picture of a face."}},
+                }
+            },
+            "image/*": {"schema": _FILE},
+            "application/octet-stream": {"schema": _FILE},
+        },
+    }
+}
+SEVERAL_IMAGES = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {
+                            "type": "array",
+                            "items": _FILE,
+                            "description": "Pictures of a face each.",
+                        }
+                    },
+                },
+                # Without it some clients would join the files to one field.
+                "encoding": {"image": {"style": "form", "explode": True}},
+            }
+        },
+    }
+}

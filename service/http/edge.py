@@ -1,0 +1,149 @@
+"""What surrounds every request: it is counted and timed, and no failure leaves as it is.
+
+Pure ASGI: middleware that wraps requests in tasks of its own would hide the client's
+disconnect. Not its duty: any one route.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import InternalError, ServiceError
+from service.http.disconnect import ClientGone
+from service.http.problems import problem_response
+from service.observe import request_id
+from service.observe.metrics import Metrics
+
+# Label values come from fixed sets: a client can invent paths and methods.
+UNMATCHED = "unmatched"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
+# Nothing was sent; the number that access logs have come to use for it.
+_CLIENT_GONE = 499
+_NAME_HEADER = request_id.HEADER.encode()
+
+_log = logging.getLogger(__name__)
+
+
+class Edge:
+    """ASGI middleware: metrics of every request, a problem for every exception."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        routes: Collection[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Surround `app`.
+
+        Args:
+            app: What answers.
+            metrics: Told of each request.
+            routes: The paths that exist, none with parameters.
+            clock: Seconds.
+        """
+        self._app = app
+        self._metrics = metrics
+        self._routes = frozenset(routes)
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; anything but HTTP passes through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        name = request_id.begin(_offered_name(scope))
+        exchange = _Exchange(scope, receive, send, name)
+        began, method = self._clock(), scope["method"]
+        if method == "HEAD":  # the server leaves out the body, by its own copy of the scope
+            scope = {**scope, "method": "GET"}
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except ServiceError as error:
+            await self._answer(error, exchange, scope)
+        except ClientGone:
+            pass
+        except Exception:  # noqa: BLE001 - the application's edge
+            _log.exception("unexpected failure of %s", self._route(scope))
+            await self._answer(unexpected(), exchange, scope)
+        finally:
+            self._record(exchange, scope, method, self._clock() - began)
+
+    async def _answer(self, error: ServiceError, exchange: "_Exchange", scope: Scope) -> None:
+        if exchange.status is None:
+            response = reject(error, self._metrics)
+            await response(scope, exchange.receive, exchange.send)
+
+    def _record(self, exchange: "_Exchange", scope: Scope, method: str, seconds: float) -> None:
+        route, status = self._route(scope), exchange.status or _CLIENT_GONE
+        method = method if method in _METHODS else "other"
+        self._metrics.requests.labels(route, method, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        # A line for each request would cost as much as all of this; metrics tell the rest.
+        level = logging.WARNING if status == 500 else logging.DEBUG
+        if _log.isEnabledFor(level):
+            _log.log(level, "%s %s: %d after %.1f ms", method, route, status, 1e3 * seconds)
+
+    def _route(self, scope: Scope) -> str:
+        path: str = scope["path"]
+        return path if path in self._routes else UNMATCHED
+
+
+def unexpected() -> InternalError:
+    """Return the answer to a failure that nobody foresaw."""
+    return InternalError("Something unexpected happened; the service's log has it.")
+
+
+def reject(
+    error: ServiceError, metrics: Metrics, headers: dict[str, str] | None = None
+) -> Response:
+    """Count an error and return the response that says it.
+
+    Args:
+        error: What went wrong.
+        metrics: Where rejections are counted.
+        headers: Further headers, e.g. Allow.
+    """
+    metrics.rejections.labels(error.code).inc()
+    return problem_response(error, headers)
+
+
+class _Exchange:
+    """One request's channels, watched: what status went out, and whether all has come in."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
+        self._name = name
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._body_read = False
+        self.status: int | None = None
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._body_read = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message.get("headers", ()), (_NAME_HEADER, self._name.encode())]
+            if not self._body_read and _has_body(self._scope):
+                # To keep the connection would mean to read the rest, however much it is.
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+
+def _offered_name(scope: Scope) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == _NAME_HEADER), None)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Request(scope).headers
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers

@@ -1,0 +1,174 @@
+"""The pictures of a multipart form, collected as its bytes come in.
+
+Not its duty: receiving the bytes, or bounding the form as a whole (`service.http.intake`).
+"""
+
+from dataclasses import dataclass
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.errors import BadRequest, ImageTooLarge, NoImage, ServiceError, TooManyImages
+from service.http.upload_memory import Lease
+
+FIELD = "image"
+Upload = bytearray | ServiceError
+"""The bytes of one picture, or why it was not kept."""
+
+# A part's headers: real clients send two or three, the longest of them holds a file's name.
+MAX_PART_HEADERS = 4
+MAX_PART_HEADER_BYTES = 1 << 10
+MAX_OTHER_PARTS = 8
+
+
+@dataclass(frozen=True)
+class FormLimits:
+    """How much one form may bring.
+
+    Attributes:
+        max_image_bytes: Of one picture.
+        max_request_bytes: Of the whole body.
+        max_images: Pictures.
+    """
+
+    max_image_bytes: int
+    max_request_bytes: int
+    max_images: int
+
+
+def find_boundary(content_type: str) -> bytes:
+    """Return the boundary that a form's Content-Type names.
+
+    Raises:
+        BadRequest: There is none, or not one that RFC 2046 allows.
+    """
+    try:
+        boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    except UnicodeError:
+        boundary = b""
+    if not 1 <= len(boundary) <= 70:
+        raise BadRequest("The form has no boundary of 1 to 70 characters in its Content-Type.")
+    return boundary
+
+
+class Form:
+    """Collects the pictures of a form from the events of a parser that keeps nothing itself.
+
+    Each method raises what it finds wrong; the form is of no more use then.
+    """
+
+    def __init__(self, boundary: bytes, limits: FormLimits, lease: Lease) -> None:
+        """Begin a form.
+
+        Args:
+            boundary: What stands between its parts.
+            limits: How much it may bring.
+            lease: Accounts for what is held.
+        """
+        self._limits = limits
+        self._lease = lease
+        self._images: list[Upload] = []
+        self._others = 0
+        self._name = self._value = b""
+        self._disposition = b""
+        self._current: bytearray | None = None
+        self._complete = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+            max_header_count=MAX_PART_HEADERS,
+            max_header_size=MAX_PART_HEADER_BYTES,
+        )
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            BadRequest: They do not follow the format, or have too many other fields.
+            ImageTooLarge: Of a form that may bring one picture alone.
+            TooManyImages: More than allowed.
+            QueueFull: Uploads hold all the memory that they may.
+        """
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise BadRequest("The form is malformed; send multipart/form-data.") from None
+
+    def finish(self) -> list[Upload]:
+        """Return the pictures, in order, after the last bytes.
+
+        Raises:
+            BadRequest: The form is not complete.
+            NoImage: It has no field `image`.
+        """
+        if not self._complete:
+            raise BadRequest("The form ends before its closing boundary.")
+        if not self._images:
+            raise NoImage("The form has no field named 'image'.")
+        return self._images
+
+    def _on_part_begin(self) -> None:
+        self._disposition = b""
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._name = self._value = b""
+
+    def _on_headers_finished(self) -> None:
+        options = parse_options_header(self._disposition.decode("latin-1"))[1]
+        if options.get(b"name") != FIELD.encode():
+            self._others += 1
+            if self._others > MAX_OTHER_PARTS:
+                raise BadRequest("The form has too many fields besides 'image'.")
+            return
+        if len(self._images) == self._limits.max_images:
+            raise _too_many(self._limits.max_images)
+        self._current = bytearray()
+        self._images.append(self._current)
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current is None:
+            return
+        if len(self._current) + end - start > self._limits.max_image_bytes:
+            self._skip_large()
+            return
+        self._lease.take(end - start)
+        self._current += memoryview(data)[start:end]
+
+    def _skip_large(self) -> None:
+        limit = self._limits.max_image_bytes
+        error = ImageTooLarge(f"The image has more than {limit} bytes; send a smaller one.")
+        if self._limits.max_images == 1:
+            raise error
+        self._images[-1] = error
+        self._current = None  # the rest of it is skipped; its neighbours are not
+
+    def _on_part_end(self) -> None:
+        if self._current is not None and not self._current:
+            self._images[-1] = NoImage("The image is empty; send the bytes of a picture.")
+        self._current = None
+
+    def _on_end(self) -> None:
+        self._complete = True
+
+
+def _too_many(limit: int) -> TooManyImages:
+    if limit == 1:
+        return TooManyImages("One image a request; send several to /predict/batch.")
+    return TooManyImages(f"At most {limit} images a request; send the rest in another one.")

@@ -1,0 +1,70 @@
+"""What the routes use while the service runs, and whether it takes traffic.
+
+Not its duty: HTTP (`service.http.routes`), starting and stopping (`service.app`).
+"""
+
+import time
+from dataclasses import dataclass
+
+from service.config import Settings
+from service.errors import NotReady, ServiceError, ShuttingDown
+from service.http.upload_memory import UploadMemory
+from service.inference.batcher import Batcher
+from service.observe.metrics import Metrics
+from service.pictures.pool import DecodePool
+from service.predict import Predictor
+from service.processes.fleet import Seat
+
+
+@dataclass
+class Service:
+    """The parts; made at start-up, and on the event loop alone.
+
+    Attributes:
+        settings: The operator's.
+        metrics: All of them.
+        batcher: Asked for its health alone.
+        pool: Likewise.
+        predictor: Does the work.
+        memory: Bounds what all uploads hold.
+        seat: This process's place among several, None if it is the only one.
+        drain_by: When the service ends at the latest, by the monotonic clock; None until it is on
+            its way out.
+    """
+
+    settings: Settings
+    metrics: Metrics
+    batcher: Batcher
+    pool: DecodePool
+    predictor: Predictor
+    memory: UploadMemory
+    seat: Seat | None = None
+    drain_by: float | None = None
+
+    def begin_drain(self) -> None:
+        """Turn readiness off, and start the clock of the drain; the first call counts."""
+        if self.drain_by is None:
+            self.drain_by = time.monotonic() + self.settings.drain_s
+        self.check()
+
+    def check(self) -> ServiceError | None:
+        """Say why the service takes no traffic; None if it does.
+
+        Of several workers all must be well. Metrics and fleet are told what was found.
+        """
+        error = self._own_error()
+        if self.seat is not None:
+            self.seat.fleet.report(self.seat.slot, error is None)
+            if error is None and not self.seat.fleet.all_well():
+                error = NotReady("A worker is starting, or does not answer.")
+        self.metrics.ready.set(error is None)
+        return error
+
+    def _own_error(self) -> ServiceError | None:
+        if self.drain_by is not None:
+            return ShuttingDown("The service is shutting down; ask another instance.")
+        if not self.batcher.healthy:
+            return NotReady("The network does not answer; the service waits for it.")
+        if not self.pool.healthy:
+            return NotReady("The decoder does not answer; the service waits for it.")
+        return None

@@ -1,0 +1,253 @@
+"""The batched queue: faces of many requests become batches for one engine, and answers again.
+
+    submit ─▶ admission ─▶ queue ─▶ batch ─▶ infer ─▶ answers ─▶ submit returns
+              (loop)               (worker) (worker)  (loop)
+
+Greedy: as soon as the engine is free it takes all that waits, up to the limit. A face alone is
+served at once, and under load batches fill while the engine is busy. Admission, deadlines and
+answers live on the event loop, one worker thread computes; a finished batch wakes the loop once.
+
+Not its duty: what `infer` does with a face; HTTP.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+
+from service.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    NotReady,
+    Overloaded,
+    QueueFull,
+    ServiceError,
+    ShuttingDown,
+)
+from service.inference.batch import BatchRunner, Infer, Outcome, Rows
+from service.inference.face_queue import FaceQueue, Faces, Inference, Part, Ticket
+from service.inference.rate import ServiceRate
+from service.observe.metrics import Metrics
+
+__all__ = ["HANG_S", "Batcher", "Inference"]
+
+HANG_S = 5.0
+"""An engine that has not come back after so many seconds is taken for hanging."""
+
+
+class Batcher:
+    """Batches faces for `infer`, within bounds and deadlines, for as long as someone waits."""
+
+    def __init__(
+        self,
+        infer: Infer,
+        *,
+        max_batch: int,
+        queue_size: int,
+        metrics: Metrics,
+        linger_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        hang_s: float = HANG_S,
+    ) -> None:
+        """Prepare; nothing runs before `start`.
+
+        Args:
+            infer: uint8[n, h, w] to float32[n, classes]; called from the worker thread alone.
+                What it returns must be the caller's to keep.
+            max_batch: Faces in a batch, 1 or more.
+            queue_size: Faces that may wait, 1 or more.
+            metrics: Where to record.
+            linger_s: How long a batch that is not full waits for more faces; best at 0.
+            clock: Seconds that only go forward; deadlines are in its time.
+            hang_s: A call of `infer` that takes longer makes the batcher unhealthy.
+
+        Raises:
+            ValueError: A size below 1 or a time below 0.
+        """
+        if min(max_batch, queue_size) < 1 or min(linger_s, hang_s) < 0:
+            raise ValueError("batcher: sizes must be 1 or more, times 0 or more")
+        self._clock, self._hang_s = clock, hang_s
+        self._runner = BatchRunner(infer, clock)
+        self._queue = FaceQueue(max_batch, linger_s, clock)
+        self._queue_size = queue_size
+        self._rate = ServiceRate()
+        self._metrics = metrics
+        self._queue_seconds = metrics.stage_seconds.labels("queue")
+        self._inference_seconds = metrics.stage_seconds.labels("inference")
+        metrics.queue_limit_faces.set(queue_size)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker: threading.Thread | None = None
+        self._draining = False
+        self._stopped = asyncio.Event()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the worker lives and the engine does not hang; any thread may ask."""
+        if self._worker is None or not self._worker.is_alive():
+            return False
+        started = self._runner.call_started
+        return started is None or self._clock() - started <= self._hang_s
+
+    def start(self) -> None:
+        """Start the worker; once, on the event loop that will submit.
+
+        Raises:
+            RuntimeError: It was started before, or no event loop is running.
+        """
+        if self._worker is not None:
+            raise RuntimeError("the batcher was started before")
+        self._loop = asyncio.get_running_loop()
+        # A daemon: an engine that never returns must not keep the process from ending.
+        self._worker = threading.Thread(target=self._work, name="fer-batcher", daemon=True)
+        self._worker.start()
+
+    async def submit(self, faces: Faces, deadline: float) -> list[Inference]:
+        """Have faces classified; on the event loop that the batcher was started on.
+
+        They are admitted together or not at all, may travel in several batches, and fail
+        together. Cancelling the caller takes back what has not reached the engine.
+
+        Args:
+            faces: uint8[n, h, w], 0-255, grey; not to be changed before the answer.
+            deadline: When the answer is of no use any more, in the clock's time.
+
+        Returns:
+            An answer for each face, in order.
+
+        Raises:
+            NotReady: The batcher was not started.
+            QueueFull: There is no room for them; says when to try again.
+            Overloaded: There is room, but the wait would outlast the deadline; likewise.
+            DeadlineExceeded: The answer did not come in time.
+            ShuttingDown: The batcher drains, or stopped before they were answered.
+            InferenceFailed: The engine failed on one of them.
+            ValueError: They are not uint8[n, h, w].
+        """
+        if faces.ndim != 3 or faces.dtype != np.uint8:
+            raise ValueError(f"faces are {faces.dtype}{list(faces.shape)}, expected uint8[n, h, w]")
+        if self._loop is None:
+            raise NotReady("The service is still starting.")
+        now, count = self._clock(), len(faces)
+        if not count:
+            return []
+        self._admit(count, deadline - now)
+        future = self._loop.create_future()
+        ticket = Ticket(
+            np.ascontiguousarray(faces), deadline, now, future, [None] * count, missing=count
+        )
+        timer = self._loop.call_later(deadline - now, _expire, ticket)
+        self._queue.put(ticket)
+        return await self._answer_of(ticket, timer)
+
+    async def _answer_of(self, ticket: Ticket, timer: asyncio.TimerHandle) -> list[Inference]:
+        self._metrics.queue_faces.set(self._queue.waiting)
+        try:
+            answer = await ticket.future
+        except asyncio.CancelledError:
+            self._metrics.abandoned_faces.inc(self._withdraw(ticket))
+            raise
+        finally:
+            timer.cancel()
+            if ticket.taken < len(ticket.faces):
+                self._withdraw(ticket)
+        if isinstance(answer, ServiceError):
+            raise answer
+        return cast(list[Inference], answer)  # it is resolved when no place is empty any more
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new faces, finish the accepted ones, stop the worker; on the event loop.
+
+        What is not answered after `timeout_s` fails with `ShuttingDown`; the worker then ends
+        as soon as the engine comes back.
+
+        Args:
+            timeout_s: How long accepted faces may take, in seconds.
+        """
+        self._draining = True
+        self._queue.close()
+        if self._worker is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._stopped.wait()
+            self._worker.join()
+        except TimeoutError:
+            error = "The service stopped before the face was classified."
+            for ticket in self._queue.unfinished():
+                _resolve(ticket, ShuttingDown(error))
+                self._withdraw(ticket)
+
+    def _withdraw(self, ticket: Ticket) -> int:
+        left = self._queue.withdraw(ticket)
+        self._metrics.queue_faces.set(self._queue.waiting)
+        return left
+
+    def _admit(self, count: int, time_left_s: float) -> None:
+        if self._draining:
+            raise ShuttingDown("The service is shutting down and takes nothing new.")
+        if time_left_s <= 0:
+            raise DeadlineExceeded("The deadline had passed before the queue was reached.")
+        if count > self._queue_size:
+            raise QueueFull(f"{count} faces at once; the queue takes {self._queue_size}.")
+        waiting = self._queue.waiting
+        ahead = waiting + self._queue.running
+        if waiting + count > self._queue_size:
+            detail = f"All {self._queue_size} places in the queue are taken; try again later."
+            raise QueueFull(detail, self._rate.retry_after_s(ahead))
+        late_s = self._rate.predicted_s(ahead, count) - time_left_s
+        if late_s > 0:
+            raise Overloaded("The wait would outlast the deadline; try again later.", late_s)
+
+    def _deliver(self, outcome: Outcome) -> None:
+        """Answer first, record afterwards, so that no metric can come in between; on the loop."""
+        for part, rows in outcome.rows:
+            _fill(part, rows, outcome)
+        faces = sum(len(rows) for _, rows in outcome.rows)
+        # Nothing is learnt from failures, which may be quick, nor from a hang.
+        if faces and not outcome.failed_calls and outcome.seconds <= self._hang_s:
+            self._rate.observe(faces, outcome.seconds)
+        self._metrics.engine_busy_seconds.inc(outcome.seconds)
+        self._metrics.engine_failures.inc(outcome.failed_calls)
+        self._metrics.queue_faces.set(self._queue.waiting)
+        self._metrics.batch_faces.observe(faces)
+        for part, _ in outcome.rows:
+            self._queue_seconds.observe(outcome.started - part.ticket.submitted)
+            self._inference_seconds.observe(outcome.seconds)
+
+    def _work(self) -> None:
+        """Be the worker thread."""
+        while parts := self._queue.take():
+            self._call_loop(self._deliver, self._runner.run(parts))
+        self._call_loop(self._stopped.set)
+
+    def _call_loop(self, call: Callable[..., object], *args: Any) -> None:
+        # A loop that was closed without a drain has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            cast(asyncio.AbstractEventLoop, self._loop).call_soon_threadsafe(call, *args)
+
+
+def _expire(ticket: Ticket) -> None:
+    _resolve(ticket, DeadlineExceeded("The answer did not come in time."))
+
+
+def _fill(part: Part, rows: Rows, outcome: Outcome) -> None:
+    ticket = part.ticket
+    queue_s = outcome.started - ticket.submitted
+    for place, row in enumerate(rows, part.start):
+        if row is None:
+            _resolve(ticket, InferenceFailed("The network failed on this face."))
+        else:
+            ticket.answers[place] = Inference(row, queue_s, outcome.seconds)
+            ticket.missing -= 1
+    if not ticket.missing:
+        _resolve(ticket, ticket.answers)
+
+
+def _resolve(ticket: Ticket, answer: list[Inference | None] | ServiceError) -> None:
+    """Settle a ticket unless it is settled; on the event loop, the only place that does."""
+    if not ticket.future.done():
+        ticket.future.set_result(answer)

@@ -1,0 +1,180 @@
+"""Where faces wait for the engine: first come, first served, safe between loop and worker.
+
+Not its duty: who may enter (`service.inference.batcher` decides, knowing the rate), computing,
+answering.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import ServiceError
+
+Faces = NDArray[np.uint8]
+Probabilities = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """The engine's answer for one face.
+
+    Attributes:
+        probabilities: float32[classes], each 0 to 1.
+        queue_s: Seconds from submission until its batch went to the engine.
+        inference_s: Seconds from then until its batch was answered.
+    """
+
+    probabilities: Probabilities
+    queue_s: float
+    inference_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One submission on its way.
+
+    Attributes:
+        faces: uint8[n, h, w], C-contiguous.
+        deadline: When nobody needs the answer any more, in the clock's time.
+        submitted: When it came, likewise.
+        future: The answers or what went wrong; resolved on the event loop, once. An error is a
+            result here, because an exception that a cancelled task never fetches gets logged.
+        answers: A place for each face, filled on the event loop.
+        missing: How many of them are empty.
+        taken: How many faces have left the queue; under the queue's lock.
+    """
+
+    faces: Faces
+    deadline: float
+    submitted: float
+    future: asyncio.Future[list[Inference | None] | ServiceError]
+    answers: list[Inference | None]
+    missing: int
+    taken: int = 0
+
+    def wanted(self, now: float) -> bool:
+        """Whether anybody still waits for the answer; any thread may ask."""
+        return now < self.deadline and not self.future.done()
+
+
+class Part(NamedTuple):
+    """Those faces of a ticket, from `start` to before `stop`, that travel in one batch."""
+
+    ticket: Ticket
+    start: int
+    stop: int
+
+
+class FaceQueue:
+    """The waiting faces. The event loop puts and withdraws, the worker takes.
+
+    Whoever is gone or late is dropped as a batch is formed, so that a batch is full if enough
+    faces are wanted. The lock is held for microseconds: pixels are not touched under it.
+    """
+
+    def __init__(self, max_batch: int, linger_s: float, clock: Callable[[], float]) -> None:
+        """Begin empty.
+
+        Args:
+            max_batch: Faces in a batch, 1 or more.
+            linger_s: How long a batch that is not full waits for more; 0 or more.
+            clock: Seconds that only go forward.
+        """
+        self._max_batch, self._linger_s, self._clock = max_batch, linger_s, clock
+        self._changed = threading.Condition(threading.Lock())
+        self._tickets: deque[Ticket] = deque()
+        self._running: list[Part] = []
+        self._closed = False
+        self.waiting = 0
+        """Faces that wait. Only `put` adds to it: what the loop reads there is never too low."""
+        self.running = 0
+        """Faces that the worker took and has not come back from."""
+
+    def put(self, ticket: Ticket) -> None:
+        """Let a ticket wait, at the end; on the event loop."""
+        with self._changed:
+            self._tickets.append(ticket)
+            self.waiting += len(ticket.faces)
+            self._changed.notify()
+
+    def withdraw(self, ticket: Ticket) -> int:
+        """Take back what has not left the queue; on the event loop.
+
+        Args:
+            ticket: May be answered, or be in the queue no more.
+
+        Returns:
+            How many faces will not reach the engine because of this.
+        """
+        with self._changed:
+            left = len(ticket.faces) - ticket.taken
+            ticket.taken += left
+            self.waiting -= left
+            # `take` may have dropped it, and left the counting to this.
+            if left and ticket in self._tickets:
+                self._tickets.remove(ticket)
+        return left
+
+    def take(self) -> list[Part]:
+        """Wait for the next batch; in the worker, which thereby says that it is done with the last.
+
+        Returns:
+            The next faces, in order, all of one height and width; none once the queue is closed
+            and empty.
+        """
+        with self._changed:
+            self._running, self.running = [], 0
+            while True:
+                self._await_more()
+                self._running = parts = self._pick()
+                if parts or (self._closed and not self._tickets):
+                    return parts
+                self._changed.wait()
+
+    def close(self) -> None:
+        """Let `take` end when nothing waits any more; any thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def unfinished(self) -> list[Ticket]:
+        """Return the tickets that wait or run; any thread."""
+        with self._changed:
+            return [*self._tickets, *(part.ticket for part in self._running)]
+
+    def _await_more(self) -> None:
+        """Linger, counting from the first arrival, while the batch is not full."""
+        while self._tickets and self.waiting < self._max_batch and not self._closed:
+            left_s = self._tickets[0].submitted + self._linger_s - self._clock()
+            if left_s <= 0:
+                return
+            self._changed.wait(left_s)
+
+    def _pick(self) -> list[Part]:
+        now, room = self._clock(), self._max_batch
+        parts: list[Part] = []
+        size = 0, 0
+        while room and self._tickets:
+            ticket = self._tickets[0]
+            if not ticket.wanted(now):
+                self._tickets.popleft()  # its own timer answers it, its submission withdraws it
+                continue
+            count, height, width = ticket.faces.shape
+            if parts and size != (height, width):
+                break  # no stack can hold both
+            size = height, width
+            stop = min(ticket.taken + room, count)
+            parts.append(Part(ticket, ticket.taken, stop))
+            room -= stop - ticket.taken
+            ticket.taken = stop
+            if stop == count:
+                self._tickets.popleft()
+        self.running = self._max_batch - room
+        self.waiting -= self.running
+        return parts

@@ -1,0 +1,34 @@
+"""The name of one request: in its answer, in its problems, in every line of the log about it.
+
+Not its duty: sending or logging it (`service.http.edge`, `service.observe.logs`).
+"""
+
+import re
+import secrets
+from contextvars import ContextVar
+
+HEADER = "x-request-id"
+# What tracing systems make; nothing that could break a line, a field or a header.
+_SANE = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+_current: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+def begin(offered: bytes | None) -> str:
+    """Name the request that the present task serves.
+
+    Args:
+        offered: What the client wants it to be called, if anything.
+
+    Returns:
+        That, if it is a sane token of at most 64 characters, else a random one.
+    """
+    sane = offered is not None and _SANE.fullmatch(offered)
+    name = offered.decode("ascii") if offered and sane else secrets.token_hex(8)
+    _current.set(name)
+    return name
+
+
+def current() -> str | None:
+    """Return the name of the request that the present task serves, None outside of any."""
+    return _current.get()

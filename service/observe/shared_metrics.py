@@ -1,0 +1,89 @@
+"""Metrics of several worker processes, shown as one.
+
+Each worker keeps its figures in files of the service's private folder, named by its slot: whoever
+takes a dead worker's place counts on from there, so that no counter ever falls and no file is
+left over. Any worker shows the sum. Not its duty: which metrics there are
+(`service.observe.metrics`).
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, values
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from service.processes.fleet import Fleet, Seat
+
+# Room for every series that labels can make, with a margin.
+_FILE_BYTES = {
+    "counter": 1 << 19,
+    "histogram": 1 << 19,
+    "gauge_livemax": 1 << 16,
+    "gauge_livemin": 1 << 16,
+    "gauge_livesum": 1 << 16,
+}
+
+
+def keep_in(seat: Seat) -> None:
+    """Have all metrics that this process makes from now on kept in the fleet's folder.
+
+    Once, before the first of them: the library knows this per process, not per registry.
+
+    Args:
+        seat: Of this process.
+
+    Raises:
+        OSError: There is no room for the files.
+    """
+    folder = seat.fleet.folder
+    for kind, size in _FILE_BYTES.items():
+        descriptor = os.open(folder / f"{kind}_{seat.slot}.db", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            # The library would leave holes in them, and the kernel end a process that writes to
+            # one when the disk is full.
+            os.posix_fallocate(descriptor, 0, size)
+        finally:
+            os.close(descriptor)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    make = cast(Callable[..., Any], values.MultiProcessValue)  # the library tells no types of it
+    values.ValueClass = make(lambda: seat.slot)
+
+
+def forget(folder: Path, slot: int) -> None:
+    """Drop what a dead worker said of its present; what it counted stays."""
+    cast(Callable[..., None], mark_process_dead)(slot, str(folder))
+
+
+def registry_of_all(fleet: Fleet) -> CollectorRegistry:
+    """Return a registry that shows what all workers recorded, and their processes."""
+    registry = CollectorRegistry()
+    cast(Callable[..., Collector], MultiProcessCollector)(registry, str(fleet.folder))
+    registry.register(_Processes(fleet))
+    PlatformCollector(registry=registry)
+    return registry
+
+
+class _Processes(Collector):
+    """The usual figures of each worker's process, told apart by the label `worker`."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for slot, process in self._fleet.processes().items():
+            for metric in _figures(process):
+                family = families.setdefault(
+                    metric.name, Metric(metric.name, metric.documentation, metric.type)
+                )
+                for sample in metric.samples:
+                    family.add_sample(sample.name, {"worker": str(slot)}, sample.value)
+        return families.values()
+
+
+def _figures(process: int) -> Iterable[Metric]:
+    return ProcessCollector(pid=lambda: process, registry=None).collect()

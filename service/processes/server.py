@@ -1,0 +1,135 @@
+"""One process that serves: the engine, the application and uvicorn around them, with signals.
+
+Not its duty: the command line (`service.__main__`), several processes
+(`service.processes.workers`).
+"""
+
+import asyncio
+import gc
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import time
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn, cast
+
+import uvicorn
+
+from service.app import FaceEngine, create_app, open_engine
+from service.config import Settings
+from service.processes.connections import BoundedProtocol, ConnectionLimits, allow_descriptors
+from service.processes.fleet import Seat
+from service.processes.listener import BACKLOG, listen, take_no_more, url_of
+
+# For the event loop to accept whoever had connected before the end; it takes one turn.
+_LAST_ACCEPT_S = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    engine: FaceEngine | None = None,
+    seat: Seat | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, in the main thread; then finish what was accepted and exit 0.
+
+    Args:
+        settings: The operator's.
+        listener: Bound, not listening yet: nobody connects before the engine is loaded.
+        engine: What classifies faces; None opens the one that the settings name.
+        seat: This process's place among several; a worker also ends when its standard input does,
+            because its supervisor is gone then.
+
+    Raises:
+        SettingsError: Another process took the port meanwhile.
+        CheckpointError: The checkpoint cannot be used.
+        EngineError: The device is not there.
+    """
+    began = time.monotonic()
+    exit_well_on_signals()
+    engine = engine or open_engine(settings)
+    listen(listener)
+    _Server(settings, engine, seat, began).run(sockets=[listener])
+
+
+def exit_well_on_signals() -> None:
+    """Have SIGTERM and SIGINT end this process with 0, also while it starts."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Uvicorn drains at the signal, then raises it again for whoever handled it before.
+        signal.signal(number, _exit_well)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, saying in one line that it is ready, where, with what and how soon."""
+
+    def __init__(
+        self, settings: Settings, engine: FaceEngine, seat: Seat | None, began: float
+    ) -> None:
+        self._app = create_app(settings, engine, seat)
+        limits = ConnectionLimits(
+            allow_descriptors(settings.max_connections), settings.header_timeout_s
+        )
+        config = uvicorn.Config(
+            self._app,
+            loop="uvloop",
+            # Called with uvicorn's own arguments, like the class that it expects.
+            http=cast(Any, partial(BoundedProtocol, limits, self._app.state.metrics)),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=cast(Any, settings.idle_timeout_s),
+            timeout_graceful_shutdown=math.ceil(settings.drain_s),
+        )
+        super().__init__(config)
+        self._engine = engine
+        self._orphanable = seat is not None
+        self._began = began
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._orphanable:
+            asyncio.get_running_loop().add_reader(sys.stdin, self._leave)
+        # What was loaded stays for good: the garbage collector need not walk all of torch again
+        # and again, stopping every request meanwhile.
+        gc.collect()
+        gc.freeze()
+        manifest = self._engine.manifest
+        _log.info(
+            "ready at %s: %s %s on %s, after %.1f s",
+            " ".join(map(url_of, sockets or ())),
+            manifest.name,
+            manifest.version,
+            self._engine.device,
+            time.monotonic() - self._began,
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.service.begin_drain()
+        for listener in sockets or ():
+            take_no_more(listener)
+        await asyncio.sleep(_LAST_ACCEPT_S)
+        await super().shutdown(sockets)
+        if not self._app.state.service.pool.idle:
+            # Python would wait for its thread, and for a decoder that never ends forever.
+            _log.error("a picture is still being decoded, for nobody; leaving it")
+            os._exit(0)
+
+    def _leave(self) -> None:
+        """End like at a signal: the supervisor never writes, so its pipe can only have closed."""
+        asyncio.get_running_loop().remove_reader(sys.stdin)
+        _log.error("the supervisor is gone; shutting down")
+        self.should_exit = True
+
+
+def _exit_well(_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(0)

@@ -1,0 +1,219 @@
+"""Several processes that serve side by side, under a supervisor that only starts and watches.
+
+    supervisor ─▶ worker 0 ┐
+               ─▶ worker 1 ┼▶ one port, one folder in memory (fleet, metrics)
+               ─▶ worker 2 ┘
+
+Each worker is a fresh interpreter with an engine, a queue and limits of its own. One that dies is
+replaced; the others go on. Not its duty: serving (`service.processes.server`); the supervisor
+loads no torch.
+"""
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from service.config import Settings, SettingsError, key_of
+from service.observe import shared_metrics
+from service.processes.exits import EXIT_MISCONFIGURED
+from service.processes.fleet import REPORT_EVERY_S, Fleet
+from service.processes.listener import reserve, url_of
+
+_LONGEST_PAUSE_S = 30.0
+_HUNG_S = 60.0  # an event loop that has not turned for so long is not coming back
+_GRACE_S = 10.0  # beyond the drain, for a worker to end
+_SHARED_MEMORY = Path("/dev/shm")
+
+_log = logging.getLogger(__name__)
+
+
+def supervise(settings: Settings) -> int:
+    """Run the workers until SIGTERM or SIGINT, then have them finish what they accepted.
+
+    Args:
+        settings: The operator's; each worker reads the same from its environment.
+
+    Returns:
+        The exit code: 0, or 1 where a worker had to be killed, or 2 where the first one could not
+        start; it has said why then.
+
+    Raises:
+        SettingsError: The port cannot be had.
+    """
+    in_memory = os.access(_SHARED_MEMORY, os.W_OK)
+    with (
+        reserve(settings.host, settings.port) as reserved,
+        tempfile.TemporaryDirectory(
+            prefix="attention-fer-",
+            dir=_SHARED_MEMORY if in_memory else None,
+            ignore_cleanup_errors=True,
+        ) as folder,
+    ):
+        settings = replace(settings, port=reserved.getsockname()[1])
+        environ = os.environ | {key_of("port"): str(settings.port)}
+
+        def start(slot: int) -> "subprocess.Popen[bytes]":
+            return subprocess.Popen(
+                [sys.executable, "-m", "service.processes.worker", str(slot), folder],
+                # Its end tells the worker of ours. A group of its own: Ctrl-C is for us alone.
+                stdin=subprocess.PIPE,
+                process_group=0,
+                env=environ,
+            )
+
+        try:
+            fleet = Fleet(Path(folder), settings.workers)
+        except OSError as error:
+            raise SettingsError(f"no room for metrics in {folder}: {error.strerror}") from None
+        return Supervisor(fleet, start, settings.drain_s, url_of(reserved)).run()
+
+
+@dataclass
+class _Post:
+    """A worker's place, taken or to be taken again."""
+
+    slot: int
+    process: "subprocess.Popen[bytes] | None" = None
+    failures: int = 0
+    start_at: float = 0.0
+
+
+class Supervisor:
+    """Keeps a worker in each slot; for the main thread of a process that does nothing else."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        start: "Callable[[int], subprocess.Popen[bytes]]",
+        drain_s: float,
+        url: str,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            fleet: Where the workers report.
+            start: Starts the worker of a slot.
+            drain_s: How long a worker may take to finish.
+            url: Where they listen, for the log.
+        """
+        self._fleet, self._start = fleet, start
+        self._drain_s, self._url = drain_s, url
+        self._posts = [_Post(slot) for slot in fleet.slots]
+        self._stopping = False
+        self._proven = False  # the first worker was well once: the settings can be served
+        self._announced = False
+
+    def run(self) -> int:
+        """Run until a signal; returns the exit code of `supervise`."""
+        with _signals(self._stop) as wait:
+            while not self._stopping:
+                if (failed := self._tend()) is not None:
+                    return failed
+                self._announce()
+                wait(REPORT_EVERY_S if self._announced else 0.1)
+            return self._finish(wait)
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _tend(self) -> int | None:
+        """Bury, replace and start; returns an exit code where it makes no sense to go on."""
+        for post in self._posts:
+            self._proven = self._proven or self._fleet.well(post.slot)
+            if post.process is not None and post.process.poll() is not None:
+                code = self._bury(post)
+                if not self._proven:
+                    return EXIT_MISCONFIGURED if code == EXIT_MISCONFIGURED else 1
+            elif post.process is not None and self._fleet.silent_s(post.slot) > _HUNG_S:
+                _log.error("worker %d hangs; killing it", post.slot)
+                post.process.kill()
+            elif post.process is None and self._may_start(post):
+                post.process = self._start(post.slot)
+        return None
+
+    def _may_start(self, post: _Post) -> bool:
+        # The first one alone, so that what all of them would fail on is said once.
+        return time.monotonic() >= post.start_at and (self._proven or post.slot == 0)
+
+    def _bury(self, post: _Post) -> int:
+        assert post.process is not None  # the caller asked it
+        code: int = post.process.wait()
+        assert post.process.stdin is not None  # `start` made a pipe
+        post.process.stdin.close()
+        served = self._fleet.silent_s(post.slot) > 0
+        self._fleet.wipe(post.slot)
+        shared_metrics.forget(self._fleet.folder, post.slot)
+        post.process, post.failures = None, 0 if served else post.failures + 1
+        pause_s = min(_LONGEST_PAUSE_S, 0.5 * 2**post.failures) if post.failures else 0.0
+        post.start_at = time.monotonic() + pause_s
+        self._announced = False
+        if not self._stopping and (self._proven or code != EXIT_MISCONFIGURED):
+            again = f"again in {pause_s:.0f} s" if self._proven else "giving up"
+            _log.error("worker %d ended with %d; %s", post.slot, code, again)
+        return code
+
+    def _announce(self) -> None:
+        if not self._announced and self._fleet.all_well():
+            self._announced = True
+            _log.info("all %d workers are ready at %s", len(self._posts), self._url)
+
+    def _finish(self, wait: Callable[[float], None]) -> int:
+        for post in self._living():
+            _signal(post, signal.SIGTERM)
+        give_up = time.monotonic() + self._drain_s + _GRACE_S
+        while self._living() and time.monotonic() < give_up:
+            for post in self._living():
+                if post.process is not None and post.process.poll() is not None:
+                    self._bury(post)
+            wait(0.1)
+        for post in (killed := self._living()):
+            _log.error("worker %d did not end in time; killing it", post.slot)
+            _signal(post, signal.SIGKILL)
+            self._bury(post)
+        return 1 if killed else 0
+
+    def _living(self) -> list[_Post]:
+        return [post for post in self._posts if post.process is not None]
+
+
+def _signal(post: _Post, number: int) -> None:
+    if post.process is not None:
+        post.process.send_signal(number)
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[Callable[[float], None]]:
+    """Call `stop` at SIGTERM and SIGINT; give a way to wait that every signal ends at once."""
+    receiver, sender = socket.socketpair()
+    with receiver, sender, selectors.DefaultSelector() as selector:
+        receiver.setblocking(False)
+        sender.setblocking(False)
+        selector.register(receiver, selectors.EVENT_READ)
+
+        def wait(seconds: float) -> None:
+            if selector.select(seconds):
+                receiver.recv(4096)
+
+        handlers = {
+            signal.SIGTERM: lambda *_: stop(),
+            signal.SIGINT: lambda *_: stop(),
+            signal.SIGCHLD: lambda *_: None,
+        }
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        try:
+            yield wait
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)

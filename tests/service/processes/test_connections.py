@@ -1,0 +1,320 @@
+"""Tests of `service.processes.connections`: what a connection may cost, over real sockets."""
+
+import asyncio
+import json
+import resource
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.server import ServerState
+
+from service.processes.connections import (
+    MAX_HEAD_BYTES,
+    BoundedProtocol,
+    ConnectionLimits,
+    allow_descriptors,
+)
+from tests.service.made_pictures import flat
+from tests.service.serving import FakeEngine, GatedEngine, serving
+
+pytestmark = pytest.mark.anyio
+
+GET = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+PATIENT = ConnectionLimits(max_connections=100, header_timeout_s=30.0)
+HASTY = ConnectionLimits(max_connections=100, header_timeout_s=0.1)
+
+
+@dataclass
+class Listening:
+    app: FastAPI
+    state: ServerState
+    port: int
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    def sample(self, metric: str, **labels: str) -> float:
+        value = self.app.state.metrics.registry.get_sample_value(metric, labels)
+        assert value is not None
+        return float(value)
+
+
+@asynccontextmanager
+async def listening(
+    limits: ConnectionLimits, engine: FakeEngine | None = None, idle_s: Any = 30, **settings: Any
+) -> AsyncIterator[Listening]:
+    async with serving(engine, **settings) as (_, app):
+        config = uvicorn.Config(app, log_config=None, timeout_keep_alive=idle_s, access_log=False)
+        config.load()
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: BoundedProtocol(
+                limits, app.state.metrics, config=config, server_state=state, app_state={}
+            ),
+            "127.0.0.1",
+            0,
+        )
+        try:
+            yield Listening(app, state, server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
+            for connection in list(state.connections):
+                connection.transport.abort()
+            while state.connections:
+                await asyncio.sleep(0)
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    body = await reader.readexactly(int(headers["content-length"]))
+    return int(head[0].split()[1]), headers, body
+
+
+async def send_until_refused(server: Listening, writer: Any, head: bytes) -> int:
+    """Send piece by piece, and nothing after a refusal, which would reset the connection."""
+    while not server.state.connections:
+        await asyncio.sleep(0)
+    (connection,) = server.state.connections
+    assert isinstance(connection, BoundedProtocol)
+    taken = 0
+
+    def count(data: bytes) -> None:
+        nonlocal taken
+        taken += len(data)
+        BoundedProtocol.data_received(connection, data)
+
+    connection.data_received = count  # type: ignore[method-assign]
+    for start in range(0, len(head), 1 << 14):
+        piece = head[start : start + (1 << 14)]
+        writer.write(piece)
+        while taken < start + len(piece):
+            await asyncio.sleep(0)
+        if connection.transport.is_closing():
+            break
+    return taken
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """Read to the end; a reset is an end too."""
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
+
+
+async def test_requests_are_answered_one_after_another() -> None:
+    async with listening(HASTY) as server:
+        reader, writer = await server.connect()
+        for _ in range(3):
+            writer.write(GET)
+            assert (await answer(reader))[0] == 200
+        writer.write(GET + GET)
+        assert [(await answer(reader))[0] for _ in range(2)] == [200, 200]
+        assert server.sample("fer_connections") == 1
+        writer.close()
+
+
+async def test_who_says_nothing_is_ended() -> None:
+    async with listening(HASTY) as server:
+        reader, writer = await server.connect()
+        assert await ended(reader) == b""
+        assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 1
+        assert server.sample("fer_connections") == 0
+        writer.close()
+
+
+@pytest.mark.parametrize("first", [b"", GET], ids=["first", "second"])
+@pytest.mark.parametrize("drop", [b"X-A: b\r\n", b"y"], ids=["lines", "bytes"])
+async def test_a_head_that_never_ends_is_ended(first: bytes, drop: bytes) -> None:
+    async with listening(HASTY) as server:
+        reader, writer = await server.connect()
+        if first:
+            writer.write(first)
+            assert (await answer(reader))[0] == 200
+        writer.write(b"GET / HTTP/1.1\r\n")
+        gone = asyncio.create_task(ended(reader))
+        while not gone.done():  # it drips all the time, and that does not help
+            writer.write(drop)
+            await asyncio.sleep(0.01)
+        assert gone.result() == b""
+        assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 1
+        writer.close()
+
+
+async def test_blank_lines_keep_no_connection() -> None:
+    async with listening(HASTY) as server:
+        reader, writer = await server.connect()
+        writer.write(GET)
+        assert (await answer(reader))[0] == 200
+        gone = asyncio.create_task(ended(reader))
+        while not gone.done():
+            writer.write(b"\r\n")
+            await asyncio.sleep(0.01)
+        writer.close()
+
+
+async def test_an_idle_connection_is_ended() -> None:
+    async with listening(PATIENT, idle_s=0.1) as server:
+        reader, writer = await server.connect()
+        writer.write(GET)
+        assert (await answer(reader))[0] == 200
+        assert await ended(reader) == b""
+        assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 0
+        writer.close()
+
+
+async def test_a_body_may_take_longer_than_a_head() -> None:
+    async with listening(HASTY) as server:
+        reader, writer = await server.connect()
+        picture = flat(130)
+        writer.write(
+            b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(picture)
+        )
+        for start in range(0, len(picture), 20):
+            writer.write(picture[start : start + 20])
+            await asyncio.sleep(0.03)
+        assert (await answer(reader))[0] == 200
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nx: " + b"y" * (MAX_HEAD_BYTES + (1 << 19)),
+        b"GET /" + b"y" * (MAX_HEAD_BYTES + (1 << 19)),
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 101 + b"\r\n",
+    ],
+    ids=["header", "path", "headers"],
+)
+async def test_too_large_a_head_is_refused(head: bytes) -> None:
+    async with listening(PATIENT) as server:
+        reader, writer = await server.connect()
+        sent = await send_until_refused(server, writer, head)
+        assert sent <= MAX_HEAD_BYTES + (1 << 15)
+        status, headers, body = await answer(reader)
+        assert (status, json.loads(body)["code"]) == (431, "headers_too_large")
+        assert headers["content-type"] == "application/problem+json"
+        assert await ended(reader) == b""
+        assert server.sample("fer_rejections_total", reason="headers_too_large") == 1
+        writer.close()
+
+
+async def test_a_head_beside_an_unanswered_request_is_bounded_too() -> None:
+    engine = GatedEngine()
+    async with listening(PATIENT, engine) as server:
+        reader, writer = await server.connect()
+        picture = flat(130)
+        writer.write(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d" % len(picture))
+        writer.write(b"\r\n\r\n" + picture)
+        await asyncio.to_thread(engine.entered.wait)
+        head = b"GET / HTTP/1.1\r\nx: " + b"y" * (1 << 20)
+        assert await send_until_refused(server, writer, head) <= MAX_HEAD_BYTES + (1 << 15)
+        assert (await answer(reader))[0] == 431
+        engine.gate.set()
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"BREW / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_is_a_problem_too(nonsense: bytes) -> None:
+    async with listening(PATIENT) as server:
+        reader, writer = await server.connect()
+        writer.write(nonsense)
+        status, headers, body = await answer(reader)
+        assert (status, json.loads(body)["code"]) == (400, "bad_request")
+        assert headers["connection"] == "close"
+        assert await ended(reader) == b""
+        writer.close()
+
+
+async def test_connections_are_bounded() -> None:
+    async with listening(ConnectionLimits(2, 30.0)) as server:
+        first, second = await server.connect(), await server.connect()
+        for _, writer in (first, second):
+            writer.write(GET)
+        assert (await answer(first[0]))[0] == (await answer(second[0]))[0] == 200
+        reader, writer = await server.connect()
+        status, headers, body = await answer(reader)
+        assert (status, json.loads(body)["code"]) == (503, "too_many_connections")
+        assert headers["retry-after"] == "1"
+        assert await ended(reader) == b""
+        writer.close()
+        first[1].close()
+        while server.sample("fer_connections") > 1:
+            await asyncio.sleep(0)
+        reader, writer = await server.connect()
+        writer.write(GET)
+        assert (await answer(reader))[0] == 200
+        assert server.sample("fer_connections_dropped_total", reason="limit") == 1
+        writer.close()
+        second[1].close()
+
+
+async def test_who_does_not_read_is_ended() -> None:
+    async with listening(HASTY) as server:
+        # Small buffers, and a client that asks and asks.
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1)
+        ask = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+        while not server.sample("fer_connections_dropped_total", reason="unread"):
+            if not writer.transport.is_closing() and not writer.transport.get_write_buffer_size():
+                writer.write(ask * 10)
+            await asyncio.sleep(0.001)
+        while server.sample("fer_connections"):
+            await asyncio.sleep(0)
+        writer.transport.abort()
+
+
+async def test_a_request_on_its_way_at_shutdown_is_answered() -> None:
+    async with listening(PATIENT) as server:
+        reader, writer = await server.connect()
+        writer.write(GET)
+        assert (await answer(reader))[0] == 200
+        for connection in list(server.state.connections):
+            connection.shutdown()
+        writer.write(GET)
+        status, headers, _ = await answer(reader)
+        assert (status, headers["connection"]) == (200, "close")
+        assert await ended(reader) == b""
+        silent, other = await server.connect()
+        for connection in list(server.state.connections):
+            connection.shutdown()
+        assert await ended(silent) == b""
+        writer.close()
+        other.close()
+
+
+def test_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [1024, 4096]
+
+    def set_limits(_: int, pair: tuple[int, int]) -> None:
+        limits[:] = pair
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", set_limits)
+    assert allow_descriptors(500) == 500
+    assert limits == [1024, 4096]
+    assert allow_descriptors(2000) == 2000
+    assert limits == [2128, 4096]
+    assert allow_descriptors(8192) == 4096 - 128
+    assert limits == [4096, 4096]
+    limits[:] = [1024, resource.RLIM_INFINITY]
+    assert allow_descriptors(8192) == 8192
+    assert limits[0] == 8320
