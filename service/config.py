@@ -8,13 +8,18 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from service import rules
 from service.rules import choice, integer, number, read_device, read_path, read_text, rule
 
 PREFIX = "FER_"
-SHIPPED_CHECKPOINT = Path(__file__).parent / "weights" / "attention-fer-fer2013.safetensors"
+SHIPPED: Final[Mapping[str, Path]] = {
+    name: Path(__file__).parent / "weights" / f"attention-fer-{name}.safetensors"
+    for name in ("ferplus", "fer2013")
+}
+"""The checkpoints that come with the service, by the name that FER_CHECKPOINT may have."""
+SHIPPED_CHECKPOINT = SHIPPED["fer2013"]
 
 _MIB = 1 << 20
 
@@ -68,7 +73,11 @@ class Settings:
     )
     checkpoint: Path = field(
         default=SHIPPED_CHECKPOINT,
-        metadata=rule(read_path, "a path", "the checkpoint that is served"),
+        metadata=rule(
+            lambda text: SHIPPED.get(text) or read_path(text),
+            f"{', '.join(SHIPPED)} or a path",
+            "the checkpoint that is served",
+        ),
     )
     max_batch: int = field(default=32, metadata=integer(1, 1024, "most faces in one inference"))
     queue_size: int = field(
@@ -211,8 +220,9 @@ def describe() -> Iterator[tuple[str, str, str]]:
 
 
 def _shown(default: object) -> str:
-    if isinstance(default, Path):
-        return default.name
+    for name, path in SHIPPED.items():
+        if default == path:
+            return name
     return ",".join(default) if isinstance(default, tuple) else str(default)
 
 

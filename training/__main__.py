@@ -24,7 +24,7 @@ from training.progress import ProgressBar
 from training.run import BEST_FILE, HISTORY_FILE, ResumeError, Run, best_checkpoint
 from training.table import tabulate
 
-SHIPPED = Path(__file__).parent.parent / "service/weights/attention-fer-fer2013.safetensors"
+_WEIGHTS = Path(__file__).parent.parent / "service/weights"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,8 +89,8 @@ def _draw(run: Run, here: Machine) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     with machine(options.device, options.threads) as here:
-        checkpoint = _on(here, load_checkpoint(options.checkpoint))
-        data = _fitting(_read(options), checkpoint)
+        data = _read(options)
+        checkpoint = _fitting(_checkpoint(options, data, here), data)
         figures = measure(checkpoint, data, here) | {"cost": cost(checkpoint)}
         print(f"{checkpoint.manifest.name} {checkpoint.manifest.version}")
         print(tabulate(figures, checkpoint.manifest.emotions))
@@ -103,9 +103,10 @@ def _report(options: argparse.Namespace) -> int:
     from training.results import write_results
 
     with machine(options.device, options.threads) as here:
-        checkpoint = _on(here, load_checkpoint(options.checkpoint))
+        data = _read(options)
+        checkpoint = _fitting(_checkpoint(options, data, here), data)
         folder = options.out or Path("docs/results") / checkpoint.manifest.name
-        write_results(checkpoint, _fitting(_read(options), checkpoint), folder, here)
+        write_results(checkpoint, data, folder, here)
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return 0
 
@@ -166,13 +167,20 @@ def _on(here: Machine, checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
-def _fitting(data: Dataset, checkpoint: Checkpoint) -> Dataset:
+def _checkpoint(options: argparse.Namespace, data: Dataset, here: Machine) -> Checkpoint:
+    """Return the checkpoint that is named, or the shipped one of the data's emotions."""
+    shipped = "ferplus" if data.name == "ferplus" else "fer2013"
+    path = options.checkpoint or _WEIGHTS / f"attention-fer-{shipped}.safetensors"
+    return _on(here, load_checkpoint(path))
+
+
+def _fitting(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
     if data.emotions != checkpoint.manifest.emotions:
         raise DataError(
             f"the data has {', '.join(data.emotions)}; the checkpoint "
             f"names {', '.join(checkpoint.manifest.emotions)}"
         )
-    return data
+    return checkpoint
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -237,12 +245,13 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _evaluate, "Score a checkpoint on validation and test faces.")
     add_data(evaluate)
-    evaluate.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="FILE")
+    shipped = "the shipped one of the data's emotions, unless given"
+    evaluate.add_argument("--checkpoint", type=Path, metavar="FILE", help=shipped)
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
 
     report = command("report", _report, "Write a checkpoint's results as JSON and pictures.")
     add_data(report)
-    report.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="FILE")
+    report.add_argument("--checkpoint", type=Path, metavar="FILE", help=shipped)
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where to (docs/results/NAME OF THE CHECKPOINT)"
     )
@@ -266,7 +275,8 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--out", type=Path, required=True, metavar="FILE")
 
     inspect = command("inspect", _inspect, "Show what a checkpoint says about itself and costs.")
-    inspect.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="FILE")
+    ferplus = _WEIGHTS / "attention-fer-ferplus.safetensors"
+    inspect.add_argument("--checkpoint", type=Path, default=ferplus, metavar="FILE")
     return parser
 
 

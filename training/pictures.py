@@ -1,7 +1,8 @@
 """One picture file, to a grey face.
 
 The service does the same to the pictures that it is sent, hardened against strangers and within
-bounds (`service.pictures.decode`); tests hold the two together. Not its duty: where pictures lie, or labels.
+bounds (`service.pictures.decode`); tests hold the two together. Not its duty: where pictures lie,
+or labels.
 """
 
 import struct

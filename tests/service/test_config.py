@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.config import SHIPPED_CHECKPOINT, Settings, SettingsError, describe, key_of
+from service.config import SHIPPED, SHIPPED_CHECKPOINT, Settings, SettingsError, describe, key_of
 
 
 def test_defaults() -> None:
@@ -61,7 +61,7 @@ def test_every_variable_sets_its_field() -> None:
         ("FER_DEVICE", "gpu", "auto, cpu, cuda or cuda:N"),
         ("FER_DEVICE", "cuda:", "auto, cpu, cuda or cuda:N"),
         ("FER_DEVICE", "cpu:0", "auto, cpu, cuda or cuda:N"),
-        ("FER_CHECKPOINT", " ", "a path"),
+        ("FER_CHECKPOINT", " ", "ferplus, fer2013 or a path"),
         ("FER_MAX_BATCH", "0", "a whole number from 1 to 1024"),
         ("FER_MAX_BATCH", "many", "a whole number from 1 to 1024"),
         ("FER_MAX_BATCH", "1.5", "a whole number from 1 to 1024"),
@@ -123,8 +123,16 @@ def test_settings_are_described_with_their_defaults() -> None:
     rows = {key: (default, meaning) for key, default, meaning in describe()}
     assert rows.keys() == {key_of(f.name) for f in fields(Settings)}
     assert rows["FER_PORT"][0] == "8000"
-    assert rows["FER_CHECKPOINT"][0] == SHIPPED_CHECKPOINT.name
+    assert rows["FER_CHECKPOINT"][0] in SHIPPED
+    assert SHIPPED[rows["FER_CHECKPOINT"][0]] == SHIPPED_CHECKPOINT
     assert all(len(meaning) > 10 for _, meaning in rows.values())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_checkpoint_is_named_or_a_path_is(name: str, tmp_path: Path) -> None:
+    assert Settings.from_environ({"FER_CHECKPOINT": name}).checkpoint == SHIPPED[name]
+    other = tmp_path / name
+    assert Settings.from_environ({"FER_CHECKPOINT": str(other)}).checkpoint == other
 
 
 def test_settings_are_frozen() -> None:
