@@ -118,6 +118,20 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
         label_smoothing=0.05,
         clean_epochs=2,
     ),
+    # The same for a large GPU, from random weights: deeper, to the edge of the budget of 6 M
+    # parameters and 350 M multiply-adds, and for as long as from scratch is known to need.
+    "ferplus-gpu": TrainConfig(
+        network=NetworkConfig(depths=(2, 3, 3)),
+        augment=AugmentConfig(rotate_deg=15.0, scale=0.2, shift=0.1, erase=0.3),
+        epochs=200,
+        batch_size=512,
+        learning_rate=3e-3,
+        warmup_epochs=5.0,
+        second_target=1.0,
+        label_smoothing=0.05,
+        ema_decay=0.9995,
+        clean_epochs=5,
+    ),
     # The paper's table where there is only a CPU: narrower and shorter than what is shipped.
     "ablation-cpu": TrainConfig(
         network=NetworkConfig(widths=(32, 64, 128), depths=(1, 1, 1)), epochs=15
