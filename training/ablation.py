@@ -6,10 +6,12 @@ both splits.
 """
 
 import dataclasses
+import fcntl
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +26,8 @@ from training.model.network import Activation, NetworkConfig, count_multiply_add
 from training.model.preprocess import InputSpec
 from training.robustness import GEOMETRY, measure_curves
 from training.run import BEST_FILE, Run, write_whole
+
+RESULT_FILE = "result.json"
 
 Results = dict[str, list[dict[str, Any]]]
 """For each row, by name, a result a seed."""
@@ -109,6 +113,9 @@ def ablate(
 ) -> Results:
     """Train every row with every seed, as far as that is not done yet.
 
+    The same call in several processes shares the runs among them: side by side on a large GPU,
+    or one a core.
+
     Args:
         data: What to train on.
         config: The recipe; its network's switches and its seed are set here.
@@ -126,23 +133,46 @@ def ablate(
     """
     if machine.world > 1:
         raise ValueError(
-            "the ablation trains in one process: its runs are small, start it without torchrun"
+            "the ablation's runs are small, one process each: start it without torchrun, several "
+            "times if there is room"
         )
-    results: Results = {row.name: [] for row in ROWS}
     # Seed by seed, so that a table cut short has all of its rows.
-    for seed in seeds:
-        for row in ROWS:
+    runs = [(seed, row) for seed in seeds for row in ROWS]
+    # First what nobody else is at; then what another process was at, waiting for it.
+    for waits in (False, True):
+        for seed, row in runs:
             place = folder / row.name / f"seed-{seed}"
-            done = place / "result.json"
-            if not done.is_file():
-                network = row.applied_to(config.network)
-                recipe = dataclasses.replace(config, network=network, seed=seed)
-                run = Run(data, recipe, InputSpec(), place, machine)
-                run.restore()
-                fit(run, on_step=on_run(run, f"{row.name} seed {seed}"))
-                _keep(_result(run, seed), done)
-            results[row.name].append(json.loads(done.read_text()))
-    return results
+            with _claimed(place, waits) as ours:
+                if ours and not (place / RESULT_FILE).is_file():
+                    network = row.applied_to(config.network)
+                    recipe = dataclasses.replace(config, network=network, seed=seed)
+                    run = Run(data, recipe, InputSpec(), place, machine)
+                    run.restore()
+                    fit(run, on_step=on_run(run, f"{row.name} seed {seed}"))
+                    _keep(_result(run, seed), place / RESULT_FILE)
+    return {
+        row.name: [
+            json.loads((folder / row.name / f"seed-{seed}" / RESULT_FILE).read_text())
+            for seed in seeds
+        ]
+        for row in ROWS
+    }
+
+
+@contextmanager
+def _claimed(place: Path, waits: bool) -> Iterator[bool]:
+    """Hold a run's folder against other processes; yields whether it is ours.
+
+    The system lets go of it when a process dies, however it dies.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def summarise(results: Results) -> str:

@@ -1,5 +1,7 @@
 import dataclasses
+import fcntl
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,25 @@ def test_several_processes_are_refused(
     two = dataclasses.replace(cpu, world=2)
     with pytest.raises(ValueError, match="one process"):
         ablate(data, recipe, (0, 1), tmp_path, two, lambda *_: lambda _: None)
+
+
+def test_what_another_process_is_at_comes_last(
+    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    recipe = dataclasses.replace(recipe, epochs=1, batch_size=42)
+    (tmp_path / "relu/seed-0").mkdir(parents=True)
+    other = (tmp_path / "relu/seed-0/lock").open("w")
+    fcntl.flock(other, fcntl.LOCK_EX)
+    began: list[str] = []
+
+    def begin(run: Run, name: str) -> Callable[[Run], None]:
+        began.append(name)
+        if len(began) == 13:
+            other.close()  # the other process has died
+        return lambda _: None
+
+    done = ablate(data, recipe, (0, 1), tmp_path, cpu, begin)
+    assert began[0] == "gelu seed 0"
+    assert began[-1] == "relu seed 0"
+    assert len(began) == 14
+    assert [run["seed"] for run in done["relu"]] == [0, 1]
