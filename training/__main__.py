@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from training.ablation import ablate, summarise
+from training.ablation import ablate
 from training.config import RECIPES
 from training.dataset import DataError, Dataset, load
 from training.evaluate import predict, score
@@ -23,6 +23,7 @@ from training.overrides import OverrideError, override
 from training.progress import ProgressBar
 from training.run import BEST_FILE, HISTORY_FILE, ResumeError, Run, best_checkpoint
 from training.table import tabulate
+from training.verdicts import summarise, summarise_geometry
 
 _WEIGHTS = Path(__file__).parent.parent / "service/weights"
 
@@ -124,7 +125,7 @@ def _ablate(options: argparse.Namespace) -> int:
 
         results = ablate(data, config, range(options.seeds), folder, here, show)
     (folder / "ablation.json").write_text(json.dumps(results, indent=1))
-    table = summarise(results)
+    table = f"{summarise(results)}\n\n{summarise_geometry(results)}"
     (folder / "ablation.md").write_text(table + "\n")
     # Seed 0's curves; all seeds' are in the JSON.
     curves = {name: runs[0]["geometry"] for name, runs in results.items()}

@@ -1,4 +1,4 @@
-"""The paper's claims as an experiment: its table, and a verdict on each claim.
+"""The paper's claims as an experiment: its table, trained row by row and seed by seed.
 
 Every row trains by one recipe and budget, over the same seeds; a run that is done is not done
 again, and one that was cut goes on. Epochs are chosen on the validation split; figures are of
@@ -8,9 +8,7 @@ both splits.
 import dataclasses
 import fcntl
 import json
-import math
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +29,6 @@ RESULT_FILE = "result.json"
 
 Results = dict[str, list[dict[str, Any]]]
 """For each row, by name, a result a seed."""
-
-# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 @dataclass(frozen=True)
@@ -73,35 +68,6 @@ ROWS: Final[tuple[Row, ...]] = (
 )
 """The rows of the paper's table."""
 
-CLAIMS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
-    "1. a spatial transformer first": (("stn+gelu", "gelu"),),
-    "2. channel attention": (("channel+gelu", "gelu"),),
-    "3. spatial attention": (("channel+spatial+gelu", "channel+gelu"),),
-    "4. GELU": (("gelu", "relu"), ("stn+channel+spatial+gelu", "stn+channel+spatial+relu")),
-}
-"""For each claim the pairs of rows that differ by nothing else: with, without."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the seeds say of one claim.
-
-    Attributes:
-        claim: Which.
-        comparison: The two rows.
-        difference: Mean gain in test accuracy, paired by seed.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        says: "holds", "does not hold" (the opposite does) or "cannot be told".
-    """
-
-    claim: str
-    comparison: str
-    difference: float
-    low: float
-    high: float
-    says: str
-
 
 def ablate(
     data: Dataset,
@@ -125,7 +91,7 @@ def ablate(
         on_run: Given a run and its name, returns what `fit` calls after every step.
 
     Returns:
-        The results, as `summarise` takes them.
+        The results, as `training.verdicts` takes them.
 
     Raises:
         Interrupted: A signal came; everything so far is kept.
@@ -175,67 +141,6 @@ def _claimed(place: Path, waits: bool) -> Iterator[bool]:
             yield True
 
 
-def summarise(results: Results) -> str:
-    """Lay out the table and the verdicts as Markdown.
-
-    Args:
-        results: From `ablate`.
-
-    Returns:
-        Two tables: rows with mean and standard deviation over seeds, and claims.
-    """
-    lines = [
-        "| network | PublicTest | PrivateTest | macro-F1 | parameters | multiply-adds |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, runs in results.items():
-        cells = [_spread(runs, *key) for key in (("validation", "accuracy"), ("test", "accuracy"))]
-        cells.append(_spread(runs, "test", "macro_f1"))
-        cost = f"{runs[0]['parameters']:,} | {runs[0]['multiply_adds']:,}"
-        lines.append(f"| {name} | {' | '.join(cells)} | {cost} |")
-    lines += ["", "| claim | rows | gain | 95 % interval | |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {v.claim} | {v.comparison} | {v.difference:+.4f} | {v.low:+.4f} to {v.high:+.4f} "
-        f"| {v.says} |"
-        for v in judge(results)
-    ]
-    return "\n".join(lines)
-
-
-def judge(results: Results) -> list[Verdict]:
-    """Compare the rows that each claim is about, paired by seed.
-
-    Args:
-        results: From `ablate`, two seeds or more.
-
-    Returns:
-        A verdict for each claim and pair of rows.
-    """
-    verdicts = []
-    for claim, pairs in CLAIMS.items():
-        for having, lacking in pairs:
-            gains = [
-                a["test"]["accuracy"] - b["test"]["accuracy"]
-                for a, b in zip(results[having], results[lacking], strict=True)
-            ]
-            mean, low, high = interval(gains)
-            says = "holds" if low > 0 else "does not hold" if high < 0 else "cannot be told"
-            comparison = f"{having} against {lacking}"
-            verdicts.append(Verdict(claim, comparison, mean, low, high, says))
-    return verdicts
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return mean and 95 % confidence interval of a mean by Student's t.
-
-    Args:
-        values: 2 to 11 of them.
-    """
-    mean = statistics.fmean(values)
-    half = _T95[len(values) - 2] * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
-
-
 def _result(run: Run, seed: int) -> dict[str, Any]:
     best = load_checkpoint(run.folder / BEST_FILE)
     best.network.to(run.machine.device)
@@ -259,9 +164,3 @@ def _scores(checkpoint: Checkpoint, run: Run, part: str) -> dict[str, float]:
     split = getattr(run.data, part)
     scores = score(predict(checkpoint.network, split.faces, run.spec, run.machine), split.targets)
     return {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
-
-
-def _spread(runs: Sequence[dict[str, Any]], part: str, figure: str) -> str:
-    values = [run[part][figure] for run in runs]
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.4f} ± {spread:.4f}"

@@ -7,32 +7,19 @@ from typing import Any
 
 import pytest
 
-from training.ablation import CLAIMS, ROWS, Row, ablate, interval, judge, summarise
+from training.ablation import ROWS, Row, ablate
 from training.config import TrainConfig
 from training.dataset import Dataset
 from training.loop import Interrupted
 from training.machine import Machine
 from training.run import Run
-
-
-def results(**accuracies: tuple[float, ...]) -> dict[str, list[dict[str, Any]]]:
-    """Made-up results; rows that are not named have 0.60, 0.61, 0.62."""
-    named = {name.replace("_", "+"): values for name, values in accuracies.items()}
-
-    def result(accuracy: float) -> dict[str, Any]:
-        figures = {"accuracy": accuracy, "macro_f1": accuracy}
-        return {"parameters": 10, "multiply_adds": 20, "validation": figures, "test": figures}
-
-    return {row.name: [*map(result, named.get(row.name, (0.60, 0.61, 0.62)))] for row in ROWS}
+from training.verdicts import summarise
 
 
 def test_rows_are_the_papers_table() -> None:
     assert len({row.name for row in ROWS}) == 7
     assert ROWS[0].name == "relu"
     assert ROWS[-1].name == "stn+channel+spatial+gelu"
-    assert {name for pairs in CLAIMS.values() for pair in pairs for name in pair} <= {
-        row.name for row in ROWS
-    }
 
 
 def test_a_row_sets_its_switches_and_nothing_else(recipe: TrainConfig) -> None:
@@ -44,36 +31,6 @@ def test_a_row_sets_its_switches_and_nothing_else(recipe: TrainConfig) -> None:
     )
     assert network.activation == "relu"
     assert network.widths == recipe.network.widths
-
-
-def test_interval_is_students() -> None:
-    mean, low, high = interval([1.0, 2.0, 3.0])
-    assert mean == 2.0
-    assert high - mean == pytest.approx(4.303 / 3**0.5)  # deviation 1, two degrees of freedom
-    assert mean - low == pytest.approx(high - mean)
-
-
-def test_verdicts() -> None:
-    said = {
-        v.comparison.split(" against ")[0]: v.says
-        for v in judge(
-            results(
-                stn_gelu=(0.64, 0.651, 0.66),  # four points better on each seed
-                channel_gelu=(0.56, 0.571, 0.58),  # four points worse
-            )
-        )
-    }
-    assert said["stn+gelu"] == "holds"
-    assert said["channel+gelu"] == "does not hold"
-    assert said["gelu"] == "cannot be told"
-
-
-def test_summary_has_every_row_and_claim() -> None:
-    table = summarise(results())
-    for row in ROWS:
-        assert f"| {row.name} | 0.6100 ± 0.0100 |" in table
-    for claim in CLAIMS:
-        assert claim in table
 
 
 def test_a_cut_ablation_goes_on_where_it_stopped(
