@@ -186,7 +186,11 @@ def _voted_dataset(source: Path, samples: Samples, votes: ferplus.Votes, plain: 
     both = sha256(f"{samples.fingerprint} {votes.fingerprint}".encode()).hexdigest()
     train, validation, test, majority = splits
     trainable = torch.from_numpy(votes.trainable[samples.parts == TRAIN])
-    second = replace(plain, train=Split(train.faces, plain.train.targets[trainable]))
+    second = replace(
+        plain,
+        train=Split(train.faces, plain.train.targets[trainable]),
+        protocol=dict(plain.protocol) | {PARTS[TRAIN]: protocol[PARTS[TRAIN]]},
+    )
     return Dataset(
         "ferplus", FERPLUS_EMOTIONS, train, validation, test, both, majority,
         _split(samples, votes.soft, (samples.parts == TEST) & votes.scored), second, protocol,

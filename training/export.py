@@ -58,7 +58,7 @@ def export(source: Path, out: Path, data: Dataset, machine: Machine) -> Checkpoi
         best.manifest,
         version=f"{datetime.date.today().isoformat()}.{_digest(network)}",
         provenance=dict(best.manifest.provenance)
-        | {"data": data.describe(), "code": _code_version(), "torch": torch.__version__},
+        | {"code": _code_version(), "torch": torch.__version__},
     )
     network.to(machine.device)
     validation = predict(network, data.validation.faces, manifest.input_spec, machine)

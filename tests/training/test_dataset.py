@@ -112,6 +112,8 @@ def test_ferplus(csv: Path, votes: Path) -> None:
     assert torch.equal(data.second.train.faces, data.train.faces)
     assert torch.equal(data.second.train.targets, plain.train.targets[:12])
     assert torch.equal(data.second.test.faces, plain.test.faces)
+    assert data.second.protocol["train"] == data.protocol["train"]
+    assert data.second.protocol["test"] == plain.protocol["test"]
     assert (data.second.name, data.second.emotions) == ("fer2013", FER2013_EMOTIONS)
     assert plain.second is None
     assert data.test_votes is not None
