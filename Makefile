@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data/fer2013.csv
 FOLDER ?= runs/fer2013
-CHECKPOINT ?= service/weights/attention-fer-fer2013.safetensors
+CHECKPOINT ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test check train evaluate clean
@@ -28,8 +28,8 @@ check: $(VENV)/dev  ## Run ruff, mypy and the tests: exactly what CI runs first
 train: $(VENV)/dev  ## Train on DATA=csv or folder; again goes on where it stopped
 	$(BIN)/python -m training train --data $(DATA) --folder $(FOLDER)
 
-evaluate: $(VENV)/dev  ## Score CHECKPOINT on DATA
-	$(BIN)/python -m training evaluate --data $(DATA) --checkpoint $(CHECKPOINT)
+evaluate: $(VENV)/dev  ## Score CHECKPOINT, or the shipped one, on DATA
+	$(BIN)/python -m training evaluate --data $(DATA) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 clean:  ## Remove .venv and what tools left behind; runs/ and checkpoints/ stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
@@ -41,6 +41,7 @@ $(VENV)/serve: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt --editable .
+	$(BIN)/python -m service.pictures.model_file || echo "no face will be looked for until it is there"
 	touch $@
 
 $(VENV)/dev: $(VENV)/serve

@@ -27,6 +27,8 @@ from PIL import (  # importing a plugin is what makes Pillow know its format
 
 from service.errors import BadImage, NoImage, ServiceError, TooManyPixels, UnsupportedType
 from service.pictures.libtiff import silence_libtiff
+from service.pictures.search import NO_SEARCH, FaceSearch
+from service.pictures.tones import as_grey, shrunk_colour
 from training.model.preprocess import InputSpec
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -38,6 +40,9 @@ MAX_SIDE = 65_535
 # a quarter or an eighth of its size as long as that leaves this much. The face was measured to
 # change by less than half a grey level on average and by three at most.
 DETAIL = 4
+# A JPEG in which faces are looked for keeps this long side, where the smallest face that can be
+# found still has about as many pixels as the network takes.
+SEARCHED_SIDE = 960
 # Real progressive files have about ten scans; each one costs a pass over every pixel.
 FREE_SCANS = 20
 # Pillow decodes run-length coded BMP in Python, holding the interpreter's lock all the while.
@@ -97,11 +102,13 @@ class Picture:
         grey: uint8[h, w], 0-255, upright; of a large JPEG, a smaller copy of the picture.
         width: Columns of the upright original, in pixels.
         height: Rows of the upright original, in pixels.
+        colour: A small upright RGB copy to look for faces in; None where none are looked for.
     """
 
     grey: npt.NDArray[np.uint8]
     width: int
     height: int
+    colour: Image.Image | None = None
 
 
 def prepare_pillow(max_pixels: int) -> None:
@@ -120,7 +127,12 @@ def prepare_pillow(max_pixels: int) -> None:
     silence_libtiff()
 
 
-def decode(data: bytes | bytearray | memoryview, spec: InputSpec, max_pixels: int) -> Picture:
+def decode(
+    data: bytes | bytearray | memoryview,
+    spec: InputSpec,
+    max_pixels: int,
+    search: FaceSearch = NO_SEARCH,
+) -> Picture:
     """Read a picture. Any thread may call it; it releases the interpreter's lock for most of it.
 
     EXIF orientation is obeyed. What is transparent is shown on white, the page that cut-outs are
@@ -130,9 +142,10 @@ def decode(data: bytes | bytearray | memoryview, spec: InputSpec, max_pixels: in
         data: The picture's bytes: JPEG, PNG, WebP, BMP, GIF or TIFF; of several frames the first.
         spec: The face that the picture will become, so that no more detail is decoded than that.
         max_pixels: Most pixels to decode.
+        search: Whether faces will be looked for, which takes more detail, and colour.
 
     Returns:
-        The grey picture, and the size of the original.
+        The grey picture, the size of the original, and what to look for faces in.
 
     Raises:
         NoImage: There are no bytes.
@@ -146,7 +159,7 @@ def decode(data: bytes | bytearray | memoryview, spec: InputSpec, max_pixels: in
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             _refuse_large(image, max_pixels)
             _refuse_slow(image, data, max_pixels)
-            return _read(image, spec)
+            return _read(image, spec, search)
     except ServiceError:
         raise
     except UnidentifiedImageError:
@@ -185,27 +198,33 @@ def _refuse_slow(image: Image.Image, data: bytes | bytearray | memoryview, max_p
         )
 
 
-def _read(image: Image.Image, spec: InputSpec) -> Picture:
+def _read(image: Image.Image, spec: InputSpec, search: FaceSearch) -> Picture:
     width, height = image.size
-    _draft(image, DETAIL * max(spec.width, spec.height))
+    looks = search.looks_in(width, height)
+    if looks:
+        _draft(image, "RGB", SEARCHED_SIDE, max(image.size))
+    else:
+        _draft(image, "L", DETAIL * max(spec.width, spec.height), min(image.size))
     image.load()
     # Only now: Pillow turns a TIFF itself as it loads it, and forgets its orientation then.
     orientation = _orientation(image)
     if orientation in _ON_ITS_SIDE:
         width, height = height, width
-    grey = _grey(image)
+    colour = shrunk_colour(image) if looks else None
+    grey = as_grey(image)
     if orientation in _TRANSPOSE:
         grey = grey.transpose(_TRANSPOSE[orientation])
-    return Picture(np.asarray(grey), width, height)
+        colour = colour and colour.transpose(_TRANSPOSE[orientation])
+    return Picture(np.asarray(grey), width, height, colour)
 
 
-def _draft(image: Image.Image, side: int) -> None:
-    """Have a JPEG decoded to no more than is needed; of other formats everything is decoded."""
+def _draft(image: Image.Image, mode: str, needed: int, side: int) -> None:
+    """Have a JPEG decoded so that `side` is no more than is needed; other formats are whole."""
     width, height = image.size
     for scale in (8, 4, 2, 1):
         # One that does not divide both sides would stretch the picture by part of a pixel.
-        if width % scale == height % scale == 0 and min(width, height) >= side * scale:
-            image.draft("L", (width // scale, height // scale))
+        if width % scale == height % scale == 0 and side >= needed * scale:
+            image.draft(mode, (width // scale, height // scale))
             return
 
 
@@ -214,50 +233,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DECODER_ERRORS:
         return 1  # broken metadata beside a sound picture: every viewer shows it as it lies
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """Load a picture of any mode and return it in mode L, 8 bits a pixel."""
-    if image.mode.startswith("I;16"):
-        return _from_16_bit(image)
-    if image.mode in ("I", "F"):
-        return _stretched(image)
-    if image.has_transparency_data:
-        return _on_white(image)
-    if image.mode == "CMYK":
-        return image.convert("RGB").convert("L")
-    if image.mode == "LAB":
-        return image.getchannel("L")
-    return image.convert("L")
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion clips at 255 instead of scaling.
-    values = np.asarray(image)
-    grey = (values >> 8).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return Image.fromarray(grey)
-
-
-def _stretched(image: Image.Image) -> Image.Image:
-    """Map 32-bit integers or floats, which have no agreed white, from their own range to 0-255."""
-    values = np.asarray(image, dtype=np.float32)
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite(high - low):
-        raise BadImage("The image has values that are not finite numbers.")
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return Image.fromarray(((values - low) * scale + 0.5).astype(np.uint8))
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":  # premultiplied grey, the one mode without a way to RGBA
-        image = image.convert("LA")
-    rgba = image.convert("RGBA")
-    page = Image.new("L", rgba.size, 255)
-    page.paste(rgba.convert("L"), mask=rgba.getchannel("A"))
-    return page
 
 
 def _too_many_pixels(max_pixels: int) -> TooManyPixels:

@@ -13,7 +13,7 @@ from PIL import Image
 from service.errors import BadImage, NoImage, ServiceError, TooManyPixels, UnsupportedType
 from service.pictures import decode as module
 from service.pictures.decode import decode, prepare_pillow
-from service.pictures.faces import find_faces
+from service.pictures.faces import whole_picture
 from service.pictures.libtiff import silence_libtiff
 from tests.service.made_pictures import encoded, ramp
 from training.model.preprocess import InputSpec
@@ -221,7 +221,7 @@ def test_a_reduced_jpeg_gives_the_same_face(side: int, subsampling: int) -> None
     rng = np.random.default_rng(side)
     noise = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).resize((side, side))
     data = encoded(noise, "JPEG", quality=90, subsampling=subsampling)
-    (face,) = find_faces(decode(data, SPEC, MAX_PIXELS), SPEC)
+    face = whole_picture(decode(data, SPEC, MAX_PIXELS), SPEC)
     whole = np.asarray(Image.open(_file(data)).convert("L"))
     expected = Image.fromarray(whole).resize((48, 48), Image.Resampling.BILINEAR)
     assert_close(face.pixels, expected, 3)
@@ -376,7 +376,7 @@ def test_mutated_files_are_read_or_refused(kind: str, options: dict[str, object]
             outcomes.add(type(error))
         else:
             outcomes.add(type(picture))
-            assert find_faces(picture, SPEC)[0].pixels.shape == (48, 48)
+            assert whole_picture(picture, SPEC).pixels.shape == (48, 48)
     assert BadImage in outcomes
 
 

