@@ -1,35 +1,55 @@
 """One batch through the engine: stacked, computed, checked, and after a failure halved.
 
+Faces that are to be explained share batches with all others; then they go to the engine's
+`explain` as well, one batch again, and by themselves: nobody else's forward pass gets slower.
+
 Not its duty: which faces are in the batch (`service.inference.face_queue`), answering
 (`service.inference.batcher`).
 """
 
 import logging
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
+from service.inference.explanation import Explanation
 from service.inference.face_queue import Faces, Part, Probabilities
 
 Infer = Callable[[Faces], Probabilities]
+Explain = Callable[[Faces], list[Explanation]]
 Rows = list[Probabilities | None]
 
 _log = logging.getLogger(__name__)
+
+
+class Answered(NamedTuple):
+    """What the engine said of a part's faces.
+
+    Attributes:
+        part: Which faces.
+        rows: A row a face, None where the engine failed on that face.
+        explanations: One a face; None where nobody asked.
+    """
+
+    part: Part
+    rows: Rows
+    explanations: list[Explanation] | None = None
 
 
 class Outcome(NamedTuple):
     """What became of a batch.
 
     Attributes:
-        rows: For each part a row a face, None where the engine failed on that face. Parts that
-            nobody waited for any more when the engine was to try again are left out.
+        answered: Its parts. Those that nobody waited for any more when the engine was to try again
+            are left out.
         started: When the batch went to the engine, in the clock's time.
         seconds: How long all of it took.
         failed_calls: Calls of the engine that raised or gave an unusable answer.
     """
 
-    rows: list[tuple[Part, Rows]]
+    answered: list[Answered]
     started: float
     seconds: float
     failed_calls: int
@@ -43,14 +63,15 @@ class BatchRunner:
             read it, to see an engine that hangs.
     """
 
-    def __init__(self, infer: Infer, clock: Callable[[], float]) -> None:
+    def __init__(self, infer: Infer, explain: Explain, clock: Callable[[], float]) -> None:
         """Keep the engine and the clock.
 
         Args:
             infer: uint8[n, h, w] to float32[n, classes].
+            explain: uint8[n, h, w] to n explanations.
             clock: Seconds that only go forward.
         """
-        self._infer, self._clock = infer, clock
+        self._infer, self._explain, self._clock = infer, explain, clock
         self.call_started: float | None = None
 
     def run(self, parts: list[Part]) -> Outcome:
@@ -66,7 +87,7 @@ class BatchRunner:
             What became of each face.
         """
         started = self._clock()
-        rows: list[tuple[Part, Rows]] = []
+        answered: list[Answered] = []
         failed_calls = 0
         todo = [parts]
         while todo:
@@ -77,19 +98,19 @@ class BatchRunner:
                 continue
             result = self._try(tried, log=not failed_calls)
             if result is not None:
-                rows += zip(tried, result, strict=True)
-                failed_calls += any(row is None for answers in result for row in answers)
+                answered += result
+                failed_calls += any(row is None for part in result for row in part.rows)
                 continue
             failed_calls += 1
             halves = _halve(tried)
             if halves is None:
-                rows.append((tried[0], [None]))
+                answered.append(Answered(tried[0], [None]))
             else:
                 todo += reversed(halves)
-        return Outcome(rows, started, self._clock() - started, failed_calls)
+        return Outcome(answered, started, self._clock() - started, failed_calls)
 
-    def _try(self, parts: list[Part], log: bool) -> list[Rows] | None:
-        """Call the engine once; None if it fails.
+    def _try(self, parts: list[Part], log: bool) -> list[Answered] | None:
+        """Call the engine once, for explanations twice; None if it fails.
 
         The caller tries again only after this has returned: until then the traceback keeps alive
         the tensors for which there was no memory.
@@ -98,7 +119,10 @@ class BatchRunner:
         try:
             faces = _stack(parts)
             rows = iter(_rows(self._infer(faces), len(faces)))
-            return [[next(rows) for _ in range(part.start, part.stop)] for part in parts]
+            answered = [
+                Answered(part, list(islice(rows, part.stop - part.start))) for part in parts
+            ]
+            return self._explained(answered)
         # Even SystemExit, or the panic of a library in another language, must not end the worker.
         except BaseException:  # noqa: BLE001
             if log:  # one traceback a batch: a broken engine must not flood the log
@@ -106,6 +130,23 @@ class BatchRunner:
             return None
         finally:
             self.call_started = None
+
+    def _explained(self, answered: list[Answered]) -> list[Answered]:
+        """Add explanations for whom they are wanted."""
+        wanted = [answer.part for answer in answered if answer.part.ticket.explained]
+        if not wanted:
+            return answered
+        faces = _stack(wanted)
+        explanations = self._explain(faces)
+        if len(explanations) != len(faces):
+            raise ValueError(f"the engine gave {len(explanations)} reasons for {len(faces)} faces")
+        rest = iter(explanations)
+        return [
+            answer._replace(explanations=list(islice(rest, len(answer.rows))))
+            if answer.part.ticket.explained
+            else answer
+            for answer in answered
+        ]
 
 
 def _halve(parts: list[Part]) -> tuple[list[Part], list[Part]] | None:

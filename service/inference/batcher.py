@@ -14,7 +14,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import count, repeat
 from typing import Any, cast
 
 import numpy as np
@@ -28,8 +29,9 @@ from service.errors import (
     ServiceError,
     ShuttingDown,
 )
-from service.inference.batch import BatchRunner, Infer, Outcome, Rows
-from service.inference.face_queue import FaceQueue, Faces, Inference, Part, Ticket
+from service.inference.batch import Answered, BatchRunner, Explain, Infer, Outcome
+from service.inference.explanation import Explanation
+from service.inference.face_queue import FaceQueue, Faces, Inference, Ticket
 from service.inference.rate import ServiceRate
 from service.observe.metrics import Metrics
 
@@ -49,6 +51,7 @@ class Batcher:
         max_batch: int,
         queue_size: int,
         metrics: Metrics,
+        explain: Explain | None = None,
         linger_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         hang_s: float = HANG_S,
@@ -61,6 +64,7 @@ class Batcher:
             max_batch: Faces in a batch, 1 or more.
             queue_size: Faces that may wait, 1 or more.
             metrics: Where to record.
+            explain: uint8[n, h, w] to n explanations, likewise; None where nobody asks for any.
             linger_s: How long a batch that is not full waits for more faces; best at 0.
             clock: Seconds that only go forward; deadlines are in its time.
             hang_s: A call of `infer` that takes longer makes the batcher unhealthy.
@@ -71,7 +75,7 @@ class Batcher:
         if min(max_batch, queue_size) < 1 or min(linger_s, hang_s) < 0:
             raise ValueError("batcher: sizes must be 1 or more, times 0 or more")
         self._clock, self._hang_s = clock, hang_s
-        self._runner = BatchRunner(infer, clock)
+        self._runner = BatchRunner(infer, explain or _unexplained, clock)
         self._queue = FaceQueue(max_batch, linger_s, clock)
         self._queue_size = queue_size
         self._rate = ServiceRate()
@@ -105,7 +109,9 @@ class Batcher:
         self._worker = threading.Thread(target=self._work, name="fer-batcher", daemon=True)
         self._worker.start()
 
-    async def submit(self, faces: Faces, deadline: float) -> list[Inference]:
+    async def submit(
+        self, faces: Faces, deadline: float, explained: bool = False
+    ) -> list[Inference]:
         """Have faces classified; on the event loop that the batcher was started on.
 
         They are admitted together or not at all, may travel in several batches, and fail
@@ -114,6 +120,7 @@ class Batcher:
         Args:
             faces: uint8[n, h, w], 0-255, grey; not to be changed before the answer.
             deadline: When the answer is of no use any more, in the clock's time.
+            explained: Whether each answer is to have its explanation.
 
         Returns:
             An answer for each face, in order.
@@ -137,7 +144,7 @@ class Batcher:
         self._admit(count, deadline - now)
         future = self._loop.create_future()
         ticket = Ticket(
-            np.ascontiguousarray(faces), deadline, now, future, [None] * count, missing=count
+            np.ascontiguousarray(faces), deadline, now, future, [None] * count, count, explained
         )
         timer = self._loop.call_later(deadline - now, _expire, ticket)
         self._queue.put(ticket)
@@ -204,9 +211,9 @@ class Batcher:
 
     def _deliver(self, outcome: Outcome) -> None:
         """Answer first, record afterwards, so that no metric can come in between; on the loop."""
-        for part, rows in outcome.rows:
-            _fill(part, rows, outcome)
-        faces = sum(len(rows) for _, rows in outcome.rows)
+        for answered in outcome.answered:
+            _fill(answered, outcome)
+        faces = sum(len(answered.rows) for answered in outcome.answered)
         # Nothing is learnt from failures, which may be quick, nor from a hang.
         if faces and not outcome.failed_calls and outcome.seconds <= self._hang_s:
             self._rate.observe(faces, outcome.seconds)
@@ -214,8 +221,8 @@ class Batcher:
         self._metrics.engine_failures.inc(outcome.failed_calls)
         self._metrics.queue_faces.set(self._queue.waiting)
         self._metrics.batch_faces.observe(faces)
-        for part, _ in outcome.rows:
-            self._queue_seconds.observe(outcome.started - part.ticket.submitted)
+        for answered in outcome.answered:
+            self._queue_seconds.observe(outcome.started - answered.part.ticket.submitted)
             self._inference_seconds.observe(outcome.seconds)
 
     def _work(self) -> None:
@@ -234,14 +241,19 @@ def _expire(ticket: Ticket) -> None:
     _resolve(ticket, DeadlineExceeded("The answer did not come in time."))
 
 
-def _fill(part: Part, rows: Rows, outcome: Outcome) -> None:
-    ticket = part.ticket
+def _unexplained(faces: Faces) -> list[Explanation]:
+    raise NotImplementedError(f"nothing here explains {len(faces)} faces")
+
+
+def _fill(answered: Answered, outcome: Outcome) -> None:
+    ticket = answered.part.ticket
     queue_s = outcome.started - ticket.submitted
-    for place, row in enumerate(rows, part.start):
+    whys: Iterable[Explanation | None] = answered.explanations or repeat(None)
+    for place, row, why in zip(count(answered.part.start), answered.rows, whys, strict=False):
         if row is None:
             _resolve(ticket, InferenceFailed("The network failed on this face."))
         else:
-            ticket.answers[place] = Inference(row, queue_s, outcome.seconds)
+            ticket.answers[place] = Inference(row, queue_s, outcome.seconds, why)
             ticket.missing -= 1
     if not ticket.missing:
         _resolve(ticket, ticket.answers)

@@ -9,10 +9,12 @@ import copy
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from service.inference.explanation import Explanation, explain
 from training.model.checkpoint import Checkpoint, Manifest
+from training.model.network import AttentionFER
 from training.model.preprocess import normalise
 
 
@@ -57,10 +59,12 @@ class Engine:
         self.max_batch = max_batch
         self._device = _find_device(device)
         self.device = str(self._device)
-        network = fold_batch_norm(copy.deepcopy(checkpoint.network).eval())
+        network = copy.deepcopy(checkpoint.network).eval().requires_grad_(False)
+        fold_batch_norm(network)
         # Faster on the CPU too; torch's own type hints leave this argument out.
         layout = {"memory_format": torch.channels_last}
-        self._network = network.to(self._device).to(**layout)  # type: ignore[call-overload]
+        network = network.to(self._device).to(**layout)  # type: ignore[call-overload]
+        self._network: AttentionFER = network
 
     def infer(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces; from one thread at a time, never from the event loop.
@@ -75,23 +79,31 @@ class Engine:
         Raises:
             ValueError: Faces of another dtype or size.
         """
-        spec, classes = self.manifest.input_spec, len(self.manifest.emotions)
-        if faces.dtype != np.uint8 or faces.shape[1:] != (spec.height, spec.width):
-            raise ValueError(
-                f"faces are {faces.dtype}{list(faces.shape)}, "
-                f"expected uint8[n, {spec.height}, {spec.width}]"
-            )
+        self._check(faces)
         if len(faces) == 0:
-            return np.empty((0, classes), np.float32)
-        # torch takes writable, contiguous memory without a copy, which a batch always is.
-        pixels = torch.from_numpy(np.require(faces, requirements=("C", "W")))
+            return np.empty((0, len(self.manifest.emotions)), np.float32)
         with torch.inference_mode():
-            # A quarter of the bytes travel to the device; they become floats there.
-            images = normalise(pixels.to(self._device), spec)
-            logits = self._network(images.contiguous(memory_format=torch.channels_last)).logits
+            logits = self._network(self._images(faces)).logits
             probabilities = torch.softmax(logits.float() / self.manifest.temperature, dim=1)
         result: NDArray[np.float32] = probabilities.cpu().numpy()
         return result
+
+    def explain(self, faces: NDArray[np.uint8]) -> list[Explanation]:
+        """Say why `infer` names the emotions that it does; to be called as `infer` is.
+
+        Args:
+            faces: As `infer` takes them.
+
+        Returns:
+            For each, in order, what made its most probable emotion so.
+
+        Raises:
+            ValueError: Faces of another dtype or size.
+        """
+        self._check(faces)
+        if len(faces) == 0:
+            return []
+        return explain(self._network, self._images(faces), self.manifest.input_spec)
 
     def warm(self) -> None:
         """Run every batch size once, so that no request pays for kernels being set up.
@@ -99,8 +111,25 @@ class Engine:
         From the thread that will call `infer`, or before it starts.
         """
         spec = self.manifest.input_spec
+        self.explain(np.zeros((1, spec.height, spec.width), np.uint8))
         for count in range(1, self.max_batch + 1):
             self.infer(np.zeros((count, spec.height, spec.width), np.uint8))
+
+    def _check(self, faces: NDArray[np.uint8]) -> None:
+        spec = self.manifest.input_spec
+        if faces.dtype != np.uint8 or faces.shape[1:] != (spec.height, spec.width):
+            raise ValueError(
+                f"faces are {faces.dtype}{list(faces.shape)}, "
+                f"expected uint8[n, {spec.height}, {spec.width}]"
+            )
+
+    def _images(self, faces: NDArray[np.uint8]) -> Tensor:
+        """Take faces to the device, as the network wants them."""
+        # torch takes writable, contiguous memory without a copy, which a batch always is.
+        pixels = torch.from_numpy(np.require(faces, requirements=("C", "W")))
+        # A quarter of the bytes travel to the device; they become floats there.
+        images = normalise(pixels.to(self._device), self.manifest.input_spec)
+        return images.contiguous(memory_format=torch.channels_last)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ServiceError
+from service.inference.explanation import Explanation
 
 Faces = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
@@ -28,11 +29,13 @@ class Inference:
         probabilities: float32[classes], each 0 to 1.
         queue_s: Seconds from submission until its batch went to the engine.
         inference_s: Seconds from then until its batch was answered.
+        explanation: Why; None where nobody asked.
     """
 
     probabilities: Probabilities
     queue_s: float
     inference_s: float
+    explanation: Explanation | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +50,7 @@ class Ticket:
             result here, because an exception that a cancelled task never fetches gets logged.
         answers: A place for each face, filled on the event loop.
         missing: How many of them are empty.
+        explained: Whether the answers are to say why.
         taken: How many faces have left the queue; under the queue's lock.
     """
 
@@ -56,6 +60,7 @@ class Ticket:
     future: asyncio.Future[list[Inference | None] | ServiceError]
     answers: list[Inference | None]
     missing: int
+    explained: bool = False
     taken: int = 0
 
     def wanted(self, now: float) -> bool:

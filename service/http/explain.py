@@ -1,0 +1,82 @@
+"""POST /explain: why a picture is answered as it is, as JSON or as one figure.
+
+Not its duty: the explanation (`service.explain`).
+"""
+
+import time
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.http.disconnect import WhileConnected
+from service.http.document import ONE_IMAGE, problems
+from service.http.handlers import service_of, timed
+from service.http.intake import read_image
+from service.http.query import read_search
+from service.http.schemas import Explanation
+
+_JSON, _PNG = "application/json", "image/png"
+_FIGURE = {_PNG: {"schema": {"type": "string", "format": "binary"}}}
+
+
+def add_explanation(app: FastAPI) -> None:
+    """Give `app` the path; its router's routes are `service.http.handlers.DirectRoute`s."""
+    app.add_api_route(
+        "/explain",
+        explain,
+        methods=["POST"],
+        tags=["recognition"],
+        summary="Show why the emotions in one picture were recognised",
+        response_model=Explanation,
+        responses=problems(408, 413, 415, 501, 504) | {200: {"content": _FIGURE}},
+        openapi_extra=ONE_IMAGE,
+    )
+
+
+async def explain(request: Request) -> Response:
+    """Send one picture, as to `/predict`; at most 16 faces are explained, the largest first.
+
+    Each face comes with what was done to straighten it, and with pictures of the straightened
+    face, of the attention and of the evidence. With `Accept: image/png` the answer is one figure of
+    all of that.
+    """
+    search = read_search(request.query_params)
+    service = service_of(request)
+    deadline = time.monotonic() + service.settings.timeout_s
+    as_figure = prefers_png(request.headers.get("accept", ""))
+    async with timed(service) as stages:
+        with service.memory.lease() as lease:
+            image = await read_image(
+                request.headers, request.receive, service.settings.max_image_bytes, lease
+            )
+            stages.received()
+            async with WhileConnected(request.receive):
+                answer = await service.explainer.explain(image, deadline, search, as_figure)
+    return Response(answer, media_type=_PNG if as_figure else _JSON)
+
+
+def prefers_png(accept: str) -> bool:
+    """Tell whether an Accept header would rather have a PNG than JSON (RFC 9110, 12.5.1)."""
+    return _quality(accept, _PNG) > _quality(accept, _JSON)
+
+
+def _quality(accept: str, media_type: str) -> float:
+    """Return how much a media type is wanted, 0 to 1, by the range that names it most exactly."""
+    ranges = ("*/*", f"{media_type.partition('/')[0]}/*", media_type)
+    best, quality = -1, 0.0
+    for part in accept.split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if name in ranges and ranges.index(name) > best:
+            best, quality = ranges.index(name), _weight(parameters)
+    return quality
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return float(parameter[2:])
+            except ValueError:
+                return 0.0  # malformed: as if it were not there
+    return 1.0

@@ -1,0 +1,135 @@
+"""Why a face was recognised as it was: what the network saw, let through, and went by.
+
+The transform, the straightened face and the attention are read off the forward pass. The evidence
+is LayerCAM (Jiang et al. 2021, DOI 10.1109/TIP.2021.3089943) at the first stage's output: each
+feature times the positive part of its gradient, summed over channels, here of the emotion's logit
+above the mean of all logits (what they have in common changes no probability), and of the features
+before the network's later halvings, where a place still is a place.
+
+Why not CAM (Zhou et al. 2016, arXiv:1512.04150), whose mean is the logit exactly: its places are
+the last stage's, 6 by 6, and each of them sees nearly the whole face. On 300 faces of PublicTest
+the mean probability of 0.84 falls to 0.76 where the tenth with the most CAM is blurred, to 0.78
+where that tenth is the same for all faces, to 0.81 where it is drawn by lot; with this evidence to
+0.53, and with 64 occlusions of each face, thirty times the work, to 0.48 (docs/experiments.md).
+
+Not its duty: drawing any of it; the probabilities.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from training.model.attention import SpatialAttention
+from training.model.network import AttentionFER
+from training.model.preprocess import InputSpec
+from training.model.stn import identity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """Of one face. Both maps lie over the straightened face, whose sides they divide evenly.
+
+    Attributes:
+        theta: float32[2, 3], where in the face each place of the straightened one was read, in
+            coordinates of -1 to 1 from edge to edge; the identity where the network has no STN.
+        straightened: uint8[h, w], 0-255, what the network went on with.
+        attention: float32[h', w'], 0 to 1, how much of its features a block let through at each
+            place; None where the network has no spatial attention.
+        evidence: float32[h'', w''], 0 or more, how much each place spoke for the emotion, in
+            logits, to first order.
+    """
+
+    theta: NDArray[np.float32]
+    straightened: NDArray[np.uint8]
+    attention: NDArray[np.float32] | None
+    evidence: NDArray[np.float32]
+
+
+def explain(network: AttentionFER, images: Tensor, spec: InputSpec) -> list[Explanation]:
+    """Explain the most probable emotion of each face; from one thread at a time.
+
+    Args:
+        network: In evaluation mode, its weights without gradients.
+        images: float[n, 1, h, w], normalised, n at least 1; not made in inference mode.
+        spec: How they were normalised.
+
+    Returns:
+        An explanation a face. The network computes twice as much again as for its logits.
+    """
+    with _watching(network) as seen:
+        logits = network(images).logits
+    # Its sum over faces: each face's gradient is its own, as no layer mixes faces.
+    excess = (logits.amax(dim=1) - logits.mean(dim=1)).sum()
+    (gradient,) = torch.autograd.grad(excess, seen.features)
+    places = relu((relu(gradient) * seen.features.detach()).sum(dim=1))
+    straight, theta = seen.straightened or (images, identity(images).expand(len(images), 2, 3))
+    grey = (straight[:, 0] * spec.std + spec.mean) * 255.0
+    pixels = grey.round().clamp(0, 255).to(torch.uint8)
+    attention = [None] * len(images) if seen.gate is None else _arrays(torch.sigmoid(seen.gate))
+    rows = zip(_arrays(theta), _arrays(pixels), attention, _arrays(places), strict=True)
+    return [Explanation(*row) for row in rows]
+
+
+@dataclass
+class _Seen:
+    """What a forward pass went through.
+
+    Attributes:
+        features: float[n, c, h, w], the first stage's output; a leaf of the graph behind it.
+        straightened: The STN's images and thetas.
+        gate: float[n, h, w], a spatial attention before its sigmoid.
+    """
+
+    features: Tensor = field(default_factory=lambda: torch.empty(0))
+    straightened: tuple[Tensor, Tensor] | None = None
+    gate: Tensor | None = None
+
+
+@contextmanager
+def _watching(network: AttentionFER) -> Iterator[_Seen]:
+    """Watch the network's forward passes in the enclosed block, and none after it."""
+    seen = _Seen()
+
+    def keep_straightened(_: nn.Module, __: object, out: tuple[Tensor, Tensor]) -> None:
+        seen.straightened = out
+
+    def keep_gate(_: nn.Module, __: object, out: Tensor) -> None:
+        seen.gate = out.detach()[:, 0]
+
+    def begin_graph(_: nn.Module, __: object, out: Tensor) -> Tensor:
+        seen.features = out.detach().requires_grad_()
+        return seen.features
+
+    handles = [network.stages[0].register_forward_hook(begin_graph)]
+    if network.stn is not None:
+        handles.append(network.stn.register_forward_hook(keep_straightened))
+    if (shown := _shown_attention(network)) is not None:
+        handles.append(shown.conv.register_forward_hook(keep_gate))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _shown_attention(network: AttentionFER) -> SpatialAttention | None:
+    """Find the spatial attention that is shown: the second stage's first, else the only stage's.
+
+    Of the shipped networks the first stage's lets everything through (0.998 on average), and those
+    after the second stage's first shut off halves of the picture, much the same ones for all faces;
+    this one, 12 by 12, follows brows, cheeks and mouth.
+    """
+    stage = network.stages[min(1, len(network.stages) - 1)]
+    return next((m for m in stage.modules() if isinstance(m, SpatialAttention)), None)
+
+
+def _arrays(tensor: Tensor) -> list[NDArray[Any]]:
+    """Return a tensor's rows; copies, the caller's to keep."""
+    return [row.copy() for row in tensor.cpu().numpy()]

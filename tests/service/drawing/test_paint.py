@@ -1,0 +1,82 @@
+"""Tests of `service.drawing.paint`."""
+
+import numpy as np
+import pytest
+
+from service.drawing.colours import INFERNO, VIRIDIS
+from service.drawing.frames import View
+from service.drawing.paint import paint_attention, paint_evidence, share, show
+from service.pictures.decode import Picture
+from service.pictures.faces import Box
+from tests.service.drawing.subjects import colour_of, picture, similarity, subject
+
+BOX = Box(0, 0, 96, 96)
+VIEW = View(0, 0, 96, 96, 96, 96)
+
+
+@pytest.mark.parametrize(
+    ("probability", "words"),
+    [(0.0, "0 %"), (0.004, "<1 %"), (0.5, "50 %"), (0.993, ">99 %"), (1.0, "100 %")],
+)
+def test_probabilities_for_people(probability: float, words: str) -> None:
+    assert share(probability) == words
+
+
+def ramp(width: int, height: int, shrunk: int = 1) -> Picture:
+    columns = np.arange(width // shrunk) * shrunk
+    return Picture(np.tile(columns.astype(np.uint8), (height // shrunk, 1)), width, height)
+
+
+@pytest.mark.parametrize("shrunk", [1, 2])
+def test_a_view_shows_its_part_of_the_original(shrunk: int) -> None:
+    shown = np.asarray(show(ramp(240, 120, shrunk), View(100, 20, 40, 40, 40, 40)), int)
+    assert shown.shape == (40, 40)
+    np.testing.assert_allclose(shown[7], np.arange(100, 140), atol=1.5)
+
+
+def test_beyond_the_picture_its_border_is_repeated() -> None:
+    shown = np.asarray(show(ramp(240, 120), View(-20, -10, 60, 60, 60, 60)), int)
+    assert (shown[:, :20] == 0).all()
+    np.testing.assert_allclose(shown[3, 20:], np.arange(40), atol=1)
+    outside = show(ramp(240, 120), View(500, 500, 60, 60, 30, 30))
+    assert outside.size == (30, 30)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_evidence_is_brightest_where_it_is_most_and_leaves_the_rest(level: int) -> None:
+    base = show(picture(96, 96, level), VIEW)
+    evidence = np.zeros((24, 24), np.float32)
+    evidence[4:9, 16:21] = 3.0
+    painted = paint_evidence(base, subject(BOX, evidence=evidence), VIEW)
+    pixels = np.asarray(painted, int)
+    expected = 0.9 * INFERNO[255] + 0.1 * level
+    np.testing.assert_allclose(pixels[24:28, 72:76].mean((0, 1)), expected, atol=2)
+    assert (pixels[48:] == level).all()
+    assert (pixels[:, :48] == level).all()
+    double = paint_evidence(base, subject(BOX, evidence=2 * evidence), VIEW)
+    np.testing.assert_array_equal(np.asarray(double), pixels)  # only relative to the most
+
+
+def test_no_evidence_at_all_leaves_the_picture() -> None:
+    base = show(picture(96, 96), VIEW)
+    painted = paint_evidence(base, subject(BOX, evidence=np.zeros((24, 24), np.float32)), VIEW)
+    assert (np.asarray(painted) == 128).all()
+
+
+def test_attention_colours_what_was_straightened_and_keeps_its_shade() -> None:
+    values = np.ones((12, 12), np.float32)
+    values[:, :6] = 0.0
+    base = show(ramp(96, 96), VIEW)
+    face = subject(BOX, theta=similarity(0, 0.5), attention=values)
+    pixels = np.asarray(paint_attention(base, face, VIEW), np.float64)
+    inner = pixels[26:70]
+    grey = np.arange(96)[:, None] / 255
+    for columns, colour in ((slice(28, 42), VIRIDIS[0]), (slice(54, 68), VIRIDIS[255])):
+        expected = colour * (0.4 + 0.6 * grey[columns])
+        np.testing.assert_allclose(inner[:, columns].mean(axis=0), expected, atol=8)
+    assert (colour_of(paint_attention(base, face, VIEW))[:, :22] == 0).all()
+
+
+def test_without_attention_the_picture_is_left() -> None:
+    base = show(ramp(96, 96), VIEW)
+    assert (colour_of(paint_attention(base, subject(BOX), VIEW)) == 0).all()
