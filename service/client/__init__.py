@@ -3,7 +3,16 @@
 Imports nothing of the server: httpx and the standard library, and Pillow to draw.
 """
 
-from service.client.answers import Box, Face, Failure, Prediction
+from service.client.answers import Box, ExplainedFace, Explanation, Face, Failure, Prediction
 from service.client.api import AsyncClient, Client
 
-__all__ = ["AsyncClient", "Box", "Client", "Face", "Failure", "Prediction"]
+__all__ = [
+    "AsyncClient",
+    "Box",
+    "Client",
+    "ExplainedFace",
+    "Explanation",
+    "Face",
+    "Failure",
+    "Prediction",
+]

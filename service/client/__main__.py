@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
-from service.client.answers import Failure
+from service.client.answers import Failure, Prediction
 from service.client.api import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, DEFAULT_URL, AsyncClient
 from service.client.draw import draw
+from service.client.exchange import Detect
 from service.client.formats import FORMATS, Outcome
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -29,6 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not files:
         print("fer: there are no pictures in what was named", file=sys.stderr)
         return 2
+    for folder in filter(None, (options.draw, options.explain)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            print(f"fer: {folder} cannot be made: {error.strerror}", file=sys.stderr)
+            return 2
     return asyncio.run(_run(files, options))
 
 
@@ -42,7 +50,8 @@ async def _run(files: list[Path], options: argparse.Namespace) -> int:
             if isinstance(outcome.answer, str):
                 status = 1
             elif options.draw:
-                await asyncio.to_thread(_draw, outcome, files, options.draw)
+                target = _target(outcome.file, files, options.draw)
+                await asyncio.to_thread(draw, outcome.file, outcome.answer, target)
             if text := chosen.write(outcome):
                 bar.write(text)
             bar.update()
@@ -56,10 +65,19 @@ async def _ask_all(files: list[Path], options: argparse.Namespace) -> AsyncItera
         options.url, api_key=options.api_key, timeout_s=options.timeout, retries=options.retries
     ) as client:
 
+        async def predict(file: Path) -> Prediction:
+            search = {"detect": options.detect, "max_faces": options.max_faces}
+            prediction = await client.predict(file, **search)
+            if options.explain and prediction.faces:
+                figure = await client.figure(file, **search)
+                target = _target(file, files, options.explain)
+                await asyncio.to_thread(target.write_bytes, figure)
+            return prediction
+
         async def ask(file: Path) -> Outcome:
             async with limit:
                 try:
-                    return Outcome(file, await client.predict(file))
+                    return Outcome(file, await predict(file))
                 except Failure as failure:
                     return Outcome(file, str(failure))
                 except OSError as error:
@@ -69,14 +87,13 @@ async def _ask_all(files: list[Path], options: argparse.Namespace) -> AsyncItera
             yield await task
 
 
-def _draw(outcome: Outcome, files: list[Path], folder: Path) -> None:
-    """Write the annotated copy where the picture lies among the others."""
-    assert not isinstance(outcome.answer, str)  # the caller has looked
+def _target(file: Path, files: list[Path], folder: Path) -> Path:
+    """Return where in `folder` the PNG of a file goes: as the file lies among the others."""
     top = os.path.commonpath([file.absolute().parent for file in files])
-    inside = outcome.file.absolute().relative_to(top)
+    inside = file.absolute().relative_to(top)
     target = folder / inside.with_name(inside.name + ".png")
     target.parent.mkdir(parents=True, exist_ok=True)
-    draw(outcome.file, outcome.answer, target)
+    return target
 
 
 def _expand(names: Iterable[str]) -> Iterator[Path]:
@@ -111,6 +128,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", choices=sorted(FORMATS), default="table")
     parser.add_argument("--draw", type=Path, metavar="DIR", help="write annotated copies there")
+    parser.add_argument(
+        "--explain", type=Path, metavar="DIR", help="write what each emotion was read from there"
+    )
+    parser.add_argument(
+        "--detect",
+        choices=get_args(Detect),
+        help="look for faces always, or never: the whole picture is one (auto: unless it seems so)",
+    )
+    parser.add_argument("--max-faces", type=int, metavar="N", help="of each picture, the largest")
     parser.add_argument("--concurrency", type=int, default=16, metavar="N", choices=range(1, 257))
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, metavar="S")
     parser.add_argument("--retries", type=int, default=DEFAULT_RETRIES, metavar="N")

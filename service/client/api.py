@@ -13,17 +13,22 @@ from typing import Self
 
 import httpx
 
-from service.client.answers import Failure, Prediction, read_prediction
+from service.client.answers import Explanation, Prediction
+from service.client.exchange import (
+    Detect,
+    Image,
+    Outcome,
+    Question,
+    explanation_of,
+    figure_of,
+    headers,
+    prediction_of,
+    wait_s,
+)
 
 DEFAULT_URL = "http://localhost:8000"
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_RETRIES = 5
-MAX_WAIT_S = 60.0
-
-Image = bytes | Path
-"""A picture's bytes, or the file that holds them."""
-
-_Outcome = httpx.Response | httpx.TransportError
 
 
 class Client:
@@ -50,15 +55,20 @@ class Client:
             sleep: How to wait between tries.
         """
         self._http = httpx.Client(
-            base_url=url, headers=_headers(api_key), timeout=timeout_s, transport=transport
+            base_url=url, headers=headers(api_key), timeout=timeout_s, transport=transport
         )
         self._retries, self._sleep = retries, sleep
 
-    def predict(self, image: Image) -> Prediction:
+    def predict(
+        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+    ) -> Prediction:
         """Have the faces of one picture named.
 
         Args:
             image: The picture.
+            detect: Whether to look for faces or to take the whole picture for one; None leaves it
+                to the service.
+            max_faces: The most to answer, the largest first; None leaves it to the service.
 
         Returns:
             The answer.
@@ -67,17 +77,37 @@ class Client:
             Failure: The service refused it, or could not be reached.
             OSError: The file cannot be read.
         """
-        content = _bytes(image)
-        for attempt in range(self._retries):
-            outcome = self._try(content)
-            if (wait_s := _wait_s(outcome, attempt)) is None:
-                return _settle(outcome)
-            self._sleep(wait_s)
-        return _settle(self._try(content))
+        return prediction_of(self._ask(image, Question.predict(detect, max_faces)))
 
-    def _try(self, content: bytes) -> _Outcome:
+    def explain(
+        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+    ) -> Explanation:
+        """Have the faces of one picture named, and shown why; otherwise as `predict`."""
+        return explanation_of(self._ask(image, Question.explain(detect, max_faces)))
+
+    def figure(
+        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+    ) -> bytes:
+        """Have all that `explain` shows composed to one picture; returns a PNG's bytes."""
+        return figure_of(self._ask(image, Question.figure(detect, max_faces)))
+
+    def _ask(self, image: Image, question: Question) -> Outcome:
+        content = image.read_bytes() if isinstance(image, Path) else image
+        for attempt in range(self._retries):
+            outcome = self._try(content, question)
+            if (seconds := wait_s(outcome, attempt)) is None:
+                return outcome
+            self._sleep(seconds)
+        return self._try(content, question)
+
+    def _try(self, content: bytes, question: Question) -> Outcome:
         try:
-            return self._http.post("/predict", content=content)
+            return self._http.post(
+                question.path,
+                params=question.params,
+                headers={"accept": question.accept},
+                content=content,
+            )
         except httpx.TransportError as error:
             return error
 
@@ -114,23 +144,45 @@ class AsyncClient:
     ) -> None:
         """Prepare, with the arguments of `Client`; the first request connects."""
         self._http = httpx.AsyncClient(
-            base_url=url, headers=_headers(api_key), timeout=timeout_s, transport=transport
+            base_url=url, headers=headers(api_key), timeout=timeout_s, transport=transport
         )
         self._retries, self._sleep = retries, sleep
 
-    async def predict(self, image: Image) -> Prediction:
+    async def predict(
+        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+    ) -> Prediction:
         """Do as `Client.predict` does."""
-        content = await asyncio.to_thread(_bytes, image)
-        for attempt in range(self._retries):
-            outcome = await self._try(content)
-            if (wait_s := _wait_s(outcome, attempt)) is None:
-                return _settle(outcome)
-            await self._sleep(wait_s)
-        return _settle(await self._try(content))
+        return prediction_of(await self._ask(image, Question.predict(detect, max_faces)))
 
-    async def _try(self, content: bytes) -> _Outcome:
+    async def explain(
+        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+    ) -> Explanation:
+        """Do as `Client.explain` does."""
+        return explanation_of(await self._ask(image, Question.explain(detect, max_faces)))
+
+    async def figure(
+        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+    ) -> bytes:
+        """Do as `Client.figure` does."""
+        return figure_of(await self._ask(image, Question.figure(detect, max_faces)))
+
+    async def _ask(self, image: Image, question: Question) -> Outcome:
+        content = await asyncio.to_thread(image.read_bytes) if isinstance(image, Path) else image
+        for attempt in range(self._retries):
+            outcome = await self._try(content, question)
+            if (seconds := wait_s(outcome, attempt)) is None:
+                return outcome
+            await self._sleep(seconds)
+        return await self._try(content, question)
+
+    async def _try(self, content: bytes, question: Question) -> Outcome:
         try:
-            return await self._http.post("/predict", content=content)
+            return await self._http.post(
+                question.path,
+                params=question.params,
+                headers={"accept": question.accept},
+                content=content,
+            )
         except httpx.TransportError as error:
             return error
 
@@ -150,37 +202,3 @@ class AsyncClient:
     ) -> None:
         """Close the connections."""
         await self.close()
-
-
-def _headers(api_key: str | None) -> dict[str, str]:
-    headers = {"content-type": "application/octet-stream"}
-    return headers | {"x-api-key": api_key} if api_key else headers
-
-
-def _bytes(image: Image) -> bytes:
-    return image.read_bytes() if isinstance(image, Path) else image
-
-
-def _wait_s(outcome: _Outcome, attempt: int) -> float | None:
-    """Return how long to wait before trying again; None where the outcome is final."""
-    if isinstance(outcome, httpx.TransportError):
-        return min(0.25 * 2.0**attempt, MAX_WAIT_S)
-    if outcome.status_code != 503:
-        return None
-    named = outcome.headers.get("retry-after", "")
-    return min(float(named), MAX_WAIT_S) if named.isdigit() else 1.0
-
-
-def _settle(outcome: _Outcome) -> Prediction:
-    """Return the answer, or raise what came instead of one."""
-    if isinstance(outcome, httpx.TransportError):
-        raise Failure("unreachable", 0, f"no answer: {outcome or type(outcome).__name__}")
-    try:
-        body = outcome.json()
-        if outcome.status_code == 200:
-            return read_prediction(body)
-        raise Failure(body["code"], outcome.status_code, body["detail"])
-    except (ValueError, KeyError, TypeError):
-        status = outcome.status_code
-        detail = f"HTTP {status} without an answer of this API; is this the right address?"
-        raise Failure("not_the_service", status, detail) from None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from service.client.answers import Prediction
+from service.client.answers import Face, Prediction
 
 _INK, _PAPER = (255, 255, 255), (20, 60, 120)
 
@@ -24,13 +24,19 @@ def draw(source: Path, prediction: Prediction, target: Path) -> None:
         picture = ImageOps.exif_transpose(opened).convert("RGB")
     canvas = ImageDraw.Draw(picture)
     size = max(12, min(picture.size) // 24)
-    font = ImageFont.load_default(size)
     for face in prediction.faces:
-        box = face.box
-        corners = (box.x, box.y, box.x + box.width - 1, box.y + box.height - 1)
-        canvas.rectangle(corners, outline=_PAPER, width=max(2, size // 8))
-        label = f"{face.emotion} {face.confidence:.0%}"
-        place = box.x + size // 4, box.y + size // 4
-        canvas.rectangle(canvas.textbbox(place, label, font=font), fill=_PAPER)
-        canvas.text(place, label, fill=_INK, font=font)
+        _mark(canvas, face, size)
     picture.save(target)
+
+
+def _mark(canvas: ImageDraw.ImageDraw, face: Face, size: int) -> None:
+    """Draw the box, and its label above it, or inside where the picture ends."""
+    box = face.box
+    corners = (box.x, box.y, box.x + box.width - 1, box.y + box.height - 1)
+    canvas.rectangle(corners, outline=_PAPER, width=max(2, size // 8))
+    label, font = f"{face.emotion} {face.confidence:.0%}", ImageFont.load_default(size)
+    _, _, right, bottom = canvas.textbbox((0, 0), label, font=font)
+    above = box.y - bottom - size // 4
+    place = box.x, above if above >= 0 else box.y
+    canvas.rectangle((*place, place[0] + right + size // 2, place[1] + bottom + size // 4), _PAPER)
+    canvas.text((place[0] + size // 4, place[1]), label, fill=_INK, font=font)

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from service.client.answers import Prediction
+from service.client.answers import Face, Prediction
 
-_COLUMNS = ("file", "face", "x", "y", "width", "height", "emotion", "confidence", "error")
+_COLUMNS = (
+    *("file", "faces", "face", "x", "y", "width", "height"),
+    *("detection", "emotion", "confidence", "error"),
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,18 @@ class Outcome:
 
 
 def table(outcome: Outcome) -> str:
-    """Return a line a face."""
+    """Return a line a face, with its place where it was found in the picture."""
     if isinstance(outcome.answer, str):
         return f"{outcome.file}: {outcome.answer}"
-    faces = [f"{face.emotion} {face.confidence:.3f}" for face in outcome.answer.faces]
+    faces = [_described(face) for face in outcome.answer.faces]
     return "\n".join(f"{outcome.file}: {face}" for face in faces or ["no face"])
+
+
+def _described(face: Face) -> str:
+    box, named = face.box, f"{face.emotion} {face.confidence:.3f}"
+    if face.detection is None:
+        return named
+    return f"{named} at {box.x},{box.y} {box.width}x{box.height}"
 
 
 def json_line(outcome: Outcome) -> str:
@@ -39,15 +49,17 @@ def json_line(outcome: Outcome) -> str:
 
 
 def csv_rows(outcome: Outcome) -> str:
-    """Return a row a face; a row with `error` where there is no answer, none without a face."""
+    """Return a row a face; where there is none, a row that says 0 faces or has an `error`."""
     if isinstance(outcome.answer, str):
-        return _rows([(outcome.file, *[""] * 7, outcome.answer)])
-    return _rows(
-        [
-            (outcome.file, n, *dataclasses.astuple(f.box), f.emotion, f.confidence, "")
-            for n, f in enumerate(outcome.answer.faces)
-        ]
-    )
+        return _rows([(outcome.file, *[""] * 9, outcome.answer)])
+    faces = outcome.answer.faces
+    if not faces:
+        return _rows([(outcome.file, 0, *[""] * 9)])
+    return _rows([(outcome.file, len(faces), n, *_cells(f), "") for n, f in enumerate(faces)])
+
+
+def _cells(face: Face) -> tuple[Any, ...]:
+    return (*dataclasses.astuple(face.box), face.detection, face.emotion, face.confidence)
 
 
 def _rows(rows: list[tuple[Any, ...]]) -> str:

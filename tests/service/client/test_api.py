@@ -1,16 +1,19 @@
-from collections.abc import Callable
+import base64
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from service.client import AsyncClient, Client, Failure, Prediction
+from service.client import AsyncClient, Client, Explanation, Failure
 
 pytestmark = pytest.mark.anyio
 
 FACE = {
     "box": {"x": 1, "y": 2, "width": 3, "height": 4},
+    "detection": 0.97,
     "emotion": "happiness",
     "confidence": 0.9,
     "probabilities": {"happiness": 0.9, "anger": 0.1},
@@ -46,17 +49,23 @@ class Script:
 def ask(request: pytest.FixtureRequest) -> Ask:
     """Ask through either client, as a script answers."""
 
-    async def run(script: Script, image: bytes | Path = b"picture", **options: Any) -> Prediction:
+    async def run(
+        script: Script,
+        image: bytes | Path = b"picture",
+        method: str = "predict",
+        search: Mapping[str, Any] = {},
+        **options: Any,
+    ) -> Any:
         transport: Any = httpx.MockTransport(script)
         if request.param == "sync":
             with Client(transport=transport, sleep=script.waits.append, **options) as client:
-                return client.predict(image)
+                return getattr(client, method)(image, **search)
 
         async def sleep(seconds: float) -> None:
             script.waits.append(seconds)
 
         async with AsyncClient(transport=transport, sleep=sleep, **options) as client:
-            return await client.predict(image)
+            return await getattr(client, method)(image, **search)
 
     return run
 
@@ -68,9 +77,64 @@ async def test_an_answer_is_typed(ask: Ask, tmp_path: Path) -> None:
     prediction = await ask(script, file)
     assert prediction.faces[0].emotion == "happiness"
     assert prediction.faces[0].box.height == 4
+    assert prediction.faces[0].detection == 0.97
     assert (prediction.width, prediction.height) == (10, 20)
     assert script.requests[0].content == b"bytes of a file"
+    assert script.requests[0].url.query == b""  # the service's defaults
     assert script.requests[0].headers["content-type"] == "application/octet-stream"
+
+
+async def test_no_face_is_an_answer(ask: Ask) -> None:
+    prediction = await ask(Script(httpx.Response(200, json=BODY | {"faces": []})))
+    assert prediction.faces == ()
+
+
+async def test_how_to_look_for_faces_is_passed_on(ask: Ask) -> None:
+    script = Script(httpx.Response(200, json=BODY))
+    await ask(script, search={"detect": "always", "max_faces": 3})
+    assert dict(script.requests[0].url.params) == {"detect": "always", "max_faces": "3"}
+
+
+async def test_an_explanation_is_typed(ask: Ask) -> None:
+    def url(png: bytes) -> str:
+        return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+    straightening = {"angle_deg": -3.0, "scale": 1.1, "shift_x": 0.0, "shift_y": 0.1}
+    images = {"straightened": url(b"s"), "attention": url(b"a"), "evidence": url(b"e")}
+    face = FACE | {"straightening": straightening} | images
+    body = BODY | {"faces": [face], "overlay": url(b"o")}
+    script = Script(httpx.Response(503), httpx.Response(200, json=body))
+    explanation = await ask(script, method="explain", search={"max_faces": 1})
+    assert isinstance(explanation, Explanation)
+    assert explanation.prediction.faces == (explanation.faces[0].face,)
+    assert explanation.faces[0].straightening == straightening
+    assert explanation.faces[0].straightened == b"s"
+    assert explanation.faces[0].attention == b"a"
+    assert explanation.faces[0].evidence == b"e"
+    assert explanation.overlay == b"o"
+    request = script.requests[1]
+    assert request.url.path == "/explain"
+    assert request.url.params["max_faces"] == "1"
+    assert request.headers["accept"] == "application/json"
+    assert len(script.waits) == 1
+
+
+async def test_a_figure_is_a_pictures_bytes(ask: Ask) -> None:
+    png = {"content-type": "image/png"}
+    script = Script(httpx.Response(200, content=b"PNG", headers=png))
+    assert await ask(script, method="figure") == b"PNG"
+    assert script.requests[0].url.path == "/explain"
+    assert script.requests[0].headers["accept"] == "image/png"
+    with pytest.raises(Failure, match="is this the right address"):
+        await ask(Script(httpx.Response(200, json=BODY)), method="figure")
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    names = {name for name in vars(Client) if not name.startswith("_")}
+    assert names == {name for name in vars(AsyncClient) if not name.startswith("_")}
+    for name in names:
+        one, other = (inspect.signature(getattr(kind, name)) for kind in (Client, AsyncClient))
+        assert one == other
 
 
 async def test_a_refusal_is_final(ask: Ask) -> None:
@@ -112,7 +176,13 @@ async def test_it_gives_up_after_its_retries(ask: Ask) -> None:
 
 @pytest.mark.parametrize(
     ("status", "text"),
-    [(200, "<html>"), (200, '{"ok": true}'), (502, "Bad Gateway"), (404, '["what"]')],
+    [
+        (200, "<html>"),
+        (200, '{"ok": true}'),
+        (200, '{"faces": 3}'),
+        (502, "Bad Gateway"),
+        (404, '["what"]'),
+    ],
 )
 async def test_another_server_is_told(ask: Ask, status: int, text: str) -> None:
     with pytest.raises(Failure, match="is this the right address") as caught:

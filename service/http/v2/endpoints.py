@@ -1,0 +1,93 @@
+"""The protocol's paths: HTTP in, HTTP out, over the same predictor as the rest of the API.
+
+Not its duty: the bodies (`requests`, `answers`), what the API's document says of the paths
+(`document`).
+"""
+
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.http.disconnect import WhileConnected
+from service.http.handlers import json_response, service_of, timed
+from service.http.intake import read_body
+from service.http.state import Service
+from service.http.v2.answers import respond
+from service.http.v2.inflate import inflate
+from service.http.v2.messages import MODEL
+from service.http.v2.metadata import model_metadata, server_metadata
+from service.http.v2.recognise import recognise
+from service.http.v2.requests import InferLimits, find_json, read_request
+
+MAX_FACES = 256
+"""Rows of `faces` in one request: more would keep everybody else waiting for seconds."""
+
+
+async def server(request: Request) -> Response:
+    """Name the server, and the protocol's extensions that it has."""
+    service_of(request)
+    return json_response(server_metadata())
+
+
+async def live(_: Request) -> Response:
+    """Answer as long as the event loop turns."""
+    return json_response({"live": True})
+
+
+async def ready(request: Request) -> Response:
+    """Answer as /health/ready does."""
+    _check(request)
+    return json_response({"ready": True})
+
+
+async def model(request: Request) -> Response:
+    """Name the tensors, and in `parameters` the emotions in the order of `probabilities`."""
+    service = service_of(request)
+    return json_response(model_metadata(service.predictor.manifest, _limits(service)))
+
+
+async def model_ready(request: Request) -> Response:
+    """Answer as /health/ready does: the one model is the service."""
+    _check(request)
+    return json_response({"name": MODEL, "ready": True})
+
+
+async def infer(request: Request) -> Response:
+    """Send one input: `faces`, grey pixels, or `image`, whole pictures.
+
+    The answer has a row a face. Of `image` that is every face found in every picture, picture by
+    picture, and none is an answer too; `image_index` says which picture. One broken picture fails
+    the request. Binary tensors follow the JSON, whose length Inference-Header-Content-Length says.
+    """
+    service = service_of(request)
+    deadline = time.monotonic() + service.settings.timeout_s
+    async with timed(service) as stages:
+        with service.memory.lease() as lease:
+            json_bytes, most = find_json(request.headers, service.settings.max_request_bytes)
+            body = await read_body(request.headers, request.receive, most, lease)
+            stages.received()
+            async with WhileConnected(request.receive):
+                encoding = request.headers.get("content-encoding", "identity")
+                body = await inflate(body, encoding, most, lease, service.pool, deadline)
+                limits = _limits(service)
+                done = await service.pool.run(
+                    lambda: read_request(body, json_bytes, limits), deadline
+                )
+                rows = await recognise(service.predictor, done.result, deadline)
+    return respond(done.result, rows, service.predictor.manifest)
+
+
+def _limits(service: Service) -> InferLimits:
+    settings = service.settings
+    return InferLimits(
+        max_faces=min(MAX_FACES, settings.queue_size),
+        max_images=settings.max_images,
+        max_image_bytes=settings.max_image_bytes,
+        spec=service.predictor.manifest.input_spec,
+    )
+
+
+def _check(request: Request) -> None:
+    if (error := service_of(request).check()) is not None:
+        raise error

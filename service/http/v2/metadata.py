@@ -1,0 +1,53 @@
+"""What server and model say of themselves, from the checkpoint.
+
+Not its duty: whether they are ready.
+"""
+
+from typing import Any
+
+from service.http.v2.messages import MODEL, VERSION
+from service.http.v2.requests import InferLimits
+from training.model.checkpoint import Manifest
+
+EXTENSIONS = ("binary_tensor_data", "classification")
+
+
+def server_metadata() -> dict[str, Any]:
+    """Return the body that `messages.ServerMetadata` describes."""
+    return {"name": MODEL, "version": VERSION, "extensions": EXTENSIONS}
+
+
+def model_metadata(manifest: Manifest, limits: InferLimits) -> dict[str, Any]:
+    """Return the body that `messages.ModelMetadata` describes."""
+    spec = manifest.input_spec
+    return {
+        "name": MODEL,
+        "versions": [VERSION],
+        "platform": "pytorch_safetensors",
+        # One of the two; the protocol has no word for that.
+        "inputs": [
+            _tensor("faces", "UINT8", -1, spec.height, spec.width),
+            _tensor("image", "BYTES", -1),
+        ],
+        "outputs": [
+            _tensor("probabilities", "FP32", -1, len(manifest.emotions)),
+            _tensor("emotion", "BYTES", -1),
+            _tensor("box", "INT32", -1, 4),
+            _tensor("image_index", "INT32", -1),
+        ],
+        "parameters": weights(manifest)
+        | {
+            "emotions": ",".join(manifest.emotions),
+            "max_faces": limits.max_faces,
+            "max_images": limits.max_images,
+        },
+    }
+
+
+def weights(manifest: Manifest) -> dict[str, str]:
+    """Return which weights answer, as `parameters` say it."""
+    return {"checkpoint": manifest.name, "checkpoint_version": manifest.version}
+
+
+def _tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape}

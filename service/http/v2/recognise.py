@@ -1,0 +1,78 @@
+"""From what a request asks to the rows of its answer.
+
+Not its duty: the protocol's bodies.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import ServiceError
+from service.http.v2.answers import Row
+from service.http.v2.requests import Asked
+from service.predict import Predictor
+
+
+async def recognise(predictor: Predictor, asked: Asked, deadline: float) -> list[Row]:
+    """Return a row a face. Cancelling it takes the faces out of the queue.
+
+    Args:
+        predictor: Does the work.
+        asked: The request.
+        deadline: When the answer is of no more use, in the predictor's clock's time.
+
+    Raises:
+        ServiceError: Any kind that the predictor raises, for any of the pictures: the request
+            fails as a whole, as the protocol has it.
+    """
+    if asked.faces is not None:
+        return await _classify(predictor, asked.faces, deadline)
+    answers = await _predict(predictor, asked, deadline)
+    return [
+        _row(index, face, tuple(face["box"].values()))
+        for index, answer in enumerate(answers)
+        for face in answer["faces"]
+    ]
+
+
+async def _classify(
+    predictor: Predictor, faces: npt.NDArray[np.uint8], deadline: float
+) -> list[Row]:
+    _, height, width = faces.shape
+    answers = await predictor.classify(faces, deadline)
+    return [_row(index, face, (0, 0, width, height)) for index, face in enumerate(answers)]
+
+
+async def _predict(predictor: Predictor, asked: Asked, deadline: float) -> list[dict[str, Any]]:
+    """Answer all pictures at once, so that their faces share batches; the first error ends all."""
+
+    async def one(index: int, image: bytes) -> dict[str, Any]:
+        try:
+            return await predictor.predict(image, deadline, asked.search)
+        except ServiceError as error:
+            detail = f"Of 'image' element {index}: {error.detail}"
+            raise type(error)(detail, error.retry_after_s) from None
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(*pair)) for pair in enumerate(asked.images)]
+    except* ServiceError as errors:
+        first = _first(errors)
+    else:
+        return [task.result() for task in tasks]
+    raise first
+
+
+def _first(errors: BaseExceptionGroup[ServiceError]) -> ServiceError:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ServiceError)  # the group holds nothing else
+    return error
+
+
+def _row(index: int, face: dict[str, Any], box: Sequence[int]) -> Row:
+    return Row(index, tuple(box), face["emotion"], tuple(face["probabilities"].values()))
