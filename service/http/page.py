@@ -1,0 +1,79 @@
+"""The page at `/`: pictures and a camera tried in a browser, from files in `service/web`.
+
+Served from memory, with a policy that lets the browser load and send nothing elsewhere. Not its
+duty: what the page does, which is its own scripts'; the API's document (`service.http.docs`).
+"""
+
+import hashlib
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+_FOLDER = Path(__file__).parents[1] / "web"
+_MEDIA_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data: blob:",  # explanations come as data
+        "connect-src 'self'",
+        "media-src blob:",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        # No text ever becomes markup or a script.
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+_HEADERS = {
+    # Asked about each time, so that a new version's scripts never meet an old one's page.
+    "cache-control": "no-cache",
+    "content-security-policy": _POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), geolocation=(), microphone=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+def add_page(app: FastAPI) -> frozenset[str]:
+    """Give `app` the page and what it loads. Reads the files; to be called at start-up.
+
+    Args:
+        app: Without a route at `/`.
+
+    Returns:
+        The paths. They hold nothing of anybody, and are to be open to all.
+    """
+    files = {_path_of(file): file for file in sorted(_FOLDER.iterdir())}
+    for path, file in files.items():
+        app.add_route(path, _give(file.read_bytes(), _MEDIA_TYPES[file.suffix]))
+    return frozenset(files)
+
+
+def _path_of(file: Path) -> str:
+    return "/" if file.name == "index.html" else f"/web/{file.name}"
+
+
+def _give(content: bytes, media_type: str) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {**_HEADERS, "etag": tag}
+
+    async def give(request: Request) -> Response:
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers, media_type=media_type)
+
+    return give
