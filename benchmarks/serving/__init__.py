@@ -1,0 +1,1 @@
+"""Our server and its peers, one after the other, under the same load. See README.md."""

@@ -1,0 +1,277 @@
+"""The order of things: which server runs when, under what load, and where the figures go.
+
+Not its duty: measuring (`load`, `behaviour`, `ceiling`), showing (`report`).
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving import behaviour, ceiling, environment, proc, report
+from benchmarks.serving.load import LoadError, closed_loop, find_wrk
+from benchmarks.serving.peers.model import open_model
+from benchmarks.serving.pictures import SIZES, Body, body, jpeg
+from benchmarks.serving.server import PEERS, Server, ServerError, Variant, check_answer, running
+
+MAIN_PICTURE, MAIN_CONNECTIONS = "256", 64
+KINDS = ("ceiling", "starts", "loads", "floor", "behaviour", "problems")
+# Of a server: kept in the results, and the next one has its turn.
+_FAILURES = (ServerError, LoadError, OSError, ValueError, RuntimeError)
+
+
+class Campaign:
+    """One run of the benchmark."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.cores = len(os.sched_getaffinity(0))
+        self.dice = random.Random(options.seed)
+        self.file = options.out / "serving.json"
+        self.began = time.monotonic()
+        self.results = self._results()
+        self._bodies: dict[tuple[str, bool, str], Body] = {}
+
+    def run(self) -> None:
+        """Measure what the options name; failures are kept in the results, and shown."""
+        proc.adopt_orphans()
+        if find_wrk() is None:
+            raise SystemExit("wrk is not installed: apt-get install wrk")
+        self.options.out.mkdir(parents=True, exist_ok=True)
+        problems = environment.prepare(sorted({v.peer for v in self._variants([1])}))
+        for peer, problem in problems.items():
+            self._problem(peer, "environment", problem)
+        with tempfile.TemporaryDirectory(prefix="serving-") as folder:
+            self.folder = Path(folder)
+            for kind, work in (
+                ("ceiling", self._ceiling),
+                ("throughput", self._throughput),
+                ("floor", self._floor),
+                ("overload", self._overload),
+                ("behaviour", self._behaviour),
+            ):
+                if kind in self.options.only:
+                    work({peer for peer in PEERS if peer not in problems})
+        self.results["complete"] = True
+        self._save()
+        report.write(self.results, self.options.out)
+        self._say(f"done: {self.file}")
+
+    @cached_property
+    def _expected(self) -> dict[str, float]:
+        """What the checkpoint says of the portrait."""
+        model = open_model()
+        face = model.decode(jpeg(MAIN_PICTURE))
+        return model.answer(model.infer(face[None])[0])["probabilities"]
+
+    def _ceiling(self, _: set[str]) -> None:
+        for engine in ("ours", "plain"):
+            self._say(f"ceiling, engine {engine}")
+            seconds = min(1.0, self.options.seconds / 4)
+            try:
+                self.results["ceiling"].append(ceiling.measure(engine, self.cores, seconds))
+            except _FAILURES as error:
+                self._problem(f"engine {engine}", "ceiling", str(error))
+            self._save()
+
+    def _throughput(self, available: set[str]) -> None:
+        for number in range(self.options.rounds):
+            variants = [v for v in self._variants() if v.peer in available]
+            self.dice.shuffle(variants)
+            for variant in variants:
+                self._with(variant, f"round {number + 1}", self._measure_loads, number)
+
+    def _floor(self, available: set[str]) -> None:
+        """CPU time of the servers alone: with one worker, and a model that does nothing."""
+        for number in range(self.options.rounds):
+            peers = list(dict.fromkeys(v.peer for v in self._variants([1]) if v.peer in available))
+            self.dice.shuffle(peers)
+            for peer in peers:
+                variant = Variant(peer, "nothing", 1)
+                self._with(variant, f"floor {number + 1}", self._measure_floor, number)
+
+    def _overload(self, available: set[str]) -> None:
+        for variant in self._variants([self._most_workers]):
+            if variant.peer in available:
+                self._with(variant, "overload", self._measure_overload)
+
+    def _behaviour(self, available: set[str]) -> None:
+        for variant in self._variants([self._most_workers]):
+            if variant.peer in available:
+                self._with(variant, "behaviour", self._measure_behaviour)
+
+    def _with(self, variant: Variant, what: str, work: Callable[..., None], *rest: Any) -> None:
+        """Run `work` with a server of its own; a failure is kept and the next server's turn."""
+        self._say(f"{what}: {variant.name}")
+        small = self._body("48", True, variant)
+        try:
+            with running(variant, self.folder / "server.log", small) as server:
+                if variant.engine != "nothing":
+                    sent = self._body(MAIN_PICTURE, True, variant)
+                    check_answer(server.ask(sent)[1], self._expected)
+                work(server, *rest)
+        except _FAILURES as error:
+            self._problem(variant.name, what, str(error) or type(error).__name__)
+        self._save()
+
+    def _measure_loads(self, server: Server, number: int) -> None:
+        variant, options = server.variant, self.options
+        self.results["starts"].append(
+            self._row(variant, number) | {"ready_s": server.ready_s, "rest_mb": server.pss_mb()}
+        )
+        self._warm_up(server)
+        for picture, form, connections in self._cells():
+            sent = self._body(picture, form, variant)
+            if server.path(sent) is None:
+                continue
+            at_most = connections == max(options.connections) and picture == MAIN_PICTURE and form
+            load = closed_loop(server, sent, connections, options.seconds, memory=at_most)
+            self._keep_load("loads", variant, number, sent, connections, load)
+
+    def _measure_floor(self, server: Server, number: int) -> None:
+        self._warm_up(server)
+        for picture in ("48", "256"):
+            for form in (True, False):
+                sent = self._body(picture, form, server.variant)
+                if server.path(sent) is not None:
+                    load = closed_loop(server, sent, MAIN_CONNECTIONS, self.options.seconds)
+                    self._keep_load("floor", server.variant, number, sent, MAIN_CONNECTIONS, load)
+
+    def _measure_overload(self, server: Server) -> None:
+        self._warm_up(server)
+        sent = self._body(MAIN_PICTURE, True, server.variant)
+        seconds = self.options.overload_seconds
+        found = behaviour.overload(server, sent, seconds, self.options.seconds)
+        self._keep("overload", server.variant, found)
+
+    def _measure_behaviour(self, server: Server) -> None:
+        variant = server.variant
+        sent = self._body(MAIN_PICTURE, True, variant)
+        spoilt = self._body("poison", True, variant)
+        self._warm_up(server)
+        for name, work in (
+            ("poison", lambda: behaviour.poison(server, sent, spoilt)),
+            ("gone_64", lambda: behaviour.gone(server, sent, 64)),
+            ("gone_512", lambda: behaviour.gone(server, sent, 512)),
+            ("idle", lambda: behaviour.idle(server, sent, self.options.idle_seconds)),
+            ("sigterm", lambda: behaviour.sigterm(server, sent)),
+        ):
+            try:
+                self._keep(name, variant, work())
+            except _FAILURES as error:
+                self._problem(variant.name, name, str(error) or type(error).__name__)
+
+    @property
+    def _most_workers(self) -> int:
+        return max(self.options.workers or [self.cores])
+
+    def _warm_up(self, server: Server) -> None:
+        sent = self._body(MAIN_PICTURE, True, server.variant)
+        closed_loop(server, sent, MAIN_CONNECTIONS, self.options.warm_up)
+
+    def _variants(self, workers: list[int] | None = None) -> list[Variant]:
+        counts = workers or self.options.workers or sorted({1, self.cores})
+        found = []
+        for name in self.options.servers:
+            peer, _, engine = name.partition(":")
+            if peer not in PEERS:
+                raise SystemExit(f"--servers {peer}: expected {', '.join(PEERS)}")
+            engine = engine or ("ours" if peer == "ours" else "plain")
+            found += [Variant(peer, engine, count) for count in counts]
+        return list(dict.fromkeys(found))
+
+    def _cells(self) -> Iterator[tuple[str, bool, int]]:
+        """Yield picture, form or raw, and connections of each load."""
+        main = (MAIN_PICTURE, True)
+        for picture in self.options.pictures:
+            for form in [kind == "form" for kind in self.options.bodies]:
+                for connections in self.options.connections:
+                    central = (picture, form) == main or connections == MAIN_CONNECTIONS
+                    lone = picture == MAIN_PICTURE and connections == 1
+                    if self.options.cross or central or lone or len(self.options.connections) == 1:
+                        yield picture, form, connections
+
+    def _body(self, picture: str, form: bool, variant: Variant) -> Body:
+        key = (picture, form, PEERS[variant.peer].field)
+        if key not in self._bodies:
+            if picture not in SIZES and picture != "poison":
+                raise SystemExit(f"--pictures {picture}: expected {', '.join(SIZES)}")
+            self._bodies[key] = body(picture, form=form, field=key[2])
+        return self._bodies[key]
+
+    def _row(self, variant: Variant, number: int | None = None) -> dict[str, Any]:
+        row = {"peer": variant.peer, "engine": variant.engine, "workers": variant.workers}
+        return row if number is None else {"round": number} | row
+
+    def _keep_load(
+        self, kind: str, variant: Variant, number: int, sent: Body, connections: int, load: Any
+    ) -> None:
+        cell = {"picture": sent.picture, "form": sent.form, "connections": connections}
+        self.results[kind].append(self._row(variant, number) | cell | load.as_dict())
+        errors = f", {load.errors} errors" if load.errors else ""
+        self._say(
+            f"  {variant.name:22} {sent.name:10} {connections:4} conn.: "
+            f"{load.requests_per_s:7.1f}/s, p50 {load.p50_ms:7.1f}, p99 {load.p99_ms:8.1f} ms, "
+            f"{load.cpu_ms:6.2f} CPU ms{errors}"
+        )
+        self._save()
+
+    def _keep(self, name: str, variant: Variant, found: dict[str, Any]) -> None:
+        self.results["behaviour"].append(self._row(variant) | {"what": name} | _without_nan(found))
+        self._say(f"  {variant.name:22} {name}: {json.dumps(_short(found))}")
+        self._save()
+
+    def _problem(self, who: str, what: str, problem: str) -> None:
+        self.results["problems"].append({"who": who, "what": what, "problem": problem})
+        self._say(f"  PROBLEM {who}, {what}: {problem}")
+
+    def _say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self.began:6.0f} s] {text}", flush=True)
+
+    def _save(self) -> None:
+        part = self.file.with_suffix(".part")
+        part.write_text(json.dumps(self.results, indent=1) + "\n")
+        part.replace(self.file)
+
+    def _results(self) -> dict[str, Any]:
+        if self.options.add and self.file.is_file():
+            return json.loads(self.file.read_text()) | {"complete": False}
+        peers = {v.peer for v in self._variants([1])}
+        shown = {k: v for k, v in vars(self.options).items() if k not in ("out", "add")}
+        return {
+            "complete": False,
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "machine": {
+                "cores": self.cores,
+                "cpu": _cpu_name(),
+                "python": platform.python_version(),
+                "kernel": platform.release(),
+                "load_before": os.getloadavg()[0],
+            },
+            "versions": {p: environment.versions(p, PEERS[p].packages) for p in sorted(peers)},
+            "options": shown,
+            **{kind: [] for kind in KINDS},
+        }
+
+
+def _without_nan(found: dict[str, Any]) -> dict[str, Any]:
+    """Return it as JSON can hold it: null where nothing was seen to measure."""
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in found.items()}
+
+
+def _short(found: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 3) if isinstance(v, float) else v for k, v in found.items()}
+
+
+def _cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "?")

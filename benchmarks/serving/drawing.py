@@ -1,0 +1,43 @@
+"""The results as one picture."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving.rows import is_main, median_of, most_workers, ranked, variant_of
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Draw requests a second and p99 over connections, all cores each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [r for r in results["loads"] if is_main(r) and r["workers"] == most_workers(results)]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for variant in ranked(rows, 64):
+        mine = [r for r in rows if variant_of(r) == variant]
+        counts = sorted({r["connections"] for r in mine})
+        style = {"linewidth": 2.6, "color": "black"} if variant.peer == "ours" else {}
+        style |= {"linestyle": "--"} if variant.engine == "ours" and not style else {}
+        for axis, key in zip(axes, ("requests_per_s", "p99_ms"), strict=True):
+            values = [median_of(mine, key, c) for c in counts]
+            axis.plot(counts, values, marker="o", label=variant.title, **style)
+    for row in results["ceiling"]:
+        if row["engine"] == "ours":
+            axes[0].axhline(row["requests_per_s"]["256"], color="grey", linestyle=":")
+            axes[0].annotate(
+                "decode + forward alone", (1, row["requests_per_s"]["256"]), fontsize=8, va="bottom"
+            )
+    for axis, title in zip(axes, ("requests/s", "p99, ms"), strict=True):
+        axis.set(xscale="log", xlabel="connections", title=title)
+        axis.set_xticks(sorted({r["connections"] for r in rows}))
+        axis.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axis.grid(alpha=0.3)
+    axes[0].set_ylim(bottom=0)
+    axes[1].set_yscale("log")
+    axes[0].legend(fontsize=8)
+    cores, cpu = results["machine"]["cores"], results["machine"]["cpu"]
+    figure.suptitle(f"256 px JPEG by multipart, {cores} cores of {cpu}", fontsize=10)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

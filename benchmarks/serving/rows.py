@@ -1,0 +1,61 @@
+"""Rows of the results: picked, ranked, reduced to medians, and shown as Markdown."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.serving.server import Variant
+from benchmarks.serving.statistics import median
+
+Row = dict[str, Any]
+
+
+def is_main(row: Row) -> bool:
+    """Tell whether it is of 256 px by multipart, which all variants are compared by."""
+    return row["picture"] == "256" and row["form"]
+
+
+def variant_of(row: Row) -> Variant:
+    return Variant(row["peer"], row["engine"], row["workers"])
+
+
+def ranked(rows: Sequence[Row], connections: int) -> list[Variant]:
+    """Return the variants, of most workers first, and the fastest among them first."""
+
+    def rate(variant: Variant) -> float:
+        mine = [r for r in rows if variant_of(r) == variant and is_main(r)]
+        found = median_of(mine, "requests_per_s", connections)
+        return 0.0 if math.isnan(found) else found
+
+    return sorted(dict.fromkeys(map(variant_of, rows)), key=lambda v: (-v.workers, -rate(v)))
+
+
+def median_of(rows: Sequence[Row], key: str, connections: int) -> float:
+    """Return the median over the rounds; NaN where that was not measured."""
+    return median([r[key] for r in rows if r["connections"] == connections])
+
+
+def behaviours(results: dict[str, Any], what: str) -> list[Row]:
+    return [row for row in results["behaviour"] if row["what"] == what]
+
+
+def most_workers(results: dict[str, Any]) -> int:
+    """Return the larger worker count: all cores, where both were measured."""
+    return max((r["workers"] for r in results["loads"]), default=results["machine"]["cores"])
+
+
+def shown(value: float | None, digits: int | None = None) -> str:
+    """Return a number with three digits or so; "-" where there is none."""
+    if not isinstance(value, int | float) or math.isnan(value):
+        return "-"
+    if digits is None:
+        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}".replace(",", " ")
+
+
+def as_table(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """Return Markdown; nothing where there are no lines."""
+    if not lines:
+        return ""
+    rows = ["| " + " | ".join(map(str, row)) + " |" for row in (head, *lines)]
+    return "\n".join([rows[0], "|---" * len(head) + "|", *rows[1:]])

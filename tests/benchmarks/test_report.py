@@ -1,0 +1,120 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.serving import report
+from benchmarks.serving.__main__ import parse_arguments
+from benchmarks.serving.rows import shown
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(peer: str, engine: str, rate: float, connections: int = 64) -> dict[str, Any]:
+    return {
+        "round": 0,
+        "peer": peer,
+        "engine": engine,
+        "workers": 2,
+        "picture": "256",
+        "form": True,
+        "connections": connections,
+        "requests_per_s": rate,
+        "p50_ms": 10.0,
+        "p99_ms": 20.0,
+        "p999_ms": 30.0,
+        "cpu_ms": 2.0,
+        "pss_mb": None,
+    }
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    loads = [load("ours", "ours", rate) for rate in (590.0, 600.0, 900.0)]
+    loads += [load("mosec", "plain", 400.0), load("mosec", "ours", 500.0)]
+    return {
+        "complete": True,
+        "date": "2026-01-01",
+        "machine": {"cores": 2, "cpu": "some"},
+        "loads": loads,
+        "floor": [],
+        "starts": [],
+        "behaviour": [],
+        "ceiling": [],
+        "problems": [{"who": "ray:plain:1", "what": "round 1", "problem": "it\nended"}],
+    }
+
+
+def test_the_table_shows_medians_the_fastest_first(results: dict[str, Any]) -> None:
+    lines = report.tables(results)["Throughput"].splitlines()
+
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [
+        "attention-fer",
+        "MOSEC, our engine",
+        "MOSEC",
+    ]
+    assert lines[2].split("|")[3].strip() == "600"
+
+
+def test_goals_compare_with_the_best_peer_as_it_is_and_with_our_engine(
+    results: dict[str, Any],
+) -> None:
+    goals = report.tables(results)["Goals"]
+
+    assert "| 1.50 | ≥ 1.15 | yes |" in goals
+    assert "| 1.20 | ≥ 1.0 | yes |" in goals
+
+
+def test_what_could_not_be_measured_is_shown(results: dict[str, Any]) -> None:
+    assert "| ray:plain:1 | round 1 | it ended |" in report.tables(results)["Problems"]
+
+
+def test_tables_without_rows_are_left_out(results: dict[str, Any]) -> None:
+    assert "Overload" not in report.tables(results)
+
+
+def test_numbers_are_shown_with_three_digits_or_so() -> None:
+    assert [shown(v) for v in (1234.5, 123.4, 12.34, 1.234, float("nan"))] == [
+        "1 234",
+        "123",
+        "12.3",
+        "1.23",
+        "-",
+    ]
+
+
+def test_results_of_a_run_that_did_not_finish_are_not_quoted(tmp_path: Path) -> None:
+    file = tmp_path / "serving.json"
+    file.write_text('{"complete": false}')
+
+    with pytest.raises(ValueError, match="not finished"):
+        report.read(file)
+
+
+def test_parts_can_be_chosen_on_the_command_line() -> None:
+    options = parse_arguments(["--only", "floor", "--servers", "ours, mosec", "--workers", "1,2"])
+
+    assert options.only == ["floor"]
+    assert options.servers == ["ours", "mosec"]
+    assert options.workers == [1, 2]
+    assert options.connections == [1, 8, 64, 256]
+
+
+def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["--only", "flor"])
+    assert "expected throughput" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-bentoml.txt"])
+def test_what_the_service_runs_on_is_the_same_in_the_benchmark(name: str) -> None:
+    service = {"torch", "uvicorn", "starlette", "pillow", "python-multipart", "pydantic", "numpy"}
+    ours = pins(ROOT / "constraints.txt")
+    theirs = pins(ROOT / "benchmarks/serving" / name)
+
+    assert {p: theirs[p] for p in service} == {p: ours[p] for p in service}
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = [line.split("==") for line in path.read_text().splitlines() if "==" in line]
+    return {package.lower().replace("_", "-"): version for package, version in lines}
