@@ -5,21 +5,23 @@ usage: python docs/quote.py           write the blocks between `begin` and `end`
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from service.config import SHIPPED_CHECKPOINT, describe  # noqa: E402
+from service.config import SHIPPED, describe  # noqa: E402
+from service.errors import ServiceError  # noqa: E402
 from training.model.checkpoint import load_checkpoint  # noqa: E402
 from training.table import tabulate  # noqa: E402
 
 
-def figures() -> str:
-    """Return the shipped checkpoint's figures, from its own header."""
-    manifest = load_checkpoint(SHIPPED_CHECKPOINT).manifest
+def figures(name: str) -> str:
+    """Return a shipped checkpoint's figures, from its own header."""
+    manifest = load_checkpoint(SHIPPED[name]).manifest
     table = tabulate(manifest.metrics, manifest.emotions)
-    size = SHIPPED_CHECKPOINT.stat().st_size / 1e6
+    size = SHIPPED[name].stat().st_size / 1e6
     lines = [f"{manifest.name} {manifest.version}", *table.splitlines(), f"{size:.1f} MB on disk"]
     return "\n".join(f"    {line}".rstrip() for line in lines)
 
@@ -30,8 +32,25 @@ def settings() -> str:
     return "\n".join(("| variable | default | |", "|---|---|---|", *rows))
 
 
-BLOCKS = {"figures": figures, "settings": settings}
-DOCUMENTS = {"README.md": ("figures", "settings"), "docs/model-card.md": ("figures",)}
+def errors() -> str:
+    """Return the table of all ways to fail."""
+    kinds = sorted(ServiceError.__subclasses__(), key=lambda kind: (kind.status, kind.code))
+    rows = [f"| {kind.status} | `{kind.code}` | {_meaning(kind)} |" for kind in kinds]
+    return "\n".join(("| status | code | |", "|---|---|---|", *rows))
+
+
+def _meaning(kind: type[ServiceError]) -> str:
+    return (kind.__doc__ or "").strip().removesuffix(".")
+
+
+BLOCKS = {"errors": errors, "settings": settings} | {
+    name: partial(figures, name) for name in SHIPPED
+}
+DOCUMENTS = {
+    "README.md": (*SHIPPED, "settings"),
+    "docs/api.md": ("errors",),
+    "docs/model-card.md": tuple(SHIPPED),
+}
 
 
 def quoted(document: str) -> str:

@@ -4,6 +4,7 @@ Not its duty: sockets and signals (`service.__main__`), or any one request.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,21 +20,35 @@ from starlette.responses import Response
 
 from service.config import Settings, SettingsError
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
+from service.explain import Explainer
 from service.http.access import KeyGuard, describe_keys, open_to
 from service.http.docs import add_docs, find_swagger_ui
-from service.http.edge import Edge, reject, unexpected
+from service.http.edge import Edge, Failures, reject, unexpected
+from service.http.page import add_page
+from service.http.problems import PROTOCOL
 from service.http.routes import add_routes
 from service.http.state import Service
 from service.http.upload_memory import UploadMemory
+from service.http.v2.messages import MODEL, VERSION
+from service.http.v2.paths import add_protocol
 from service.inference.batcher import Batcher
 from service.inference.engine import Engine
+from service.inference.explanation import Explanation
+from service.observe.gpu import GpuWatch
 from service.observe.metrics import Metrics
+from service.observe.nvml import open_nvml
 from service.observe.shared_metrics import registry_of_all
+from service.pictures.blazeface import BlazeFace
 from service.pictures.decode import prepare_pillow
+from service.pictures.detector import Detector
+from service.pictures.finder import FaceFinder
+from service.pictures.model_file import ModelFileError, read_model
 from service.pictures.pool import DecodePool
 from service.predict import Predictor
 from service.processes.fleet import REPORT_EVERY_S, Seat
 from training.model.checkpoint import Manifest, load_checkpoint
+
+_log = logging.getLogger(__name__)
 
 _DESCRIPTION = (
     "Recognises the emotion on a face. Every error is problem+json (RFC 9457) with a stable "
@@ -57,6 +72,9 @@ class FaceEngine(Protocol):
 
     def infer(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Map faces uint8[n, h, w] to probabilities float32[n, classes], in one thread."""
+
+    def explain(self, faces: npt.NDArray[np.uint8]) -> list[Explanation]:
+        """Say why `infer` answers as it does, in the same thread."""
 
     def warm(self) -> None:
         """Run each batch size that will be used."""
@@ -114,20 +132,25 @@ def create_app(
     )
     app.state.service = None
     app.state.metrics = metrics
+    page = add_page(app)
     add_routes(app)
+    add_protocol(app)
     if swagger_ui is not None:
         add_docs(app, swagger_ui)
 
-    async def refuse(_: Request, error: Exception) -> Response:
+    async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # registered for nothing else
-        return reject(_as_service_error(error), metrics, dict(error.headers or {}))
+        path = request.scope["path"]
+        return reject(_as_service_error(error, path), metrics, dict(error.headers or {}), path)
 
     app.add_exception_handler(HTTPException, refuse)
-    _surround(app, settings, metrics)
+    _surround(app, settings, metrics, page)
     return app
 
 
-def _surround(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+def _surround(
+    app: FastAPI, settings: Settings, metrics: Metrics, always_open: frozenset[str]
+) -> None:
     """Put the middleware around the routes, the innermost first."""
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
     for path in settings.open_paths:
@@ -136,11 +159,13 @@ def _surround(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
                 f"FER_OPEN_PATHS has {path!r}, expected some of {', '.join(sorted(paths))}"
             )
     if settings.api_keys:
-        app.add_middleware(KeyGuard, keys=settings.api_keys, open_paths=settings.open_paths)
+        open_paths = always_open.union(settings.open_paths)
+        app.add_middleware(KeyGuard, keys=settings.api_keys, open_paths=open_paths)
         describe_keys(app, settings.open_paths)
-    app.add_middleware(Edge, metrics=metrics, routes=paths)
+    app.add_middleware(Failures, metrics=metrics)
     if settings.cors_origins:
         open_to(app, settings.cors_origins)
+    app.add_middleware(Edge, metrics=metrics, routes=paths)
 
 
 @asynccontextmanager
@@ -155,15 +180,20 @@ async def _lifespan(
     if engine is None:
         engine = await asyncio.to_thread(open_engine, settings)
     await asyncio.to_thread(engine.warm)
-    service = _start(settings, engine, metrics)
+    detector = await asyncio.to_thread(open_detector, settings)
+    service = _start(settings, engine, detector, metrics)
     service.seat = seat
     app.state.service = service
     service.check()
     reporting = None if seat is None else asyncio.create_task(_report(service))
+    watch = GpuWatch(metrics.gpu, engine.device, open_nvml)
+    if engine.device.startswith("cuda"):
+        watch.start()
     try:
         yield
     finally:
         await _drain(service)
+        watch.stop()
         service.pool.close()
         if reporting is not None:
             reporting.cancel()
@@ -183,7 +213,22 @@ async def _drain(service: Service) -> None:
     await service.batcher.drain(max(0.0, service.drain_by - time.monotonic()))
 
 
-def _start(settings: Settings, engine: FaceEngine, metrics: Metrics) -> Service:
+def open_detector(settings: Settings) -> Detector | None:
+    """Load the face detector, or say that there is none and every picture is a face.
+
+    Args:
+        settings: Where its weights are.
+    """
+    try:
+        return Detector(BlazeFace(read_model(settings.detector)))
+    except ModelFileError as error:
+        _log.warning("faces are not looked for, every picture is taken for one: %s", error)
+        return None
+
+
+def _start(
+    settings: Settings, engine: FaceEngine, detector: Detector | None, metrics: Metrics
+) -> Service:
     """Start the parts, on the event loop, around a warm engine."""
     manifest = engine.manifest
     metrics.describe_model(manifest.name, manifest.version, engine.device, manifest.emotions)
@@ -192,17 +237,22 @@ def _start(settings: Settings, engine: FaceEngine, metrics: Metrics) -> Service:
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
         metrics=metrics,
+        explain=engine.explain,
         linger_s=settings.linger_ms / 1e3,
     )
     batcher.start()
     pool = DecodePool(settings.decode_threads, settings.queue_size)
-    predictor = Predictor(manifest, batcher, pool, metrics, settings.max_image_pixels)
+    finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
+    predictor = Predictor(manifest, batcher, pool, metrics, finder)
+    explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
     memory = UploadMemory(settings.max_buffered_bytes)
-    return Service(settings, metrics, batcher, pool, predictor, memory)
+    return Service(settings, metrics, batcher, pool, predictor, explainer, memory)
 
 
-def _as_service_error(error: HTTPException) -> ServiceError:
+def _as_service_error(error: HTTPException, path: str) -> ServiceError:
     """Say in the service's own words what the router found."""
+    if error.status_code == 404 and path.startswith(f"{PROTOCOL}/"):
+        return NotFound(f"There is nothing here; the model is {MODEL!r}, its version {VERSION!r}.")
     if error.status_code == 404:
         return NotFound("There is nothing here; see /docs.")
     if error.status_code == 405:

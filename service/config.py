@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service import rules
+from service.pictures.model_file import default_path
 from service.rules import choice, integer, number, read_device, read_path, read_text, rule
 
 PREFIX = "FER_"
@@ -19,7 +20,7 @@ SHIPPED: Final[Mapping[str, Path]] = {
     for name in ("ferplus", "fer2013")
 }
 """The checkpoints that come with the service, by the name that FER_CHECKPOINT may have."""
-SHIPPED_CHECKPOINT = SHIPPED["fer2013"]
+SHIPPED_CHECKPOINT = SHIPPED["ferplus"]
 
 _MIB = 1 << 20
 
@@ -40,6 +41,7 @@ class Settings:
     Attributes:
         device: Where the network runs.
         checkpoint: The file that is served.
+        detector: The face detector's weights; without them every picture is a face.
         max_batch: Most faces that the network sees at once.
         queue_size: Most faces that may wait.
         timeout_s: Seconds from a request's arrival to its answer, upload included.
@@ -78,6 +80,10 @@ class Settings:
             f"{', '.join(SHIPPED)} or a path",
             "the checkpoint that is served",
         ),
+    )
+    detector: Path = field(
+        default_factory=default_path,
+        metadata=rule(read_path, "a path", "the face detector's weights, as set-up fetches them"),
     )
     max_batch: int = field(default=32, metadata=integer(1, 1024, "most faces in one inference"))
     queue_size: int = field(
@@ -153,7 +159,13 @@ class Settings:
         ),
     )
     open_paths: tuple[str, ...] = field(
-        default=("/health/live", "/health/ready", "/metrics"),
+        default=(
+            "/health/live",
+            "/health/ready",
+            "/metrics",
+            "/v2/health/live",
+            "/v2/health/ready",
+        ),
         metadata=rule(rules.paths, "paths separated by commas", "what needs no key"),
     )
     cors_origins: tuple[str, ...] = field(
@@ -223,6 +235,8 @@ def _shown(default: object) -> str:
     for name, path in SHIPPED.items():
         if default == path:
             return name
+    if isinstance(default, Path):
+        return default.name
     return ",".join(default) if isinstance(default, tuple) else str(default)
 
 

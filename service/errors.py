@@ -123,6 +123,13 @@ class InternalError(ServiceError):
     status, code, title = 500, "internal_error", "The service failed"
 
 
+class NoDetector(ServiceError):
+    """Faces were to be looked for, and this service was started without a detector."""
+
+    status, code = 501, "no_detector"
+    title = "No face detector"
+
+
 class QueueFull(ServiceError):
     """No room among the waiting faces."""
 

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from service.errors import ServiceError
 from service.http.problems import problem
 from service.inference.batcher import Batcher, Inference
 from service.observe.metrics import Metrics
-from service.pictures.decode import decode
-from service.pictures.faces import Face, find_faces
+from service.pictures.faces import Face
+from service.pictures.finder import FaceFinder
 from service.pictures.pool import DecodePool, Done
+from service.pictures.search import FaceSearch
 from training.model.checkpoint import Manifest
 
 
@@ -33,6 +35,21 @@ class Decoded:
     height: int
 
 
+@dataclass(frozen=True)
+class Recognised:
+    """One picture's faces and what they were taken for.
+
+    Attributes:
+        faces: The largest first.
+        inferences: One a face.
+        body: What `service.http.schemas.Prediction` describes.
+    """
+
+    faces: list[Face]
+    inferences: list[Inference]
+    body: dict[str, Any]
+
+
 class Predictor:
     """Answers pictures; used on the event loop alone."""
 
@@ -42,7 +59,7 @@ class Predictor:
         batcher: Batcher,
         pool: DecodePool,
         metrics: Metrics,
-        max_pixels: int,
+        finder: FaceFinder,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join the parts.
@@ -52,22 +69,30 @@ class Predictor:
             batcher: Classifies faces; started.
             pool: Decodes pictures.
             metrics: Told of every picture and face.
-            max_pixels: Most pixels of a picture.
+            finder: Finds the faces of pictures, in the pool's threads.
             clock: Seconds, as deadlines count them.
         """
         self._manifest = manifest
         self._batcher = batcher
         self._pool = pool
         self._metrics = metrics
-        self._max_pixels = max_pixels
+        self._finder = finder
         self._clock = clock
 
-    async def predict(self, image: bytes | bytearray, deadline: float) -> dict[str, Any]:
+    @property
+    def manifest(self) -> Manifest:
+        """Of the checkpoint that answers."""
+        return self._manifest
+
+    async def predict(
+        self, image: bytes | bytearray, deadline: float, search: FaceSearch
+    ) -> dict[str, Any]:
         """Answer one picture. Cancelling it takes its faces out of the queue.
 
         Args:
             image: The picture's bytes.
             deadline: When the answer is of no more use, in the clock's time.
+            search: Which of its faces are wanted.
 
         Returns:
             The body that `service.http.schemas.Prediction` describes.
@@ -75,30 +100,73 @@ class Predictor:
         Raises:
             ServiceError: Any kind that `decode`, the pool or the batcher raises.
         """
+        return (await self.recognise(image, deadline, search)).body
+
+    async def recognise(
+        self,
+        image: bytes | bytearray,
+        deadline: float,
+        search: FaceSearch,
+        explained: bool = False,
+    ) -> Recognised:
+        """Do as `predict` does; with the parts that the answer was made of.
+
+        Args:
+            image: The picture's bytes.
+            deadline: When the answer is of no more use, in the clock's time.
+            search: Which of its faces are wanted.
+            explained: Whether each inference is to have its explanation.
+
+        Raises:
+            ServiceError: Any kind that `predict` raises.
+        """
         began = self._clock()
-        done = await self._pool.run(lambda: self._decode(image), deadline)
+        done = await self._pool.run(lambda: self._decode(image, search), deadline)
         self._metrics.stage_seconds.labels("decode").observe(done.spent_s)
         self._metrics.image_pixels.observe(done.result.width * done.result.height)
         faces = done.result.faces
         inferences: list[Inference] = []
-        if faces:
+        if not faces:
+            self._metrics.faceless.inc()
+        else:
             pixels = np.stack([face.pixels for face in faces])
-            inferences = await self._batcher.submit(pixels, deadline)
-        return {
+            inferences = await self._batcher.submit(pixels, deadline, explained)
+        body = {
             "faces": [self._face(*pair) for pair in zip(faces, inferences, strict=True)],
             "image": {"width": done.result.width, "height": done.result.height},
             "model": {"name": self._manifest.name, "version": self._manifest.version},
             "timing": _timing(done, inferences, self._clock() - began),
         }
+        return Recognised(faces, inferences, body)
+
+    async def classify(self, faces: npt.NDArray[np.uint8], deadline: float) -> list[dict[str, Any]]:
+        """Answer faces that are cut out already. Cancelling it takes them out of the queue.
+
+        Args:
+            faces: uint8[n, h, w], 0-255, grey, of the checkpoint's height and width.
+            deadline: When the answer is of no more use, in the clock's time.
+
+        Returns:
+            For each, in order, `emotion`, `confidence` and `probabilities`.
+
+        Raises:
+            ServiceError: Any kind that the batcher raises.
+        """
+        inferences = await self._batcher.submit(faces, deadline)
+        return [self._named(inference) for inference in inferences]
 
     async def predict_many(
-        self, uploads: Sequence[bytes | bytearray | ServiceError], deadline: float
+        self,
+        uploads: Sequence[bytes | bytearray | ServiceError],
+        deadline: float,
+        search: FaceSearch,
     ) -> list[dict[str, Any]]:
         """Answer several pictures, each on its own.
 
         Args:
             uploads: The pictures' bytes, or why there are none.
             deadline: When the answers are of no more use, in the clock's time.
+            search: Which faces of each are wanted.
 
         Returns:
             For each, in order, an answer or a problem, as `service.http.schemas.BatchPrediction`
@@ -109,7 +177,9 @@ class Predictor:
                 worth another try as a whole.
         """
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._settle(upload, deadline)) for upload in uploads]
+            tasks = [
+                group.create_task(self._settle(upload, deadline, search)) for upload in uploads
+            ]
         results = [task.result() for task in tasks]
         errors = [result for result in results if isinstance(result, ServiceError)]
         if len(errors) == len(results) and all(error.status >= 500 for error in errors):
@@ -119,30 +189,34 @@ class Predictor:
         return [problem(r) if isinstance(r, ServiceError) else r for r in results]
 
     async def _settle(
-        self, upload: bytes | bytearray | ServiceError, deadline: float
+        self, upload: bytes | bytearray | ServiceError, deadline: float, search: FaceSearch
     ) -> dict[str, Any] | ServiceError:
         if isinstance(upload, ServiceError):
             return upload
         try:
-            return await self.predict(upload, deadline)
+            return await self.predict(upload, deadline, search)
         except ServiceError as error:
             return error
 
-    def _decode(self, image: bytes | bytearray) -> Decoded:
-        """Run in a thread of the pool."""
-        spec = self._manifest.input_spec
-        picture = decode(image, spec, self._max_pixels)
-        return Decoded(find_faces(picture, spec), picture.width, picture.height)
+    def _decode(self, image: bytes | bytearray, search: FaceSearch) -> Decoded:
+        """Run in a thread of the pool; lets go of the picture."""
+        found = self._finder.find(image, search)
+        return Decoded(found.faces, found.picture.width, found.picture.height)
 
     def _face(self, face: Face, inference: Inference) -> dict[str, Any]:
+        box = face.box
+        return {
+            "box": {"x": box.x, "y": box.y, "width": box.width, "height": box.height},
+            "detection": None if face.detection is None else _share(face.detection),
+        } | self._named(inference)
+
+    def _named(self, inference: Inference) -> dict[str, Any]:
         emotions, values = self._manifest.emotions, inference.probabilities.tolist()
         confidence = max(values)
         emotion = emotions[values.index(confidence)]
         self._metrics.faces.labels(emotion).inc()
         self._metrics.confidence.labels(emotion).observe(confidence)
-        box = face.box
         return {
-            "box": {"x": box.x, "y": box.y, "width": box.width, "height": box.height},
             "emotion": emotion,
             "confidence": _share(confidence),
             "probabilities": {e: _share(p) for e, p in zip(emotions, values, strict=True)},

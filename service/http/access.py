@@ -72,7 +72,9 @@ def describe_keys(app: FastAPI, open_paths: Collection[str]) -> None:
     for path, methods in document["paths"].items():
         for operation in methods.values() if path not in open_paths else ():
             operation["security"] = [{name: []} for name in _SCHEMES]
-            operation["responses"]["401"] = _unauthorized()
+            answers = operation["responses"]
+            # As every other problem of this path is written.
+            answers["401"] = _unauthorized() | {"content": answers["400"]["content"]}
 
 
 def _unauthorized() -> dict[str, Any]:

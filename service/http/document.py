@@ -3,6 +3,7 @@
 from typing import Any
 
 from service.http.problems import MEDIA_TYPE
+from service.http.query import PARAMETERS
 
 # Not valid HTTP; too large a head; a defect; starting, shutting down or out of connections.
 _ANY = (400, 431, 500, 503)
@@ -21,6 +22,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         415: "Neither a form nor an image, or of a kind that is not read",
         431: "Too many or too large headers",
         500: "The network failed on this face, or the service failed",
+        501: "The service has no face detector",
         503: "At the limit, starting or shutting down; see Retry-After",
         504: "No answer within the deadline",
     }
@@ -30,6 +32,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 _FILE = {"type": "string", "format": "binary"}
 ONE_IMAGE = {
+    "parameters": PARAMETERS,
     "requestBody": {
         "required": True,
         "content": {
@@ -37,15 +40,18 @@ ONE_IMAGE = {
                 "schema": {
                     "type": "object",
                     "required": ["image"],
-                    "properties": {"image": _FILE | {"description": "A picture of a face."}},
+                    "properties": {
+                        "image": _FILE | {"description": "A photograph, or a picture of a face."}
+                    },
                 }
             },
             "image/*": {"schema": _FILE},
             "application/octet-stream": {"schema": _FILE},
         },
-    }
+    },
 }
 SEVERAL_IMAGES = {
+    "parameters": PARAMETERS,
     "requestBody": {
         "required": True,
         "content": {
@@ -57,7 +63,7 @@ SEVERAL_IMAGES = {
                         "image": {
                             "type": "array",
                             "items": _FILE,
-                            "description": "Pictures of a face each.",
+                            "description": "Photographs, or pictures of faces.",
                         }
                     },
                 },
@@ -65,5 +71,5 @@ SEVERAL_IMAGES = {
                 "encoding": {"image": {"style": "form", "explode": True}},
             }
         },
-    }
+    },
 }

@@ -1,4 +1,4 @@
-"""What surrounds every request: it is counted and timed, and no failure leaves as it is.
+"""What surrounds every request: it is named, counted and timed, and no failure leaves as it is.
 
 Pure ASGI: middleware that wraps requests in tasks of its own would hide the client's
 disconnect. Not its duty: any one route.
@@ -20,6 +20,8 @@ from service.observe.metrics import Metrics
 
 # Label values come from fixed sets: a client can invent paths and methods.
 UNMATCHED = "unmatched"
+# What browsers ask before a page of another origin may: no prediction, whatever its path.
+PREFLIGHT = "preflight"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 # Nothing was sent; the number that access logs have come to use for it.
 _CLIENT_GONE = 499
@@ -29,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class Edge:
-    """ASGI middleware: metrics of every request, a problem for every exception."""
+    """ASGI middleware, the outermost: a name for every request, and its metrics."""
 
     def __init__(
         self,
@@ -63,20 +65,8 @@ class Edge:
             scope = {**scope, "method": "GET"}
         try:
             await self._app(scope, exchange.receive, exchange.send)
-        except ServiceError as error:
-            await self._answer(error, exchange, scope)
-        except ClientGone:
-            pass
-        except Exception:  # noqa: BLE001 - the application's edge
-            _log.exception("unexpected failure of %s", self._route(scope))
-            await self._answer(unexpected(), exchange, scope)
         finally:
             self._record(exchange, scope, method, self._clock() - began)
-
-    async def _answer(self, error: ServiceError, exchange: "_Exchange", scope: Scope) -> None:
-        if exchange.status is None:
-            response = reject(error, self._metrics)
-            await response(scope, exchange.receive, exchange.send)
 
     def _record(self, exchange: "_Exchange", scope: Scope, method: str, seconds: float) -> None:
         route, status = self._route(scope), exchange.status or _CLIENT_GONE
@@ -90,7 +80,49 @@ class Edge:
 
     def _route(self, scope: Scope) -> str:
         path: str = scope["path"]
+        if scope["method"] == "OPTIONS":
+            return PREFLIGHT
         return path if path in self._routes else UNMATCHED
+
+
+class Failures:
+    """ASGI middleware: a problem for every exception.
+
+    Inside of what lets other origins' pages read answers: they may read problems too.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Surround `app`.
+
+        Args:
+            app: What answers.
+            metrics: Told of each failure.
+        """
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, and answer what it raises, unless an answer has begun."""
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+            return
+        except ServiceError as found:
+            error = found
+        except ClientGone:
+            return
+        except Exception:  # noqa: BLE001 - the application's edge
+            _log.exception("unexpected failure of a request")
+            error = unexpected()
+        if not begun:
+            response = reject(error, self._metrics, path=scope["path"])
+            await response(scope, receive, send)
 
 
 def unexpected() -> InternalError:
@@ -99,7 +131,10 @@ def unexpected() -> InternalError:
 
 
 def reject(
-    error: ServiceError, metrics: Metrics, headers: dict[str, str] | None = None
+    error: ServiceError,
+    metrics: Metrics,
+    headers: dict[str, str] | None = None,
+    path: str = "",
 ) -> Response:
     """Count an error and return the response that says it.
 
@@ -107,9 +142,10 @@ def reject(
         error: What went wrong.
         metrics: Where rejections are counted.
         headers: Further headers, e.g. Allow.
+        path: What was asked for.
     """
     metrics.rejections.labels(error.code).inc()
-    return problem_response(error, headers)
+    return problem_response(error, headers, path)
 
 
 class _Exchange:

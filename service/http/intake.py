@@ -61,10 +61,7 @@ async def read_image(
             "Send the picture as the form field 'image' (multipart/form-data), or as the body "
             "with its own content type, such as image/jpeg.",
         )
-    image = bytearray()
-    async for chunk in _body(headers, receive, max_image_bytes, ImageTooLarge):
-        lease.take(len(chunk))
-        image += chunk
+    image = await read_body(headers, receive, max_image_bytes, lease, ImageTooLarge)
     if not image:
         raise _no_image()
     return image
@@ -101,6 +98,39 @@ async def read_images(
     return await _read_form(headers, receive, limits, lease, RequestTooLarge)
 
 
+async def read_body(
+    headers: Mapping[str, str],
+    receive: Receive,
+    max_bytes: int,
+    lease: Lease,
+    too_large: Callable[[str], ServiceError] = RequestTooLarge,
+) -> bytearray:
+    """Read a whole body, whatever it is.
+
+    Args:
+        headers: The request's headers, names in lower case.
+        receive: The request's ASGI channel; nothing may have been received yet.
+        max_bytes: Most of them.
+        lease: Accounts for what is held.
+        too_large: What to raise where there are more.
+
+    Returns:
+        The body; it may be empty.
+
+    Raises:
+        BadRequest: A Content-Length that is not a number.
+        RequestTooLarge: More bytes than allowed, unless `too_large` is another; the rest was not
+            read.
+        QueueFull: Uploads hold all the memory that they may.
+        ClientGone: The client left.
+    """
+    body = bytearray()
+    async for chunk in _chunks(headers, receive, max_bytes, too_large):
+        lease.take(len(chunk))
+        body += chunk
+    return body
+
+
 def _no_image() -> NoImage:
     return NoImage("Send a picture as the form field 'image', or as the request's body.")
 
@@ -117,7 +147,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _body(
+async def _chunks(
     headers: Mapping[str, str],
     receive: Receive,
     max_bytes: int,
@@ -151,6 +181,6 @@ async def _read_form(
     too_large: Callable[[str], ServiceError],
 ) -> list[Upload]:
     form = Form(find_boundary(headers["content-type"]), limits, lease)
-    async for chunk in _body(headers, receive, limits.max_request_bytes, too_large):
+    async for chunk in _chunks(headers, receive, limits.max_request_bytes, too_large):
         form.write(chunk)
     return form.finish()

@@ -14,6 +14,8 @@ from service.errors import ServiceError
 from service.observe import request_id
 
 MEDIA_TYPE = "application/problem+json"
+PROTOCOL = "/v2"
+"""Where the Open Inference Protocol's paths begin."""
 
 
 def problem(error: ServiceError) -> dict[str, Any]:
@@ -29,12 +31,16 @@ def problem(error: ServiceError) -> dict[str, Any]:
     }
 
 
-def problem_response(error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
+def problem_response(
+    error: ServiceError, headers: Mapping[str, str] | None = None, path: str = ""
+) -> Response:
     """Return the whole response.
 
     Args:
         error: What went wrong.
         headers: Further headers, e.g. Allow.
+        path: What was asked for. Clients of the Open Inference Protocol read `error` and nothing
+            else: on its paths the problem has that member too.
 
     Returns:
         A response with Retry-After, in whole seconds, wherever trying again makes sense, and with
@@ -46,5 +52,7 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
     if error.status == 503:
         # At least a second: the header knows no fractions, and 0 would invite a storm.
         all_headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))
-    body = pydantic_core.to_json(problem(error))
-    return Response(body, error.status, all_headers, MEDIA_TYPE)
+    body = problem(error)
+    if path == PROTOCOL or path.startswith(f"{PROTOCOL}/"):
+        body["error"] = error.detail
+    return Response(pydantic_core.to_json(body), error.status, all_headers, MEDIA_TYPE)

@@ -6,36 +6,19 @@ Not its duty: the work between the two (`service.predict`), starting and stoppin
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
 
-import pydantic_core
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from service.errors import DeadlineExceeded, NotReady, ServiceError, UploadTimeout
 from service.http.disconnect import WhileConnected
 from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, problems
+from service.http.explain import add_explanation
 from service.http.form import FormLimits
+from service.http.handlers import DirectRoute, json_response, service_of, timed
 from service.http.intake import read_image, read_images
+from service.http.query import read_search
 from service.http.schemas import BatchPrediction, Health, Prediction
-from service.http.state import Service
-
-
-class DirectRoute(APIRoute):
-    """A documented route whose endpoint takes the request and returns the response itself.
-
-    FastAPI's own handler would resolve dependencies, spool the form to disk and validate the
-    answer; none of that is wanted, and it costs more than the rest of the path.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the endpoint as it is."""
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
 
 
 def add_routes(app: FastAPI) -> None:
@@ -48,7 +31,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Recognise the emotion in one picture",
         response_model=Prediction,
-        responses=problems(408, 413, 415, 504),
+        responses=problems(408, 413, 415, 501, 504),
         openapi_extra=ONE_IMAGE,
     )
     app.add_api_route(
@@ -58,9 +41,10 @@ def add_routes(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Recognise the emotions in several pictures",
         response_model=BatchPrediction,
-        responses=problems(408, 413, 415, 504),
+        responses=problems(408, 413, 415, 501, 504),
         openapi_extra=SEVERAL_IMAGES,
     )
+    add_explanation(app)
     app.add_api_route(
         "/health/live",
         live,
@@ -88,26 +72,27 @@ def add_routes(app: FastAPI) -> None:
         response_class=Response,
         responses=problems() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
-    app.add_api_route("/", root, methods=["GET"], include_in_schema=False)
 
 
 async def predict(request: Request) -> Response:
     """Send one picture: as the form field `image`, or as the body with its own content type.
 
     JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF. EXIF orientation is obeyed; what is
-    transparent is seen on white. For now the whole picture is taken for the face.
+    transparent is seen on white. Every face in it is answered, the largest first; a picture in
+    which none is found has an empty list.
     """
-    service = _service(request)
+    search = read_search(request.query_params)
+    service = service_of(request)
     deadline = time.monotonic() + service.settings.timeout_s
-    async with _stages(service) as stages:
+    async with timed(service) as stages:
         with service.memory.lease() as lease:
             image = await read_image(
                 request.headers, request.receive, service.settings.max_image_bytes, lease
             )
             stages.received()
             async with WhileConnected(request.receive):
-                answer = await service.predictor.predict(image, deadline)
-    return _json(answer)
+                answer = await service.predictor.predict(image, deadline, search)
+    return json_response(answer)
 
 
 async def predict_batch(request: Request) -> Response:
@@ -116,76 +101,37 @@ async def predict_batch(request: Request) -> Response:
     The results come in the order of the pictures. A broken picture does not fail its neighbours:
     the status is 200 wherever the request itself was right.
     """
-    service, settings = _service(request), _service(request).settings
+    search = read_search(request.query_params)
+    service, settings = service_of(request), service_of(request).settings
     deadline = time.monotonic() + settings.timeout_s
     limits = FormLimits(settings.max_image_bytes, settings.max_request_bytes, settings.max_images)
-    async with _stages(service) as stages:
+    async with timed(service) as stages:
         with service.memory.lease() as lease:
             uploads = await read_images(request.headers, request.receive, limits, lease)
             stages.received()
             async with WhileConnected(request.receive):
-                results = await service.predictor.predict_many(uploads, deadline)
-    return _json({"results": results})
+                results = await service.predictor.predict_many(uploads, deadline, search)
+    return json_response({"results": results})
 
 
 async def live(_: Request) -> Response:
     """Answer as long as the event loop turns."""
-    return _json({"status": "live"})
+    return json_response({"status": "live"})
 
 
 async def ready(request: Request) -> Response:
     """Answer 200 from the first warm inference until shutdown, while the network answers."""
-    if (error := _service(request).check()) is not None:
+    if (error := service_of(request).check()) is not None:
         raise error
-    return _json({"status": "ready"})
+    return json_response({"status": "ready"})
 
 
 async def metrics(request: Request) -> Response:
     """Show every metric of the service and of its process."""
-    service = _service(request)
+    service = service_of(request)
     service.check()
     # In a thread: rendering takes milliseconds, and reads /proc.
     body, content_type = await asyncio.to_thread(
         service.metrics.render, request.headers.get("accept")
     )
     return Response(body, headers={"content-type": content_type})
-
-
-async def root(request: Request) -> Response:
-    """Point to the documentation."""
-    return RedirectResponse(request.scope.get("root_path", "") + "/docs")
-
-
-class _Stages:
-    """Times the upload, and knows which error a timeout means."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._began = time.monotonic()
-        self.late: ServiceError = UploadTimeout("The request's body did not arrive in time.")
-
-    def received(self) -> None:
-        self.late = DeadlineExceeded("The answer did not come in time.")
-        seconds = time.monotonic() - self._began
-        self._service.metrics.stage_seconds.labels("receive").observe(seconds)
-
-
-@asynccontextmanager
-async def _stages(service: Service) -> AsyncIterator[_Stages]:
-    stages = _Stages(service)
-    try:
-        async with asyncio.timeout(service.settings.timeout_s):
-            yield stages
-    except TimeoutError:
-        raise stages.late from None
-
-
-def _service(request: Request) -> Service:
-    service: Service | None = request.app.state.service
-    if service is None:
-        raise NotReady("The service is starting; try again shortly.")
-    return service
-
-
-def _json(body: dict[str, Any]) -> Response:
-    return Response(pydantic_core.to_json(body), media_type="application/json")

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 _EXAMPLE_PREDICTION: dict[str, Any] = {
     "faces": [
         {
-            "box": {"x": 0, "y": 0, "width": 256, "height": 256},
+            "box": {"x": 120, "y": 44, "width": 208, "height": 208},
+            "detection": 0.97,
             "emotion": "happiness",
             "confidence": 0.93,
             "probabilities": {
@@ -25,9 +26,20 @@ _EXAMPLE_PREDICTION: dict[str, Any] = {
             },
         }
     ],
-    "image": {"width": 256, "height": 256},
+    "image": {"width": 512, "height": 512},
     "model": {"name": "attention-fer-fer2013", "version": "1"},
     "timing": {"decode_ms": 0.6, "queue_ms": 0.1, "inference_ms": 7.2, "total_ms": 8.1},
+}
+_EXAMPLE_PNG = "data:image/png;base64,iVBORw0KGgo="
+_EXAMPLE_EXPLANATION: dict[str, Any] = _EXAMPLE_PREDICTION | {
+    "faces": [
+        face
+        | {"straightening": {"angle_deg": -3.1, "scale": 1.17, "shift_x": 0.01, "shift_y": -0.07}}
+        | dict.fromkeys(("straightened", "attention", "evidence"), _EXAMPLE_PNG)
+        for face in _EXAMPLE_PREDICTION["faces"]
+    ],
+    "timing": _EXAMPLE_PREDICTION["timing"] | {"draw_ms": 30.4, "total_ms": 54.9},
+    "overlay": _EXAMPLE_PNG,
 }
 _EXAMPLE_PROBLEM: dict[str, Any] = {
     "type": "urn:attention-fer:problem:bad_image",
@@ -40,6 +52,7 @@ _EXAMPLE_PROBLEM: dict[str, Any] = {
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Milliseconds = Annotated[float, Field(ge=0.0)]
+PngUrl = Annotated[str, Field(pattern="^data:image/png;base64,[A-Za-z0-9+/]+={0,2}$")]
 
 
 class _Body(BaseModel):
@@ -59,6 +72,9 @@ class Face(_Body):
     """One face and its emotion."""
 
     box: Box
+    detection: Probability | None = Field(
+        description="How sure it is that this is a face; null where the whole picture was taken."
+    )
     emotion: str = Field(description="The most probable emotion.")
     confidence: Probability = Field(description="Its probability.")
     probabilities: dict[str, Probability] = Field(description="Each emotion's; they sum to 1.")
@@ -98,6 +114,50 @@ class Prediction(_Body):
     image: ImageSize
     model: Model
     timing: Timing
+
+
+class Straightening(_Body):
+    """What was done to a face: moved, then turned and enlarged about the crop's middle."""
+
+    angle_deg: float = Field(description="How far it was turned clockwise.")
+    scale: float = Field(gt=0.0, description="How many times it was enlarged.")
+    shift_x: float = Field(description="How far it was moved right, as a share of the side.")
+    shift_y: float = Field(description="How far it was moved down, as a share of the side.")
+
+
+class ExplainedFace(Face):
+    """One face, its emotion, and what that was read from."""
+
+    straightening: Straightening
+    straightened: PngUrl = Field(description="What the network went on with.")
+    attention: PngUrl = Field(
+        description="The crop, coloured by how much of its features a block let through: Viridis."
+    )
+    evidence: PngUrl = Field(
+        description="The crop, coloured by what spoke for the emotion (LayerCAM): Inferno."
+    )
+
+
+class ExplanationTiming(Timing):
+    """Where the time went, in milliseconds."""
+
+    draw_ms: Milliseconds = Field(description="Drawing.")
+
+
+class Explanation(_Body):
+    """The answer for one picture, and what it was read from."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra={"example": _EXAMPLE_EXPLANATION}
+    )
+
+    faces: list[ExplainedFace] = Field(max_length=16)
+    image: ImageSize
+    model: Model
+    timing: ExplanationTiming
+    overlay: PngUrl = Field(
+        description="The picture, its long side 512 to 1024 pixels, with boxes, labels, evidence."
+    )
 
 
 class Problem(_Body):

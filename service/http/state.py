@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from service.config import Settings
 from service.errors import NotReady, ServiceError, ShuttingDown
+from service.explain import Explainer
 from service.http.upload_memory import UploadMemory
 from service.inference.batcher import Batcher
 from service.observe.metrics import Metrics
@@ -26,6 +27,7 @@ class Service:
         batcher: Asked for its health alone.
         pool: Likewise.
         predictor: Does the work.
+        explainer: Does it where reasons are wanted too.
         memory: Bounds what all uploads hold.
         seat: This process's place among several, None if it is the only one.
         drain_by: When the service ends at the latest, by the monotonic clock; None until it is on
@@ -37,6 +39,7 @@ class Service:
     batcher: Batcher
     pool: DecodePool
     predictor: Predictor
+    explainer: Explainer
     memory: UploadMemory
     seat: Seat | None = None
     drain_by: float | None = None
@@ -50,14 +53,19 @@ class Service:
     def check(self) -> ServiceError | None:
         """Say why the service takes no traffic; None if it does.
 
-        Of several workers all must be well. Metrics and fleet are told what was found.
+        Of several workers all that live must be well; the others do while one is replaced.
+        Metrics and fleet are told what was found.
         """
         error = self._own_error()
+        well = int(error is None)
         if self.seat is not None:
             self.seat.fleet.report(self.seat.slot, error is None)
-            if error is None and not self.seat.fleet.all_well():
-                error = NotReady("A worker is starting, or does not answer.")
+            if error is None and self.seat.fleet.any_unwell():
+                error = NotReady("A worker does not answer; the service waits for it.")
+            well = self.seat.fleet.count_well()
         self.metrics.ready.set(error is None)
+        self.metrics.workers.set(self.settings.workers)
+        self.metrics.workers_ready.set(well)
         return error
 
     def _own_error(self) -> ServiceError | None:

@@ -19,8 +19,9 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from service.errors import ServiceError
+from service.observe.gpu import GpuFigures
 
-STAGES = ("receive", "decode", "queue", "inference")
+STAGES = ("receive", "decode", "queue", "inference", "draw")
 """The stages of a request, in order: the values of the label `stage`."""
 
 DROPPED = ("limit", "header_timeout", "unread")
@@ -55,11 +56,15 @@ class Metrics:
         confidence: Probability of that emotion. Label `emotion`.
         rejections: Requests answered with an error. Label `reason`, a `ServiceError.code`.
         image_pixels: Sizes of the pictures that were decoded.
+        faceless: Pictures in which no face was found.
         abandoned_faces: Faces whose client was gone before the engine saw them.
         model_info: 1 for the model that is served. Labels `name`, `version`, `device`.
         connections: Open ones.
         connections_dropped: Those ended by the service. Label `reason`, one of `DROPPED`.
         ready: 1 while the service takes traffic, else 0.
+        workers: Processes that are to serve side by side.
+        workers_ready: Those of them that do.
+        gpu: Memory and utilisation of the GPU, where there is one.
     """
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry | None = None) -> None:
@@ -71,6 +76,8 @@ class Metrics:
         """
         self.registry = registry
         self._shown = shown or registry
+        self.gpu = GpuFigures()
+        self._shown.register(self.gpu)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -131,6 +138,12 @@ class Metrics:
             registry=registry,
         )
 
+        self.faceless = Counter(
+            "fer_faceless_images_total",
+            "Pictures in which no face was found.",
+            registry=registry,
+        )
+
     def _declare_queue(self, registry: CollectorRegistry) -> None:
         # Of several processes each has a queue: their sum is what the host holds.
         self.queue_faces = Gauge(
@@ -160,7 +173,20 @@ class Metrics:
             "fer_ready",
             "1 while the service takes traffic, else 0.",
             registry=registry,
-            multiprocess_mode="livemin",
+            # Each worker says it of all; the one that answers the scrape has just found out.
+            multiprocess_mode="livemostrecent",
+        )
+        self.workers = Gauge(
+            "fer_workers",
+            "Processes that are to serve side by side.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.workers_ready = Gauge(
+            "fer_workers_ready",
+            "Processes that take traffic.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
 
     def _declare_engine(self, registry: CollectorRegistry) -> None:

@@ -23,7 +23,7 @@ _FILE_BYTES = {
     "counter": 1 << 19,
     "histogram": 1 << 19,
     "gauge_livemax": 1 << 16,
-    "gauge_livemin": 1 << 16,
+    "gauge_livemostrecent": 1 << 16,
     "gauge_livesum": 1 << 16,
 }
 

@@ -61,6 +61,17 @@ class Fleet:
         """Whether every worker takes traffic."""
         return all(map(self.well, self.slots))
 
+    def count_well(self) -> int:
+        """Return how many workers take traffic."""
+        return sum(map(self.well, self.slots))
+
+    def any_unwell(self) -> bool:
+        """Whether a worker lives and takes no traffic: it is sent its share all the same.
+
+        Nobody is sent to the place of one that is gone or not there yet.
+        """
+        return any(not self.well(slot) for slot in self.processes())
+
     def silent_s(self, slot: int) -> float:
         """Return how long the worker `slot` has not reported, in seconds; 0 before its first."""
         _, reported, _ = self._read(slot)

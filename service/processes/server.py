@@ -23,6 +23,7 @@ from service.app import FaceEngine, create_app, open_engine
 from service.config import Settings
 from service.processes.connections import BoundedProtocol, ConnectionLimits, allow_descriptors
 from service.processes.fleet import Seat
+from service.processes.heap import steady_heap
 from service.processes.listener import BACKLOG, listen, take_no_more, url_of
 
 # For the event loop to accept whoever had connected before the end; it takes one turn.
@@ -41,7 +42,8 @@ def serve(
 
     Args:
         settings: The operator's.
-        listener: Bound, not listening yet: nobody connects before the engine is loaded.
+        listener: Bound, not listening yet: nobody connects before the engine is loaded, and to
+            one of several workers not before it is warm.
         engine: What classifies faces; None opens the one that the settings name.
         seat: This process's place among several; a worker also ends when its standard input does,
             because its supervisor is gone then.
@@ -53,8 +55,12 @@ def serve(
     """
     began = time.monotonic()
     exit_well_on_signals()
+    steady_heap()
     engine = engine or open_engine(settings)
-    listen(listener)
+    # A worker's port is its supervisor's already. It listens once it is warm, so that nobody
+    # knocks while the others could have answered.
+    if seat is None:
+        listen(listener)
     _Server(settings, engine, seat, began).run(sockets=[listener])
 
 

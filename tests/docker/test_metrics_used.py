@@ -6,6 +6,7 @@ from collections import defaultdict
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.observe.gpu import GpuUsage
 from tests.docker.project import panel_queries, panels, rules
 from tests.docker.promql import Selector, grouped_labels, selectors
 from tests.service.made_pictures import flat
@@ -31,8 +32,9 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def live(anyio_backend: str) -> Live:
-    """What a scrape sees after an answer, a failure of the engine and a wrong path."""
-    async with serving(BrokenEngine()) as (client, _):
+    """What a scrape sees on a GPU after an answer, a failure of the engine and a wrong path."""
+    async with serving(BrokenEngine()) as (client, app):
+        app.state.metrics.gpu.show("cuda:0", GpuUsage(1, 2, 0.5))
         statuses = [
             (await client.post("/predict", content=flat(level), headers={"content-type": kind}))
             .status_code

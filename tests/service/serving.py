@@ -1,18 +1,21 @@
 """The application in process, with an engine whose answers are known beforehand."""
 
 import asyncio
+import socket
 import threading
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
 from service.config import Settings
+from service.inference.explanation import Explanation
 from training.model.checkpoint import Manifest
 from training.model.labels import FER2013_EMOTIONS
 from training.model.network import NetworkConfig
@@ -29,6 +32,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.warmed = False
         self.batches: list[int] = []
+        self.explained: list[int] = []
 
     def warm(self) -> None:
         self.warmed = True
@@ -39,6 +43,13 @@ class FakeEngine:
         answers = np.full((len(faces), classes), 0.04, np.float32)
         answers[np.arange(len(faces)), faces.mean(axis=(1, 2)).astype(int) // 37] = 0.76
         return answers
+
+    def explain(self, faces: np.ndarray) -> list[Explanation]:
+        """Say that nothing was straightened, and that all lies in the upper left corner."""
+        self.explained.append(len(faces))
+        theta, corner = np.eye(2, 3, dtype=np.float32), np.zeros((6, 6), np.float32)
+        corner[0, 0] = 1.0
+        return [Explanation(theta, face, corner, corner) for face in faces]
 
 
 class GatedEngine(FakeEngine):
@@ -73,6 +84,42 @@ async def serving(
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield client, app
+
+
+class Listener(uvicorn.Server):
+    """A server that says when it has begun to answer, or never will."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.settled = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.settled.set()
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            super().run(sockets)
+        finally:
+            self.settled.set()
+
+
+@contextmanager
+def listening(engine: FakeEngine | None = None, **settings: Any) -> Iterator[str]:
+    """Serve the application on a real socket, from a thread; give its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        app = create_app(Settings(**settings), engine or FakeEngine())
+        server = Listener(uvicorn.Config(app, log_config=None, ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        server.settled.wait()
+        try:
+            assert server.started, "the application did not start"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @dataclass

@@ -155,9 +155,6 @@ def soak(minutes: float, workers: int, say: Callable[[str], object]) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = make_checkpoint(Path(folder) / "random.safetensors")
         environ = {"FER_CHECKPOINT": str(checkpoint), "FER_WORKERS": str(workers)}
-        # By itself glibc learns to keep what large pictures needed, up to 64 MiB for each thread:
-        # no leak, but it would hide one. Without that it is slower, which is of no interest here.
-        environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
         with running(environ, ready=ALL_READY if workers > 1 else READY) as server:
             report = asyncio.run(Soak(server, 60 * minutes, say).run())
             assert server.stop() == 0

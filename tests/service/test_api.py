@@ -13,6 +13,7 @@ from PIL import Image
 
 from service.http.schemas import BatchPrediction, Prediction, Problem
 from service.inference.batcher import Batcher
+from service.pictures.search import FaceSearch
 from service.predict import Predictor
 from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import BrokenEngine, Exchange, FakeEngine, GatedEngine, serving
@@ -59,12 +60,13 @@ async def test_a_picture_as_the_body(content_type: str | None) -> None:
 async def test_a_picture_in_a_form_gets_the_documented_answer() -> None:
     picture = encoded(ramp(120, 80), "PNG")
     async with serving() as (client, _):
-        response = await client.post("/predict", files=form(picture))
+        response = await client.post("/predict?detect=never", files=form(picture))
     body = response.json()
     answer = Prediction.model_validate(body)
     assert answer.model_dump() == body  # nothing is missing and nothing more
     (face,) = body["faces"]
     assert face["box"] == {"x": 0, "y": 0, "width": 120, "height": 80}
+    assert face["detection"] is None
     assert body["image"] == {"width": 120, "height": 80}
     assert body["model"] == {"name": "fake", "version": "7"}
     assert tuple(face["probabilities"]) == FER2013_EMOTIONS
@@ -420,10 +422,10 @@ async def test_the_event_loop_turns_while_pictures_are_decoded(
     engine = GatedEngine()
     decode, gate, entered = Predictor._decode, engine.gate, engine.entered
 
-    def slow(self: Predictor, image: bytes) -> Any:
+    def slow(self: Predictor, image: bytes, search: FaceSearch) -> Any:
         entered.set()
         gate.wait()
-        return decode(self, image)
+        return decode(self, image, search)
 
     monkeypatch.setattr(Predictor, "_decode", slow)
     async with serving(engine, decode_threads=1) as (client, _):
@@ -515,14 +517,6 @@ async def test_labels_are_not_for_clients_to_choose() -> None:
         await client.request("BREW", "/a/b/c?d=e")
         labels = {"route": "unmatched", "method": "other", "status": "404"}
         assert sample(app, "fer_requests_total", **labels) == 1
-
-
-async def test_the_root_points_to_the_documentation() -> None:
-    async with serving() as (client, _):
-        response = await client.get("/", follow_redirects=True)
-        assert response.url.path == "/docs"
-        assert response.status_code == 200
-        assert "openapi.json" in response.text
 
 
 async def test_the_document_describes_both_kinds_of_upload_and_every_problem() -> None:

@@ -21,6 +21,7 @@ def test_defaults() -> None:
 CHOSEN = {
     "device": ("cuda:1", "cuda:1"),
     "checkpoint": ("/models/x.safetensors", Path("/models/x.safetensors")),
+    "detector": ("/models/face.tflite", Path("/models/face.tflite")),
     "max_batch": ("8", 8),
     "queue_size": ("64", 64),
     "timeout_s": ("2.5", 2.5),

@@ -27,6 +27,7 @@ STABLE = {
     "headers_too_large": 431,
     "inference_failed": 500,
     "internal_error": 500,
+    "no_detector": 501,
     "queue_full": 503,
     "overloaded": 503,
     "too_many_connections": 503,

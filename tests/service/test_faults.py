@@ -26,6 +26,7 @@ from tests.service.server_processes import (
     eventually,
     ready,
     running,
+    total,
 )
 from tests.service.serving import serving
 
@@ -97,6 +98,11 @@ def shown(seen: Counter[str]) -> str:
     return ", ".join(f"{count}x {what}" for what, count in seen.most_common())
 
 
+def all_work(server: Server) -> bool:
+    text = httpx.get(f"{server.url}/metrics", timeout=60).text
+    return total(text, "fer_workers_ready") == total(text, "fer_workers")
+
+
 async def in_thread(condition: Callable[[], bool]) -> float:
     return await asyncio.to_thread(eventually, condition)
 
@@ -142,8 +148,10 @@ async def test_sigkill_of_a_worker_under_load(row: Row, checkpoint: Path) -> Non
             await answered(seen, 100)
             os.kill(workers_of(server)[0], signal.SIGKILL)
             began = time.monotonic()
+            await asyncio.to_thread(server.wait_for, "worker 0 ended with -9")
+            assert await asyncio.to_thread(ready, server)
             await answered(seen, 100)  # the other goes on
-            await in_thread(lambda: ready(server))
+            await in_thread(lambda: all_work(server))
             took = time.monotonic() - began
         broken = seen.total() - seen["200"]
         # At most what it held: one request a client, and what waited to be accepted.
@@ -284,6 +292,39 @@ async def test_clients_that_vanish(row: Row, tmp_path: Path) -> None:
     row("50 clients vanish mid-wait", "nothing", "0 of others", took)
 
 
+async def test_uploads_that_trickle(row: Row) -> None:
+    slow = 200
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(HAPPY)
+    with faulty("steady", FER_TIMEOUT_S="3", FER_DECODE_THREADS="1") as server:
+        connections = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(slow)]
+
+        async def trickle(writer: asyncio.StreamWriter) -> None:
+            # Never silent, and not done before it is cut off.
+            for byte in HAPPY[:-1]:
+                await asyncio.sleep(0.1)
+                writer.write(bytes((byte,)))
+
+        async def refused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+            writer.write(head)
+            sending = asyncio.create_task(trickle(writer))
+            try:
+                return await reader.readline()  # the rest may be cut short: it still sends
+            finally:
+                sending.cancel()
+                writer.close()
+
+        began = time.monotonic()
+        async with load(server, 8) as seen:
+            answers = await asyncio.gather(*(refused(*pair) for pair in connections))
+            await answered(seen, 20)
+        took = time.monotonic() - began
+        assert set(seen) == {"200"}, seen
+        assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
+        assert server.sample("fer_rejections_total", reason="upload_timeout") == slow
+        assert server.stop() == 0
+    row(f"{slow} uploads a byte at a time", f"their 408 after 3 s, {shown(seen)}", "0", took)
+
+
 async def test_connections_that_send_nothing(row: Row) -> None:
     idle = 5000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -324,11 +365,12 @@ async def test_connections_that_send_nothing(row: Row) -> None:
     )
 
 
-def test_a_log_on_a_full_disk(row: Row, checkpoint: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_log_on_a_full_disk(row: Row, checkpoint: Path, workers: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environ = settings(checkpoint) | {"FER_WORKERS": "1", "FER_LOG_LEVEL": "debug"}
+    environ = settings(checkpoint) | {"FER_WORKERS": str(workers), "FER_LOG_LEVEL": "debug"}
     environ |= {"FER_HOST": "127.0.0.1", "FER_PORT": str(port), "FER_DEVICE": "cpu"}
     with open("/dev/full", "w") as full:
         process = subprocess.Popen(
@@ -356,7 +398,7 @@ def test_a_log_on_a_full_disk(row: Row, checkpoint: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    row("disk full for the log", "50x 200", "0 (log lines alone)", 0.0)
+    row(f"disk full for the log, {workers} workers", "50x 200", "0 (log lines alone)", 0.0)
 
 
 def test_no_room_for_metrics(row: Row, checkpoint: Path) -> None:
@@ -441,7 +483,9 @@ def test_a_checkpoint_swapped_under_a_running_service(row: Row, tmp_path: Path) 
             httpx.post(f"{server.url}/predict", content=HAPPY).status_code for _ in range(50)
         )
         assert statuses == {200: 50}  # by the worker that is left
+        assert ready(server)
+        assert not all_work(server)
         path.write_bytes(sound)
-        took = eventually(lambda: ready(server))
+        took = eventually(lambda: all_work(server))
         assert server.stop() == 0
     row("checkpoint truncated while serving, and a worker killed", "50x 200", "0", took)

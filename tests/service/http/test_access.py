@@ -5,6 +5,7 @@ import pytest
 
 from service.app import create_app
 from service.config import Settings, SettingsError
+from service.predict import Predictor
 from tests.service.made_pictures import flat
 from tests.service.serving import FakeEngine, serving
 
@@ -57,16 +58,18 @@ async def test_nothing_else_does(path: str, headers: dict[str, str]) -> None:
 
 
 async def test_health_and_metrics_are_open_unless_the_operator_says_otherwise() -> None:
-    paths = ("/health/live", "/health/ready", "/metrics")
+    paths = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics")
     async with serving(api_keys=KEYS) as (client, _):
-        assert [(await client.get(path)).status_code for path in paths] == [200] * 3
+        assert [(await client.get(path)).status_code for path in paths] == [200] * 5
         assert (await client.head("/health/ready")).status_code == 200
     async with serving(api_keys=KEYS, open_paths=("/docs",)) as (client, _):
-        assert [(await client.get(path)).status_code for path in paths] == [401] * 3
+        assert [(await client.get(path)).status_code for path in paths] == [401] * 5
         assert (await client.get("/docs")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/metrics/", "//metrics", "/metrics?x", "/METRICS", "/%6detrics"])
+@pytest.mark.parametrize(
+    "path", ["/metrics/", "http://test//metrics", "/metrics?x", "/METRICS", "/%6detrics"]
+)
 async def test_open_paths_open_no_other_ones(path: str) -> None:
     async with serving(api_keys=KEYS, open_paths=("/metrics",)) as (client, _):
         served = (await client.get("/metrics")).status_code
@@ -109,6 +112,38 @@ async def test_closed_by_default() -> None:
         response = await client.get("/health/live", headers={"origin": PAGE})
         assert "access-control-allow-origin" not in response.headers
         assert (await preflight(client, PAGE)).status_code == 405
+
+
+async def test_asking_first_is_counted_and_named_and_no_prediction() -> None:
+    async with serving(cors_origins=(PAGE,)) as (client, app):
+        answers = [await preflight(client, page) for page in (PAGE, "https://other.example")]
+        counted = {
+            status: app.state.metrics.registry.get_sample_value(
+                "fer_requests_total",
+                {"route": "preflight", "method": "OPTIONS", "status": status},
+            )
+            for status in ("200", "400")
+        }
+        text = (await client.get("/metrics")).text
+    assert counted == {"200": 1, "400": 1}
+    assert 'route="/predict"' not in text
+    names = {answer.headers["x-request-id"] for answer in answers}
+    assert len(names) == 2
+
+
+async def test_a_failure_can_be_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError("a secret of /the/code")
+
+    monkeypatch.setattr(Predictor, "predict", fail)
+    async with serving(cors_origins=(PAGE,)) as (client, _):
+        headers = {"origin": PAGE}
+        response = await client.post("/predict", content=flat(130), headers=headers)
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert response.headers["access-control-allow-origin"] == PAGE
+    exposed = response.headers["access-control-expose-headers"]
+    assert "x-request-id" in exposed
+    assert response.json()["instance"].endswith(response.headers["x-request-id"])
 
 
 async def test_open_to_those_named() -> None:

@@ -8,6 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from service import errors
+from service.observe.gpu import GpuUsage
 from service.observe.metrics import STAGES, Metrics
 from training.model.labels import FER2013_EMOTIONS
 
@@ -24,11 +25,17 @@ OURS = {
     "fer_confidence": ("histogram", {"emotion"}),
     "fer_rejections": ("counter", {"reason"}),
     "fer_image_pixels": ("histogram", set()),
+    "fer_faceless_images": ("counter", set()),
     "fer_abandoned_faces": ("counter", set()),
     "fer_model_info": ("gauge", {"name", "version", "device"}),
     "fer_ready": ("gauge", set()),
     "fer_connections": ("gauge", set()),
     "fer_connections_dropped": ("counter", {"reason"}),
+    "fer_workers": ("gauge", set()),
+    "fer_workers_ready": ("gauge", set()),
+    "fer_gpu_memory_used_bytes": ("gauge", {"device"}),
+    "fer_gpu_memory_total_bytes": ("gauge", {"device"}),
+    "fer_gpu_utilization_ratio": ("gauge", {"device"}),
 }
 
 
@@ -39,6 +46,7 @@ def sample(metrics: Metrics, metric: str, /, **labels: str) -> float | None:
 def test_every_metric_of_the_contract_is_exposed(metrics: Metrics) -> None:
     metrics.requests.labels("/predict", "POST", "200").inc()
     metrics.request_seconds.labels("/predict").observe(0.01)
+    metrics.gpu.show("cuda:0", GpuUsage(1, 2, 0.5))
     body, _ = metrics.render("application/openmetrics-text")
     families = {f.name: f for f in parse_openmetrics(body.decode()) if f.name.startswith("fer_")}
     assert families.keys() == OURS.keys()
@@ -129,13 +137,15 @@ def test_registries_do_not_share(metrics: Metrics) -> None:
 
 
 def test_gauges_stay_right_with_several_processes(metrics: Metrics) -> None:
-    # The sum of the queues; ready as soon as the last one is; one model.
+    # The sum of the queues; ready as the one found that looked last; one model.
     modes = {
         gauge._name: gauge._multiprocess_mode
         for gauge in (
             metrics.queue_faces,
             metrics.queue_limit_faces,
             metrics.ready,
+            metrics.workers,
+            metrics.workers_ready,
             metrics.model_info,
             metrics.connections,
         )
@@ -143,7 +153,9 @@ def test_gauges_stay_right_with_several_processes(metrics: Metrics) -> None:
     assert modes == {
         "fer_queue_faces": "livesum",
         "fer_queue_limit_faces": "livesum",
-        "fer_ready": "livemin",
+        "fer_ready": "livemostrecent",
+        "fer_workers": "livemax",
+        "fer_workers_ready": "livemostrecent",
         "fer_model_info": "livemax",
         "fer_connections": "livesum",
     }

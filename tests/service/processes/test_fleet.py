@@ -49,6 +49,21 @@ def test_who_is_unwell_or_silent_is_not_well(fleet: Fleet, now: list[float]) -> 
     assert fleet.silent_s(1) == 0
 
 
+def test_a_worker_that_lives_and_is_not_well_is_in_the_way(fleet: Fleet, now: list[float]) -> None:
+    assert not fleet.any_unwell()  # nobody lives yet
+    fleet.report(0, True)
+    assert (fleet.count_well(), fleet.any_unwell()) == (1, False)  # the other starts
+    fleet.report(1, False)
+    assert (fleet.count_well(), fleet.any_unwell()) == (1, True)
+    fleet.report(1, True)
+    assert (fleet.count_well(), fleet.any_unwell()) == (2, False)
+    now[0] += STALE_S + 0.1
+    fleet.report(0, True)
+    assert (fleet.count_well(), fleet.any_unwell()) == (1, True)  # it hangs
+    fleet.wipe(1)
+    assert (fleet.count_well(), fleet.any_unwell()) == (1, False)  # it is being replaced
+
+
 def test_a_wiped_worker_is_gone(fleet: Fleet) -> None:
     fleet.report(0, True)
     fleet.report(1, True)

@@ -1,14 +1,10 @@
 """Tests of `python -m service`: the real server, its socket, its signals, its exit codes."""
 
 import asyncio
-import os
-import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -22,48 +18,14 @@ from service.__main__ import main
 from service.config import SHIPPED_CHECKPOINT, Settings, key_of
 from service.inference.engine import Engine
 from tests.service.made_pictures import encoded, flat
+from tests.service.server_processes import Server, running
 from training.model.checkpoint import Manifest, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.network import AttentionFER, NetworkConfig
 
-REPOSITORY = Path(__file__).parents[3]
 REQUESTS, BROKEN = 200, 20
 
 pytestmark = pytest.mark.anyio
-
-
-@dataclass(frozen=True)
-class Server:
-    process: subprocess.Popen[str]
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-
-def start(checkpoint: Path) -> Server:
-    settings = {"FER_CHECKPOINT": str(checkpoint), "FER_HOST": "127.0.0.1", "FER_PORT": "0"}
-    settings |= {"FER_DEVICE": "cpu", "FER_TIMEOUT_S": "60", "OMP_NUM_THREADS": "1"}
-    others = {key: value for key, value in os.environ.items() if not key.startswith("FER_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service"],
-        cwd=REPOSITORY,
-        env=others | settings,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if found := re.search(r"ready at http://127\.0\.0\.1:(\d+): \S+ \S+ on cpu", line):
-            return Server(process, int(found[1]))
-    raise AssertionError("the server did not start:\n" + "".join(lines))
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +42,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(checkpoint: Path) -> Iterator[Server]:
-    server = start(checkpoint)
-    try:
+    with running({"FER_CHECKPOINT": str(checkpoint)}) as server:
         yield server
         assert server.stop() == 0
-    finally:
-        server.process.kill()
-        server.process.wait()
-        assert server.process.stderr is not None
-        server.process.stderr.close()
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +121,7 @@ def test_nothing_after_the_limit_is_read(server: Server) -> None:
 
 
 def test_sigterm_answers_what_was_accepted(checkpoint: Path, astronaut: bytes) -> None:
-    server = start(checkpoint)
-    try:
+    with running({"FER_CHECKPOINT": str(checkpoint)}) as server:
         connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(16)]
         for connection in connections:
             head = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\n"
@@ -180,14 +135,8 @@ def test_sigterm_answers_what_was_accepted(checkpoint: Path, astronaut: bytes) -
         for connection in connections:
             with connection:
                 assert _read_to_end(connection).startswith(b"HTTP/1.1 200 ")
-        assert server.process.wait(30) == 0
-        assert server.process.stderr is not None
-        assert "Traceback" not in server.process.stderr.read()
-    finally:
-        server.process.kill()
-        server.process.wait()
-        assert server.process.stderr is not None
-        server.process.stderr.close()
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
 
 
 def _read_to_end(connection: socket.socket) -> bytes:

@@ -1,6 +1,7 @@
 """Tests of `service.processes.workers`: several real processes behind one port."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -18,7 +19,15 @@ from prometheus_client.mmap_dict import MmapedDict
 from service.processes.fleet import Fleet
 from service.processes.workers import Supervisor
 from tests.service.made_pictures import flat
-from tests.service.server_processes import ALL_READY, REPOSITORY, Server, eventually, ready, running
+from tests.service.server_processes import (
+    ALL_READY,
+    REPOSITORY,
+    Server,
+    eventually,
+    ready,
+    running,
+    total,
+)
 from training.model.checkpoint import Manifest, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.network import AttentionFER, NetworkConfig
@@ -130,16 +139,37 @@ async def test_a_killed_worker_is_replaced_and_the_count_goes_on(several: Server
     victim = workers_of(several)[1]
     os.kill(victim, signal.SIGKILL)
     several.wait_for(r"worker 1 ended with -9; again in 0 s")
-    assert not ready(several)
-    # The others go on meanwhile: nobody knocks at the dead one's door.
+    # The other goes on meanwhile: nobody knocks at the dead one's door.
+    text = httpx.get(f"{several.url}/metrics", timeout=60).text
+    shown = {name: total(text, f"fer_{name}") for name in ("ready", "workers_ready", "workers")}
+    assert shown == {"ready": 1, "workers_ready": WORKERS - 1, "workers": WORKERS}
+    assert ready(several)
     assert await post_many(several, 30, clients=3) == 30
-    eventually(lambda: ready(several))
+    eventually(lambda: several.sample("fer_workers_ready") == WORKERS)
     assert workers_of(several)[1] != victim
     assert several.sample("fer_faces_total") == before + 30
-    # Each worker says it about once a second, and the least of what they say is shown.
-    eventually(lambda: several.sample("fer_ready") == 1)
+    assert several.sample("fer_ready") == 1
     assert await post_many(several, 50) == 50
     assert several.sample("fer_faces_total") == before + 80
+
+
+@pytest.mark.slow
+def test_one_that_hangs_turns_readiness_off_until_it_goes_on(random_checkpoint: Path) -> None:
+    with running(settings(random_checkpoint), ready=ALL_READY) as server:
+
+        def answers() -> int:
+            # Of the one that goes on: the kernel deals the other its share of the connections.
+            with contextlib.suppress(httpx.TimeoutException):
+                return httpx.get(f"{server.url}/health/ready", timeout=1).status_code
+            return 0
+
+        assert answers() == 200
+        victim = workers_of(server)[1]
+        os.kill(victim, signal.SIGSTOP)
+        eventually(lambda: answers() == 503)
+        os.kill(victim, signal.SIGCONT)
+        eventually(lambda: answers() == 200)
+        assert server.stop() == 0
 
 
 @pytest.mark.slow
