@@ -56,12 +56,12 @@ class Subject:
 
 
 def share(probability: float) -> str:
-    """Write a probability for people; 1 % and 99 % are not for what is beyond them."""
+    """Write a probability for people; 0.01 and 0.99 are not for what is beyond them."""
     if 0.0 < probability < 0.01:
-        return "<1 %"
+        return "<0.01"
     if 0.99 < probability < 1.0:
-        return ">99 %"
-    return f"{100 * probability:.0f} %"
+        return ">0.99"
+    return f"{probability:.2f}"
 
 
 def show(picture: Picture, view: View) -> Image.Image:

@@ -48,7 +48,7 @@ def test_box_and_label_stand_out_from_any_ground(level: int) -> None:
 def test_words_stay_inside(x: int, y: int) -> None:
     canvas = Image.new("RGB", (600, 600), "red")
     pen = ImageDraw.Draw(canvas)
-    tag(pen, (x, y), "happiness 93 %", ImageFont.load_default(14), canvas.size)
+    tag(pen, (x, y), "happiness 0.93", ImageFont.load_default(14), canvas.size)
     dark = np.asarray(canvas).sum(axis=2) < 60
     rows, columns = np.nonzero(dark)
     width = np.ptp(columns) + 1

@@ -16,7 +16,7 @@ VIEW = View(0, 0, 96, 96, 96, 96)
 
 @pytest.mark.parametrize(
     ("probability", "words"),
-    [(0.0, "0 %"), (0.004, "<1 %"), (0.5, "50 %"), (0.993, ">99 %"), (1.0, "100 %")],
+    [(0.0, "0.00"), (0.004, "<0.01"), (0.5, "0.50"), (0.993, ">0.99"), (1.0, "1.00")],
 )
 def test_probabilities_for_people(probability: float, words: str) -> None:
     assert share(probability) == words
