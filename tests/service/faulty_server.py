@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+import service.pictures.finder
 import service.pictures.pool
-import service.predict
 from service.config import Settings
 from service.observe.logs import set_up_logging
 from service.processes.listener import bind
@@ -52,7 +52,7 @@ class HangingEngine(FakeEngine):
 
 def stick() -> FakeEngine:
     """Have every picture keep its decoder for good, and that noticed within half a second."""
-    service.predict.decode = lambda *_: threading.Event().wait()  # type: ignore[assignment]
+    service.pictures.finder.decode = lambda *_: threading.Event().wait()  # type: ignore[assignment]
     service.pictures.pool.STUCK_S = 0.5
     return FakeEngine()
 
