@@ -151,7 +151,7 @@ def test_the_container_can_do_little(stack: Stack) -> None:
         "tools": [],
         "modules": [],
         "training": ["__init__.py", "__pycache__", "model"],
-        "app": ["healthcheck.py", "service", "training"],
+        "app": ["detector", "healthcheck.py", "service", "training"],
     }
 
 
