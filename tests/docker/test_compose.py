@@ -54,7 +54,10 @@ def test_every_setting_reaches_the_service() -> None:
     keys = {key_of(f.name) for f in dataclasses.fields(Settings)}
     passed = COMPOSE["service"]["environment"]
     assert set(passed) == keys - OWN
-    assert {key for key, value in passed.items() if value is not None} == {"FER_DETECTOR", "FER_DEVICE"}
+    assert {key for key, value in passed.items() if value is not None} == {
+        "FER_DETECTOR",
+        "FER_DEVICE",
+    }
 
 
 def test_the_engine_waits_longer_than_the_drain() -> None:
