@@ -1,4 +1,4 @@
-"""What most of the page's tests do first: choose a picture, and wait for its answer."""
+"""What tests of the page do first: choose a picture, wait for its answer, be a busy service."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 BY = "\N{MULTIPLICATION SIGN}"
 
@@ -21,3 +21,20 @@ def answer_to(page: Page, path: Path) -> dict[str, Any]:
     choose(page, path)
     answer: dict[str, Any] = page.evaluate("() => watch.reached(1)")
     return answer
+
+
+def be_busy(page: Page, waits: list[str]) -> None:
+    """Answer as a service at its limit does, once for each of `waits`: seconds until the next."""
+
+    def refuse(route: Route) -> None:
+        if not waits:
+            route.continue_()
+            return
+        route.fulfill(
+            status=503,
+            content_type="application/problem+json",
+            headers={"retry-after": waits.pop()},
+            body='{"title": "The service is at its limit", "detail": "Later."}',
+        )
+
+    page.route("**/predict?*", refuse)

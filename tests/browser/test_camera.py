@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.browser.asking import BY
+from tests.browser.asking import BY, be_busy
 from tests.browser.conftest import Visit
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -110,19 +110,7 @@ def test_stopping_before_the_camera_is_allowed_closes_it_when_it_is(visit: Visit
 def test_a_busy_service_is_left_alone_as_long_as_it_says(visit: Visit) -> None:
     page = visit(expected="status of 503")
     waits = ["1"]
-
-    def refuse_once(route: "sync_api.Route") -> None:
-        if not waits:
-            route.continue_()
-            return
-        route.fulfill(
-            status=503,
-            content_type="application/problem+json",
-            headers={"retry-after": waits.pop()},
-            body='{"title": "The service is at its limit", "detail": "Later."}',
-        )
-
-    page.route("**/predict?*", refuse_once)
+    be_busy(page, waits)
     page.get_by_role("button", name="Use the camera").click()
     live = page.get_by_role("group", name="Camera")
     expect(live).to_contain_text("The service is at its limit. Going on in 1 s…")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.browser import portraits
-from tests.browser.asking import choose
+from tests.browser.asking import be_busy, choose
 from tests.browser.conftest import Keep, Visit
 from tests.service.server_processes import Server, running
 
@@ -44,19 +44,7 @@ def test_a_key_is_asked_for_where_one_is_needed(visit: Visit, keep: Keep, locked
 def test_a_busy_service_is_asked_again_when_it_says(visit: Visit, keep: Keep) -> None:
     page = visit(expected="status of 503")
     waits = ["1", "1"]
-
-    def refuse_twice(route: "sync_api.Route") -> None:
-        if not waits:
-            route.continue_()
-            return
-        route.fulfill(
-            status=503,
-            content_type="application/problem+json",
-            headers={"retry-after": waits.pop()},
-            body='{"title": "The service is at its limit", "detail": "Later."}',
-        )
-
-    page.route("**/predict?*", refuse_twice)
+    be_busy(page, waits)
     choose(page, keep("portrait.jpg", portraits.one_face()))
     words = page.get_by_text("The service is at its limit. Trying again in 1 s…")
     expect(words).to_be_visible()

@@ -182,10 +182,9 @@ def test_workers_end_with_their_supervisor(random_checkpoint: Path) -> None:
         eventually(lambda: not folder.exists())
 
 
-def test_what_no_worker_can_serve_is_said_once(tmp_path: Path) -> None:
-    path = tmp_path / "none.safetensors"
-    environ = settings(path) | {"FER_HOST": "127.0.0.1", "FER_PORT": "0"}
-    done = subprocess.run(
+def ended(environ: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Start a service that cannot, and wait for its end."""
+    return subprocess.run(
         [sys.executable, "-m", "service"],
         cwd=REPOSITORY,
         env=os.environ | environ,
@@ -193,6 +192,12 @@ def test_what_no_worker_can_serve_is_said_once(tmp_path: Path) -> None:
         text=True,
         timeout=90,
     )
+
+
+def test_what_no_worker_can_serve_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "none.safetensors"
+    environ = settings(path) | {"FER_HOST": "127.0.0.1", "FER_PORT": "0"}
+    done = ended(environ)
     assert done.returncode == 2
     assert done.stderr.count("attention-fer: ") == done.stderr.count("\n") == 1, done.stderr
     assert f"{path}: no such file" in done.stderr
@@ -207,14 +212,7 @@ def test_the_port_of_another_service_is_refused_at_once() -> None:
             "FER_HOST": "127.0.0.1",
             "FER_PORT": str(other.getsockname()[1]),
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "service"],
-            cwd=REPOSITORY,
-            env=os.environ | environ,
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
+        done = ended(environ)
     assert done.returncode == 2
     assert "Address already in use" in done.stderr
 
