@@ -113,7 +113,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    from training.report import draw_robustness
+    from training.results import write_ablation
 
     config = override(RECIPES[options.recipe], options.set)
     data, folder = _read(options), options.folder
@@ -124,13 +124,9 @@ def _ablate(options: argparse.Namespace) -> int:
             return bars.enter_context(ProgressBar(run, name))
 
         results = ablate(data, config, range(options.seeds), folder, here, show)
-    (folder / "ablation.json").write_text(json.dumps(results, indent=1))
-    table = f"{summarise(results)}\n\n{summarise_geometry(results)}"
-    (folder / "ablation.md").write_text(table + "\n")
-    # Seed 0's curves; all seeds' are in the JSON.
-    curves = {name: runs[0]["geometry"] for name, runs in results.items()}
-    draw_robustness(curves, folder / "geometry.png")
-    print(f"{table}\n\n{folder}: ablation.md, ablation.json, geometry.png")
+    wrote = write_ablation(results, config, options.out)
+    print(f"{summarise(results)}\n\n{summarise_geometry(results)}")
+    print(f"\n{options.out}: {', '.join(wrote)}")
     return 0
 
 
@@ -263,6 +259,13 @@ def _parser() -> argparse.ArgumentParser:
     ablation.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     ablation.add_argument("--seeds", type=int, choices=range(2, 12), default=3, metavar="N")
     ablation.add_argument("--folder", type=Path, default=Path("runs/ablation"), metavar="DIR")
+    ablation.add_argument(
+        "--out",
+        type=Path,
+        default=Path("docs/results/ablation"),
+        metavar="DIR",
+        help="where the results go (%(default)s)",
+    )
 
     exporting = command("export", _export, "Make the checkpoint to ship of a run's best epoch.")
     add_data(exporting)

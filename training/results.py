@@ -1,4 +1,4 @@
-"""A checkpoint's results in a folder: figures as JSON for programs, pictures for people.
+"""Results in a folder: figures as JSON for programs, pictures for people.
 
 The one place where figures and pictures meet; neither knows the other.
 """
@@ -7,7 +7,9 @@ import dataclasses
 import json
 from pathlib import Path
 
+from training.ablation import Results
 from training.agreement import agreement
+from training.config import TrainConfig
 from training.dataset import Dataset
 from training.evaluate import predict, reliability, score
 from training.export import cost, measure
@@ -15,6 +17,7 @@ from training.machine import Machine
 from training.model.checkpoint import Checkpoint
 from training.report import draw_agreement, draw_confusion, draw_reliability, draw_robustness
 from training.robustness import measure_curves
+from training.verdicts import mean_geometry
 
 
 def write_results(checkpoint: Checkpoint, data: Dataset, folder: Path, machine: Machine) -> None:
@@ -57,3 +60,28 @@ def write_results(checkpoint: Checkpoint, data: Dataset, folder: Path, machine: 
         results["agreement"] = dataclasses.asdict(found)
         draw_agreement(found, folder / "agreement.png")
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def write_ablation(results: Results, config: TrainConfig, folder: Path) -> list[str]:
+    """Write what the runs of the paper's table gave.
+
+    `ablation.json` has every run, and the recipe that all share; `geometry.png` shows accuracy
+    on moved faces, means over the seeds.
+
+    Args:
+        results: From `training.ablation.ablate`.
+        config: The recipe; its network's switches and its seed are each run's own.
+        folder: Where to; made if it is not there.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = dataclasses.asdict(config)
+    text = json.dumps({"recipe": recipe, "rows": results}, indent=1)
+    (folder / "ablation.json").write_text(text + "\n")
+    draw_robustness(mean_geometry(results), folder / "geometry.png")
+    return ["ablation.json", "geometry.png"]

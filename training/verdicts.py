@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from training.ablation import ROWS, Results
+from training.robustness import Curves
 
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom.
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -96,6 +97,32 @@ def summarise_geometry(results: Results) -> str:
             cells = [_gain(results, *pair, name, place) for pair in STN_PAIRS]
             lines.append(f"| {name} | {point['level']:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def mean_geometry(results: Results) -> dict[str, Curves]:
+    """Average the curves of each row's seeds.
+
+    Args:
+        results: From `ablate`.
+
+    Returns:
+        For each row by name its curves; each point has the level and the mean accuracy, 0 to 1.
+    """
+    return {
+        name: {
+            corruption: [
+                {
+                    "level": point["level"],
+                    "accuracy": statistics.fmean(
+                        run["geometry"][corruption][place]["accuracy"] for run in runs
+                    ),
+                }
+                for place, point in enumerate(points)
+            ]
+            for corruption, points in runs[0]["geometry"].items()
+        }
+        for name, runs in results.items()
+    }
 
 
 def _gain(results: Results, having: str, lacking: str, name: str, place: int) -> str:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from training.ablation import ROWS
+from training.config import TrainConfig
 from training.dataset import Dataset
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, Manifest
 from training.model.network import AttentionFER, NetworkConfig
-from training.results import write_results
+from training.results import write_ablation, write_results
 
 
 @pytest.fixture
@@ -36,3 +38,14 @@ def test_votes_are_compared_where_there_are_any(
     assert pictures == expected
     for name in expected:
         assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_ablation_keeps_its_recipe_and_every_run(tmp_path: Path) -> None:
+    curves = {"rotation (degrees)": [{"level": 0, "accuracy": 0.5}, {"level": 45, "accuracy": 0.2}]}
+    results = {row.name: [{"seed": seed, "geometry": curves} for seed in (0, 1)] for row in ROWS}
+    wrote = write_ablation(results, TrainConfig(epochs=3), tmp_path / "new")
+    assert sorted(wrote) == sorted(path.name for path in (tmp_path / "new").iterdir())
+    kept = json.loads((tmp_path / "new/ablation.json").read_text())
+    assert kept["recipe"]["epochs"] == 3
+    assert kept["rows"] == results
+    assert (tmp_path / "new/geometry.png").read_bytes().startswith(b"\x89PNG")

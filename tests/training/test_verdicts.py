@@ -8,6 +8,7 @@ from training.verdicts import (
     STN_PAIRS,
     interval,
     judge,
+    mean_geometry,
     summarise,
     summarise_geometry,
 )
@@ -76,3 +77,10 @@ def test_geometry_has_a_gain_for_each_level() -> None:
         "| rotation (degrees) | 15 | 0.610 → 0.720 | +0.110 (+0.085 to +0.135) holds"
     )
     assert row.endswith("| 0.610 → 0.610 | +0.000 (+0.000 to +0.000) cannot be told |")
+
+
+def test_geometry_is_averaged_over_the_seeds() -> None:
+    found = mean_geometry(results(relu=(0.3, 0.5)))
+    assert set(found) == {row.name for row in ROWS}
+    (point,) = found["relu"]["rotation (degrees)"]
+    assert point == {"level": 15.0, "accuracy": pytest.approx(0.4)}
