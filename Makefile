@@ -4,9 +4,10 @@ BIN := $(VENV)/bin
 DATA ?= data/fer2013.csv
 FOLDER ?= runs/fer2013
 CHECKPOINT ?=
+ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check train evaluate clean
+.PHONY: help setup serve test check train evaluate bench clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ train: $(VENV)/dev  ## Train on DATA=csv or folder; again goes on where it stopp
 
 evaluate: $(VENV)/dev  ## Score CHECKPOINT, or the shipped one, on DATA
 	$(BIN)/python -m training evaluate --data $(DATA) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+
+bench:  ## Measure the service beside its peers, for hours; ARGS="--servers ours,mosec" for less
+	$(PYTHON) -m benchmarks.serving $(ARGS)
 
 clean:  ## Remove .venv and what tools left behind; runs/ and checkpoints/ stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
