@@ -27,6 +27,7 @@ from PIL import (  # importing a plugin is what makes Pillow know its format
 
 from service.errors import BadImage, NoImage, ServiceError, TooManyPixels, UnsupportedType
 from service.pictures.libtiff import silence_libtiff
+from service.pictures.plain_jpeg import PlainJpeg, read_plain, recognise_plain
 from service.pictures.search import NO_SEARCH, FaceSearch
 from service.pictures.tones import as_grey, shrunk_colour
 from training.model.preprocess import InputSpec
@@ -155,6 +156,10 @@ def decode(
     """
     if not data:
         raise NoImage("The image is empty; send the bytes of a picture.")
+    if isinstance(data, bytes | bytearray) and (plain := recognise_plain(data)):
+        _refuse_size(plain.width, plain.height, max_pixels)
+        if picture := _read_plain(data, plain, spec, search):
+            return picture
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             _refuse_large(image, max_pixels)
@@ -172,12 +177,15 @@ def decode(
         ) from error
 
 
-def _refuse_large(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
+def _refuse_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise _too_many_pixels(max_pixels)
     if max(width, height) > MAX_SIDE:
         raise TooManyPixels(f"The image has a side above {MAX_SIDE} pixels; send a smaller one.")
+
+
+def _refuse_large(image: Image.Image, max_pixels: int) -> None:
+    _refuse_size(*image.size, max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # A tile may be declared far larger than the picture, and is decoded whole.
         tile = [int(image.tag_v2.get(tag, 1)) for tag in (322, 323)]
@@ -201,10 +209,9 @@ def _refuse_slow(image: Image.Image, data: bytes | bytearray | memoryview, max_p
 def _read(image: Image.Image, spec: InputSpec, search: FaceSearch) -> Picture:
     width, height = image.size
     looks = search.looks_in(width, height)
-    if looks:
-        _draft(image, "RGB", SEARCHED_SIDE, max(image.size))
-    else:
-        _draft(image, "L", DETAIL * max(spec.width, spec.height), min(image.size))
+    mode, size = _reduced(width, height, spec, looks)
+    if mode is not None:
+        image.draft(mode, size)  # of a JPEG; other formats are whole
     image.load()
     # Only now: Pillow turns a TIFF itself as it loads it, and forgets its orientation then.
     orientation = _orientation(image)
@@ -218,14 +225,35 @@ def _read(image: Image.Image, spec: InputSpec, search: FaceSearch) -> Picture:
     return Picture(np.asarray(grey), width, height, colour)
 
 
-def _draft(image: Image.Image, mode: str, needed: int, side: int) -> None:
-    """Have a JPEG decoded so that `side` is no more than is needed; other formats are whole."""
-    width, height = image.size
+def _read_plain(
+    data: bytes | bytearray, plain: PlainJpeg, spec: InputSpec, search: FaceSearch
+) -> Picture | None:
+    """Do as `_read` does with the same file, sooner; None where it is damaged."""
+    looks = search.looks_in(plain.width, plain.height)
+    mode, size = _reduced(plain.width, plain.height, spec, looks)
+    pixels = read_plain(data, "L" if plain.grey else mode or "RGB", *size)
+    if pixels is None:
+        return None
+    if pixels.ndim == 2 and not looks:
+        return Picture(pixels, plain.width, plain.height)
+    image = Image.fromarray(pixels)
+    colour = shrunk_colour(image) if looks else None
+    return Picture(np.asarray(as_grey(image)), plain.width, plain.height, colour)
+
+
+def _reduced(
+    width: int, height: int, spec: InputSpec, looks: bool
+) -> tuple[str | None, tuple[int, int]]:
+    """Return mode and size that a JPEG is decoded to; as the mode None where it is as it is."""
+    if looks:
+        mode, needed, side = "RGB", SEARCHED_SIDE, max(width, height)
+    else:
+        mode, needed, side = "L", DETAIL * max(spec.width, spec.height), min(width, height)
     for scale in (8, 4, 2, 1):
         # One that does not divide both sides would stretch the picture by part of a pixel.
         if width % scale == height % scale == 0 and side >= needed * scale:
-            image.draft(mode, (width // scale, height // scale))
-            return
+            return mode, (width // scale, height // scale)
+    return None, (width, height)
 
 
 def _orientation(image: Image.Image) -> int:
