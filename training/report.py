@@ -136,11 +136,13 @@ def draw_robustness(curves: Mapping[str, Curves], path: Path) -> None:
                 marker="o", markersize=3, label=network,
             )  # fmt: skip
         axes.set_xlabel(name)
-        axes.set_ylim(0.0, 1.0)
+        if len(curves) == 1:  # several are to be told apart, one is to be seen as it is
+            axes.set_ylim(0.0, 1.0)
         axes.grid(alpha=0.3)
     for axes in panels:
         axes.set_axis_off()
     figure.supylabel("accuracy")
     if len(curves) > 1:
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=120)
