@@ -1,0 +1,109 @@
+"""Tests of `service.inference.fused`."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from service.inference.engine import fold_batch_norm
+from service.inference.fused import PackedConvolution, can_fuse, fuse, multiplies_bfloat16
+from tests.service.inference.test_engine import build_checkpoint
+from training.model.network import AttentionFER, NetworkConfig
+from training.model.preprocess import InputSpec
+
+pytestmark = pytest.mark.skipif(not can_fuse(), reason="this torch has no oneDNN")
+native = pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU has no bfloat16")
+
+
+def folded(**config: Any) -> AttentionFER:
+    network = build_checkpoint(NetworkConfig(**config)).network
+    fold_batch_norm(network)
+    return network
+
+
+def some_images(count: int, height: int = 48, width: int = 48) -> torch.Tensor:
+    return torch.randn(count, 1, height, width, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("stn", "channel", "spatial", "activation"),
+    list(itertools.product((True, False), (True, False), (True, False), ("gelu", "relu"))),
+)
+def test_float32_changes_nothing_but_rounding(
+    stn: bool, channel: bool, spatial: bool, activation: Any
+) -> None:
+    network = folded(
+        widths=(8, 16),
+        depths=(1, 2),
+        stn=stn,
+        channel_attention=channel,
+        spatial_attention=spatial,
+        activation=activation,
+    )
+    images = some_images(3)
+    with torch.inference_mode():
+        expected, actual = network(images), fuse(network, InputSpec(), torch.float32)(images)
+    torch.testing.assert_close(actual.logits, expected.logits, atol=1e-5, rtol=1e-5)
+    if stn:
+        torch.testing.assert_close(actual.theta, expected.theta, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_any_batch_of_other_sizes(count: int) -> None:
+    network = folded(widths=(8, 12, 20), depths=(1, 1, 1), transform="affine", classes=8)
+    images, spec = some_images(count, 32, 40), InputSpec(32, 40)
+    with torch.inference_mode():
+        expected, actual = network(images), fuse(network, spec, torch.float32)(images)
+    torch.testing.assert_close(actual.logits, expected.logits, atol=1e-5, rtol=1e-5)
+
+
+@native
+def test_bfloat16_is_near() -> None:
+    network = folded(widths=(32, 64), depths=(1, 2))
+    images = some_images(16)
+    with torch.inference_mode():
+        expected, actual = network(images), fuse(network, InputSpec(), torch.bfloat16)(images)
+    assert actual.logits.dtype == torch.float32
+    difference = (actual.logits.softmax(1) - expected.logits.softmax(1)).abs().max()
+    assert 0 < difference < 0.01
+    # Where the face is read does not suffer at all.
+    assert expected.theta is not None
+    torch.testing.assert_close(actual.theta, expected.theta, atol=1e-5, rtol=1e-5)
+
+
+def test_the_network_stays_as_it_was() -> None:
+    network = folded(widths=(8,), depths=(1,))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fused = fuse(network, InputSpec(), torch.float32)
+    assert not any(isinstance(module, PackedConvolution) for module in network.modules())
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(isinstance(module, nn.Conv2d) for module in fused.modules())
+
+
+def test_the_answer_is_not_overwritten() -> None:
+    fused = fuse(folded(widths=(8,), depths=(1,)), InputSpec(), torch.float32)
+    with torch.inference_mode():
+        first = fused(some_images(2)).logits
+        before = first.clone()
+        fused(-some_images(2))
+    assert torch.equal(first, before)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": False, "amx_bf16": True}, True),
+        ({"avx512_bf16": False, "avx512_f": True}, False),
+        ({"architecture": "aarch64", "bf16": True}, False),  # not measured there
+    ],
+)
+def test_only_measured_instructions_count(
+    capabilities: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert multiplies_bfloat16() is expected
