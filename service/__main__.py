@@ -6,7 +6,8 @@ import sys
 
 from service.config import Settings, SettingsError, describe
 from service.observe.logs import set_up_logging
-from service.processes.exits import refuse
+from service.processes.exits import exit_well_on_signals, refuse
+from service.processes.shape import engine_devices
 from service.processes.workers import supervise
 
 
@@ -16,7 +17,7 @@ def main() -> None:
     try:
         settings = Settings.from_environ(os.environ)
         set_up_logging(settings.log_level, settings.log_format)
-        if settings.workers > 1:
+        if settings.workers > 1 or engine_devices(settings):
             sys.exit(supervise(settings))
         _serve_alone(settings)
     except SettingsError as error:
@@ -28,7 +29,7 @@ def _serve_alone(settings: Settings) -> None:
     # Not above: a supervisor needs none of torch, and would hold its memory for nothing.
     from service.inference.engine import EngineError
     from service.processes.listener import bind
-    from service.processes.server import exit_well_on_signals, serve
+    from service.processes.server import serve
     from training.model.checkpoint import CheckpointError
 
     exit_well_on_signals()

@@ -8,10 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
@@ -19,9 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.config import Settings, SettingsError
+from service.engines import FaceEngine, open_engine, start_batcher
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.explain import Explainer
 from service.http.access import KeyGuard, describe_keys, open_to
+from service.http.admission import Admission
+from service.http.dispatch import Dispatch
 from service.http.docs import add_docs, find_swagger_ui
 from service.http.edge import Edge, Failures, reject, unexpected
 from service.http.page import add_page
@@ -32,11 +32,12 @@ from service.http.upload_memory import UploadMemory
 from service.http.v2.messages import MODEL, VERSION
 from service.http.v2.paths import add_protocol
 from service.inference.batcher import Batcher
-from service.inference.engine import Engine
-from service.inference.explanation import Explanation
+from service.inference.classifier import Classifier
+from service.inference.remote_batcher import RemoteBatcher
+from service.inference.remote_wire import Hello
 from service.observe.gpu import GpuWatch
 from service.observe.metrics import Metrics
-from service.observe.nvml import open_nvml
+from service.observe.nvml import open_nvml, uuid_of
 from service.observe.shared_metrics import registry_of_all
 from service.pictures.blazeface import BlazeFace
 from service.pictures.decode import prepare_pillow
@@ -46,7 +47,6 @@ from service.pictures.model_file import ModelFileError, read_model
 from service.pictures.pool import DecodePool
 from service.predict import Predictor
 from service.processes.fleet import REPORT_EVERY_S, Seat
-from training.model.checkpoint import Manifest, load_checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -56,59 +56,17 @@ _DESCRIPTION = (
 )
 
 
-class FaceEngine(Protocol):
-    """What the application needs of an engine.
-
-    That is `service.inference.engine.Engine`, or a remote one.
-    """
-
-    @property
-    def device(self) -> str:
-        """What it runs on, for metrics and logs."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """What its checkpoint says about itself."""
-
-    def infer(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Map faces uint8[n, h, w] to probabilities float32[n, classes], in one thread."""
-
-    def explain(self, faces: npt.NDArray[np.uint8]) -> list[Explanation]:
-        """Say why `infer` answers as it does, in the same thread."""
-
-    def warm(self) -> None:
-        """Run each batch size that will be used."""
-
-
-def open_engine(settings: Settings) -> Engine:
-    """Load the checkpoint onto its device. Blocks for seconds.
-
-    Args:
-        settings: Which checkpoint, device and sizes.
-
-    Returns:
-        The engine, cold.
-
-    Raises:
-        CheckpointError: The file cannot be used.
-        EngineError: The device is not there.
-    """
-    return Engine(
-        load_checkpoint(settings.checkpoint),
-        device=settings.device,
-        max_batch=settings.max_batch,
-        threads=settings.torch_threads,
-    )
-
-
 def create_app(
-    settings: Settings, engine: FaceEngine | None = None, seat: Seat | None = None
+    settings: Settings,
+    engine: FaceEngine | RemoteBatcher | None = None,
+    seat: Seat | None = None,
 ) -> FastAPI:
     """Make the ASGI application. It is cold until its lifespan starts.
 
     Args:
         settings: The operator's.
-        engine: What classifies faces; None opens the one that the settings name, at start-up.
+        engine: What classifies faces, or the way to what does in another process; None opens the
+            one that the settings name, at start-up.
         seat: This process's place among several workers, None if it is the only one.
 
     Returns:
@@ -152,6 +110,7 @@ def _surround(
     app: FastAPI, settings: Settings, metrics: Metrics, always_open: frozenset[str]
 ) -> None:
     """Put the middleware around the routes, the innermost first."""
+    app.add_middleware(Dispatch, routes=app.routes)
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
     for path in settings.open_paths:
         if path not in paths:
@@ -172,22 +131,20 @@ def _surround(
 async def _lifespan(
     app: FastAPI,
     settings: Settings,
-    engine: FaceEngine | None,
+    engine: FaceEngine | RemoteBatcher | None,
     metrics: Metrics,
     seat: Seat | None,
 ) -> AsyncIterator[None]:
     prepare_pillow(settings.max_image_pixels)
-    if engine is None:
-        engine = await asyncio.to_thread(open_engine, settings)
-    await asyncio.to_thread(engine.warm)
+    batcher, about = await _start_engine(settings, engine, metrics)
     detector = await asyncio.to_thread(open_detector, settings)
-    service = _start(settings, engine, detector, metrics)
+    service = _start(settings, about, batcher, detector, metrics)
     service.seat = seat
     app.state.service = service
     service.check()
     reporting = None if seat is None else asyncio.create_task(_report(service))
-    watch = GpuWatch(metrics.gpu, engine.device, open_nvml)
-    if engine.device.startswith("cuda"):
+    watch = GpuWatch(metrics.gpu, about.device, lambda _: open_nvml(about.gpu))
+    if about.gpu:
         watch.start()
     try:
         yield
@@ -197,6 +154,19 @@ async def _lifespan(
         service.pool.close()
         if reporting is not None:
             reporting.cancel()
+
+
+async def _start_engine(
+    settings: Settings, engine: FaceEngine | RemoteBatcher | None, metrics: Metrics
+) -> tuple[Classifier, Hello]:
+    """Start the queue before the engine, or reach the one of another process; say what it is."""
+    if isinstance(engine, RemoteBatcher):
+        await engine.start()
+        return engine, engine.hello
+    if engine is None:
+        engine = await asyncio.to_thread(open_engine, settings)
+    batcher = await start_batcher(settings, engine, metrics)
+    return batcher, Hello(engine.manifest, engine.device, uuid_of(engine.device))
 
 
 async def _report(service: Service) -> None:
@@ -227,26 +197,24 @@ def open_detector(settings: Settings) -> Detector | None:
 
 
 def _start(
-    settings: Settings, engine: FaceEngine, detector: Detector | None, metrics: Metrics
+    settings: Settings,
+    about: Hello,
+    batcher: Classifier,
+    detector: Detector | None,
+    metrics: Metrics,
 ) -> Service:
-    """Start the parts, on the event loop, around a warm engine."""
-    manifest = engine.manifest
-    metrics.describe_model(manifest.name, manifest.version, engine.device, manifest.emotions)
-    batcher = Batcher(
-        engine.infer,
-        max_batch=settings.max_batch,
-        queue_size=settings.queue_size,
-        metrics=metrics,
-        explain=engine.explain,
-        linger_s=settings.linger_ms / 1e3,
-    )
-    batcher.start()
+    """Start the parts, on the event loop, around an engine that answers."""
+    manifest = about.manifest
+    metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
     pool = DecodePool(settings.decode_threads, settings.queue_size)
+    if about.device == "cpu" and isinstance(batcher, Batcher):
+        batcher.give_way_while(pool.crowded)
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
     predictor = Predictor(manifest, batcher, pool, metrics, finder)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
+    admission = Admission(settings.queue_size)
     memory = UploadMemory(settings.max_buffered_bytes)
-    return Service(settings, metrics, batcher, pool, predictor, explainer, memory)
+    return Service(settings, metrics, about, batcher, pool, predictor, explainer, admission, memory)
 
 
 def _as_service_error(error: HTTPException, path: str) -> ServiceError:

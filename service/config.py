@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from service import rules
 from service.pictures.model_file import default_path
-from service.rules import choice, integer, number, read_device, read_path, read_text, rule
+from service.rules import auto_or, choice, integer, number, read_device, read_path, read_text, rule
 
 PREFIX = "FER_"
 SHIPPED: Final[Mapping[str, Path]] = {
@@ -39,10 +39,11 @@ class Settings:
     """What an operator may choose. `FER_MAX_BATCH` sets `max_batch`, and so on.
 
     Attributes:
-        device: Where the network runs.
+        device: Where the network runs; of several GPUs all, between commas.
         checkpoint: The file that is served.
         detector: The face detector's weights; without them every picture is a face.
-        max_batch: Most faces that the network sees at once.
+        gpu_memory: Most of a GPU's memory that tensors may take, as a share.
+        max_batch: Most faces that the network sees at once; None measures which is best.
         queue_size: Most faces that may wait.
         timeout_s: Seconds from a request's arrival to its answer, upload included.
         linger_ms: Milliseconds that a batch waits for more faces.
@@ -53,6 +54,7 @@ class Settings:
         max_buffered_bytes: Most bytes of uploads held at once, of all requests together.
         decode_threads: Threads that decode pictures.
         torch_threads: Threads that one inference uses on a CPU.
+        precision: What the network computes in.
         drain_s: Seconds to finish accepted requests at shutdown.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
@@ -62,6 +64,7 @@ class Settings:
         header_timeout_s: Seconds for a request's head to arrive, and for an answer to be read.
         idle_timeout_s: Seconds that a connection may wait between two requests.
         workers: Processes that serve side by side.
+        engine: Whether each of them has the network inside, or all share one process a device.
         api_keys: Any of them lets a client in; without any, everybody is let in.
         open_paths: Paths that need no key.
         cors_origins: Pages whose scripts may use the service.
@@ -70,7 +73,9 @@ class Settings:
     device: str = field(
         default="auto",
         metadata=rule(
-            read_device, "auto, cpu, cuda or cuda:N", "where the network runs; auto prefers CUDA"
+            read_device,
+            "auto, cpu, cuda, cuda:N or several cuda:N between commas",
+            "where the network runs; auto prefers CUDA",
         ),
     )
     checkpoint: Path = field(
@@ -85,7 +90,16 @@ class Settings:
         default_factory=default_path,
         metadata=rule(read_path, "a path", "the face detector's weights, as set-up fetches them"),
     )
-    max_batch: int = field(default=32, metadata=integer(1, 1024, "most faces in one inference"))
+    gpu_memory: float = field(
+        default=1.0,
+        metadata=number(0.01, 1, "share of a GPU's memory that one engine's tensors may take"),
+    )
+    max_batch: int | None = field(
+        default=None,
+        metadata=auto_or(
+            integer(1, 1024, "most faces in one inference; auto measures at start which is best")
+        ),
+    )
     queue_size: int = field(
         default=1024, metadata=integer(1, 1_000_000, "most faces that may wait")
     )
@@ -115,6 +129,13 @@ class Settings:
     )
     torch_threads: int = field(
         default=1, metadata=integer(1, 256, "threads of one inference on a CPU")
+    )
+    precision: Literal["auto", "float32"] = field(
+        default="auto",
+        metadata=choice(
+            *("auto", "float32"),
+            meaning="of the network; auto: bfloat16 where the device multiplies it natively",
+        ),
     )
     drain_s: float = field(
         default=20.0, metadata=number(0, 3600, "seconds to finish accepted requests at shutdown")
@@ -147,6 +168,14 @@ class Settings:
     workers: int = field(
         default=1,
         metadata=integer(1, 256, "processes; every other limit is of each of them"),
+    )
+    engine: str = field(
+        default="auto",
+        metadata=choice(
+            *("auto", "inside", "apart"),
+            meaning="the network in each process, or one process a device for all, which then has "
+            "the queue; auto: apart for several processes on CUDA",
+        ),
     )
     api_keys: tuple[str, ...] = field(
         default=(),
@@ -207,6 +236,11 @@ class Settings:
         Raises:
             SettingsError: Names both.
         """
+        if len(self.devices) > 1 and self.engine == "inside":
+            raise SettingsError(
+                f"{key_of('device')} names {len(self.devices)} devices, which takes "
+                f"{key_of('engine')} apart or auto"
+            )
         for small, large in (
             ("max_batch", "queue_size"),
             ("max_images", "queue_size"),
@@ -214,10 +248,15 @@ class Settings:
             ("max_request_bytes", "max_buffered_bytes"),
         ):
             low, high = getattr(self, small), getattr(self, large)
-            if low > high:
+            if low is not None and low > high:
                 raise SettingsError(
                     f"{key_of(small)} is {low}, expected at most {key_of(large)}, which is {high}"
                 )
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that `device` names, one or more."""
+        return tuple(self.device.split(","))
 
 
 def describe() -> Iterator[tuple[str, str, str]]:
@@ -235,6 +274,8 @@ def _shown(default: object) -> str:
     for name, path in SHIPPED.items():
         if default == path:
             return name
+    if default is None:
+        return "auto"
     if isinstance(default, Path):
         return default.name
     return ",".join(default) if isinstance(default, tuple) else str(default)

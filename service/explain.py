@@ -83,7 +83,7 @@ class Explainer:
         recognised = await self._predictor.recognise(image, deadline, search, explained=True)
         draw = self._draw_figure if as_figure else self._draw_body
         done = await self._pool.run(lambda: draw(image, recognised, began), deadline)
-        self._metrics.stage_seconds.labels("draw").observe(done.spent_s)
+        self._metrics.stage["draw"].observe(done.spent_s)
         return done.result
 
     def _draw_figure(self, image: bytes | bytearray, recognised: Recognised, _: float) -> bytes:

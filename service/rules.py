@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_NUMBERED_GPU = re.compile(r"cuda:(0|[1-9][0-9]{0,2})")
 _VISIBLE = re.compile(r"[!-~]+")
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
@@ -50,6 +51,15 @@ def number(low: float, high: float, meaning: str) -> dict[str, Any]:
     return rule(parse, f"a number from {low:g} to {high:g}", meaning)
 
 
+def auto_or(other: dict[str, Any]) -> dict[str, Any]:
+    """Return the rule of "auto", which is None, or what `other` reads."""
+
+    def parse(text: str) -> Any:
+        return None if text.lower() == "auto" else other["parse"](text)
+
+    return other | {"parse": parse, "expected": f"auto or {other['expected']}"}
+
+
 def choice(*names: str, meaning: str) -> dict[str, Any]:
     """Return the rule of one of `names`, in any case."""
 
@@ -62,12 +72,12 @@ def choice(*names: str, meaning: str) -> dict[str, Any]:
 
 
 def read_device(text: str) -> str:
-    """Read auto, cpu, cuda or cuda:N."""
-    kind, colon, index = text.partition(":")
-    numbered = kind == "cuda" and colon and index.isascii() and index.isdigit()
-    if text not in ("auto", "cpu", "cuda") and not numbered:
+    """Read auto, cpu, cuda, cuda:N, or several distinct ones of the last."""
+    names = [part.strip() for part in text.split(",")]
+    numbered = all(_NUMBERED_GPU.fullmatch(name) for name in names)
+    if text not in ("auto", "cpu", "cuda") and not (numbered and len(set(names)) == len(names)):
         raise ValueError
-    return text
+    return ",".join(names)
 
 
 def read_text(text: str) -> str:

@@ -41,9 +41,11 @@ ARROWS: dict[str, set[str]] = {
     "service/processes": {
         "service.app",
         "service.config",
+        "service.engines",
         "service.errors",
+        "service.http.disconnect",
         "service.http.problems",
-        "service.inference.engine",
+        "service.inference",
         "service.observe",
         "training.model",
     },

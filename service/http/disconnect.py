@@ -4,13 +4,40 @@ A server does not cancel a handler whose client has left; whoever works must wat
 """
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
-from starlette.types import Receive
+from starlette.requests import Request
+
+DEPARTURE = "departure"
+"""Under `state` of a request's scope: the `Departure` of its connection, if the server tells."""
 
 
 class ClientGone(Exception):  # noqa: N818 - an event, not a defect
     """The client left; there is nobody to answer."""
+
+
+class Departure:
+    """When a connection's client leaves; on the event loop alone.
+
+    Our own server has one for each connection. A task that waits in `receive`, as it takes with any
+    other server, costs a request 0.06 CPU ms more.
+
+    Attributes:
+        past: It has left.
+        watchers: Called as it leaves.
+    """
+
+    def __init__(self) -> None:
+        """The client is there."""
+        self.past = False
+        self.watchers: set[Callable[[], None]] = set()
+
+    def happen(self) -> None:
+        """Say that the client has left."""
+        self.past = True
+        for watcher in tuple(self.watchers):
+            watcher()
 
 
 class WhileConnected:
@@ -20,31 +47,44 @@ class WhileConnected:
     the request's body has been read: whatever the client sends after that is dropped.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        """Watch `receive`, the request's ASGI channel."""
-        self._receive = receive
+    def __init__(self, request: Request) -> None:
+        """Watch for the client of `request`."""
+        self._request = request
         self._gone = False
+        self._watching: asyncio.Task[None] | None = None
+        self._departure: Departure | None = request.scope.get("state", {}).get(DEPARTURE)
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in a task
         self._task, self._cancelling = task, task.cancelling()
-        self._watcher = asyncio.create_task(self._watch())
+        if self._departure is None:
+            self._watching = asyncio.create_task(self._watch())
+        elif self._departure.past:
+            raise ClientGone
+        else:
+            self._departure.watchers.add(self._leave)
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._watcher.cancel()
+        if self._departure is not None:
+            self._departure.watchers.discard(self._leave)
+        elif self._watching is not None:
+            self._watching.cancel()
         # Only our own cancellation is ours to end, as in `asyncio.timeout`.
         ours = self._gone and self._task.uncancel() <= self._cancelling
         if ours and kind is asyncio.CancelledError:
             raise ClientGone from error
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _leave(self) -> None:
         self._gone = True
         self._task.cancel()
+
+    async def _watch(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._leave()

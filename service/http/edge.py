@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 
+from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +27,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 # Nothing was sent; the number that access logs have come to use for it.
 _CLIENT_GONE = 499
 _NAME_HEADER = request_id.HEADER.encode()
+# Of the body of a request that came at a bad time, this much is skipped so that the connection can
+# be kept. To close it while its client still sends may reset it (of 5 MB from curl every third),
+# and the client would not learn when to come back; a new one would cost more than to skip.
+_MAX_SKIPPED_BYTES = 16 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +57,8 @@ class Edge:
         self._metrics = metrics
         self._routes = frozenset(routes)
         self._clock = clock
+        # As many as the labels have values: what looks them up for each request is not cheap.
+        self._figures: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; anything but HTTP passes through."""
@@ -71,12 +78,24 @@ class Edge:
     def _record(self, exchange: "_Exchange", scope: Scope, method: str, seconds: float) -> None:
         route, status = self._route(scope), exchange.status or _CLIENT_GONE
         method = method if method in _METHODS else "other"
-        self._metrics.requests.labels(route, method, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        count, times = self._figures_of(route, method, status)
+        count.inc()
+        times.observe(seconds)
         # A line for each request would cost as much as all of this; metrics tell the rest.
         level = logging.WARNING if status == 500 else logging.DEBUG
         if _log.isEnabledFor(level):
             _log.log(level, "%s %s: %d after %.1f ms", method, route, status, 1e3 * seconds)
+
+    def _figures_of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        key = route, method, status
+        if (figures := self._figures.get(key)) is None:
+            metrics = self._metrics
+            figures = (
+                metrics.requests.labels(route, method, str(status)),
+                metrics.request_seconds.labels(route),
+            )
+            self._figures[key] = figures
+        return figures
 
     def _route(self, scope: Scope) -> str:
         path: str = scope["path"]
@@ -169,7 +188,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (_NAME_HEADER, self._name.encode())]
-            if not self._body_read and _has_body(self._scope):
+            if not self._body_read and not _is_skipped(self._scope, self.status):
                 # To keep the connection would mean to read the rest, however much it is.
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
@@ -180,6 +199,13 @@ def _offered_name(scope: Scope) -> bytes | None:
     return next((value for name, value in scope["headers"] if name == _NAME_HEADER), None)
 
 
-def _has_body(scope: Scope) -> bool:
+def _is_skipped(scope: Scope, status: int) -> bool:
+    """Whether what is left of a body does not keep the connection from going on."""
     headers = Request(scope).headers
-    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers or not length.isdigit():
+        return False
+    if length == "0":  # there is none
+        return True
+    # Who expects to be asked for the body may not send it.
+    return status == 503 and "expect" not in headers and int(length[:20]) <= _MAX_SKIPPED_BYTES

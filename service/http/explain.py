@@ -3,16 +3,15 @@
 Not its duty: the explanation (`service.explain`).
 """
 
-import time
+from collections.abc import Coroutine
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.disconnect import WhileConnected
 from service.http.document import ONE_IMAGE, problems
-from service.http.handlers import service_of, timed
-from service.http.intake import read_image
+from service.http.handlers import Visit, attend, read_one
 from service.http.query import read_search
 from service.http.schemas import Explanation
 
@@ -41,18 +40,13 @@ async def explain(request: Request) -> Response:
     face, of the attention and of the evidence. With `Accept: image/png` the answer is one figure of
     all of that.
     """
-    search = read_search(request.query_params)
-    service = service_of(request)
-    deadline = time.monotonic() + service.settings.timeout_s
+    search = read_search(request.scope["query_string"])
     as_figure = prefers_png(request.headers.get("accept", ""))
-    async with timed(service) as stages:
-        with service.memory.lease() as lease:
-            image = await read_image(
-                request.headers, request.receive, service.settings.max_image_bytes, lease
-            )
-            stages.received()
-            async with WhileConnected(request.receive):
-                answer = await service.explainer.explain(image, deadline, search, as_figure)
+
+    def work(visit: Visit, image: bytearray) -> Coroutine[Any, Any, bytes]:
+        return visit.service.explainer.explain(image, visit.deadline, search, as_figure)
+
+    answer = await attend(request, read_one, work)
     return Response(answer, media_type=_PNG if as_figure else _JSON)
 
 

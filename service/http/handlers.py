@@ -1,21 +1,27 @@
-"""What the handlers of all routes share: the service, the time limit, the way of an answer.
+"""What the handlers of all routes share: the service, its time and its limits, the answer.
 
 Not its duty: any one route.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import pydantic_core
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import DeadlineExceeded, NotReady, ServiceError, UploadTimeout
+from service.errors import DeadlineExceeded, NotReady, UploadTimeout
+from service.http.disconnect import WhileConnected
+from service.http.intake import read_image
 from service.http.state import Service
+from service.http.upload_memory import Lease
+
+T = TypeVar("T")
+Upload = TypeVar("Upload")
 
 
 class DirectRoute(APIRoute):
@@ -31,42 +37,77 @@ class DirectRoute(APIRoute):
         return handler
 
 
-class Stages:
-    """Times the upload, and knows which error a timeout means."""
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request that was let in.
 
-    def __init__(self, service: Service) -> None:
-        """Begin with the upload."""
-        self._service = service
-        self._began = time.monotonic()
-        self.late: ServiceError = UploadTimeout("The request's body did not arrive in time.")
+    Attributes:
+        request: Its head, and where its body comes from.
+        headers: Its headers, names in lower case.
+        service: The running one.
+        deadline: When its answer is of no more use, by the monotonic clock.
+        lease: Accounts for what is held of its body.
+    """
 
-    def received(self) -> None:
-        """Say that the upload is here."""
-        self.late = DeadlineExceeded("The answer did not come in time.")
-        seconds = time.monotonic() - self._began
-        self._service.metrics.stage_seconds.labels("receive").observe(seconds)
+    request: Request
+    headers: Mapping[str, str]
+    service: Service
+    deadline: float
+    lease: Lease
 
 
-@asynccontextmanager
-async def timed(service: Service) -> AsyncIterator[Stages]:
-    """Bound the enclosed block by the time that a request may take.
+async def attend(
+    request: Request,
+    read: Callable[[Visit], Awaitable[Upload]],
+    work: Callable[[Visit, Upload], Awaitable[T]],
+) -> T:
+    """Let a request in, take its body, work while its client is there: all in the time it has.
 
     Args:
-        service: The running one.
+        request: As it came; nothing of its body may have been read.
+        read: Takes the body.
+        work: Makes the answer of what was read. Cancelled when the client leaves.
 
-    Yields:
-        The request's stages; to be told once the upload is here.
+    Returns:
+        What `work` does.
 
     Raises:
-        UploadTimeout: The time was up before the upload was here.
+        NotReady, ShuttingDown: The service takes no requests; as of the next two, nothing was read.
+        QueueFull: It has too many already.
+        Overloaded: So many that the answer would come too late.
+        UploadTimeout: The time was up before the body was here.
         DeadlineExceeded: It was up afterwards.
+        ClientGone: The client left.
+        ServiceError: Any other kind that `read` or `work` raises.
     """
-    stages = Stages(service)
+    service = service_of(request)
+    if (refusal := service.refusal()) is not None:
+        raise refusal
+    began = time.monotonic()
+    timeout_s = service.settings.timeout_s
+    deadline = began + timeout_s
+    place = service.admission.enter(deadline)
+    received = False
     try:
-        async with asyncio.timeout(service.settings.timeout_s):
-            yield stages
+        async with asyncio.timeout(timeout_s):
+            with place, service.memory.lease() as lease:
+                visit = Visit(request, read_headers(request), service, deadline, lease)
+                upload = await read(visit)
+                received = True
+                service.metrics.stage["receive"].observe(time.monotonic() - began)
+                place.received()
+                with WhileConnected(request):
+                    return await work(visit, upload)
     except TimeoutError:
-        raise stages.late from None
+        if received:
+            raise DeadlineExceeded("The answer did not come in time.") from None
+        raise UploadTimeout("The request's body did not arrive in time.") from None
+
+
+async def read_one(visit: Visit) -> bytearray:
+    """Read the one picture of a request, as `attend` wants it read."""
+    limit = visit.service.settings.max_image_bytes
+    return await read_image(visit.headers, visit.request.receive, limit, visit.lease)
 
 
 def service_of(request: Request) -> Service:
@@ -79,6 +120,15 @@ def service_of(request: Request) -> Service:
     if service is None:
         raise NotReady("The service is starting; try again shortly.")
     return service
+
+
+def read_headers(request: Request) -> dict[str, str]:
+    """Return a request's headers; of one that came more than once, the first.
+
+    A dictionary, since Starlette's own mapping walks all of them each time that one is asked for.
+    """
+    raw = reversed(request.scope["headers"])
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
 def json_response(body: Any) -> Response:

@@ -5,7 +5,7 @@ in memory: the usual form parsers spool to disk, where faces must never be.
 Not its duty: looking inside the pictures, or time limits.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.types import Receive
 
@@ -125,9 +125,12 @@ async def read_body(
         ClientGone: The client left.
     """
     body = bytearray()
-    async for chunk in _chunks(headers, receive, max_bytes, too_large):
+
+    def keep(chunk: bytes) -> None:
         lease.take(len(chunk))
-        body += chunk
+        body.extend(chunk)
+
+    await _receive(headers, receive, max_bytes, too_large, keep)
     return body
 
 
@@ -147,13 +150,14 @@ def _content_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _chunks(
+async def _receive(
     headers: Mapping[str, str],
     receive: Receive,
     max_bytes: int,
     too_large: Callable[[str], ServiceError],
-) -> AsyncIterator[bytes]:
-    """Yield a body's chunks; raise before reading on where there are, or will be, too many."""
+    keep: Callable[[bytes], None],
+) -> None:
+    """Pass a body's chunks on; raise before reading on where there are, or will be, too many."""
     declared = headers.get("content-length", "0")
     if not (declared.isascii() and declared.isdigit()):
         raise BadRequest("The Content-Length is not a number.")
@@ -170,7 +174,7 @@ async def _chunks(
             left -= len(chunk)
             if left < 0:
                 raise too_large(f"At most {max_bytes} bytes are read; send less.")
-            yield chunk
+            keep(chunk)
 
 
 async def _read_form(
@@ -181,6 +185,5 @@ async def _read_form(
     too_large: Callable[[str], ServiceError],
 ) -> list[Upload]:
     form = Form(find_boundary(headers["content-type"]), limits, lease)
-    async for chunk in _chunks(headers, receive, limits.max_request_bytes, too_large):
-        form.write(chunk)
+    await _receive(headers, receive, limits.max_request_bytes, too_large, form.write)
     return form.finish()

@@ -3,8 +3,9 @@
 Not its duty: the request's body.
 """
 
-from collections.abc import Mapping
 from typing import Any, Final, get_args
+
+from starlette.datastructures import QueryParams
 
 from service.errors import BadRequest
 from service.pictures.search import MAX_FACES, Detect, FaceSearch
@@ -36,17 +37,18 @@ PARAMETERS: Final[list[dict[str, Any]]] = [
 """The query's parameters as the API's document describes them."""
 
 
-def read_search(query: Mapping[str, str]) -> FaceSearch:
+def read_search(query_string: bytes) -> FaceSearch:
     """Read the search that a query asks for.
 
     Args:
-        query: The request's; what it does not name has its default.
+        query_string: As it came; what it does not name has its default.
 
     Raises:
         BadRequest: A value that cannot be; says which are possible.
     """
-    if not query:
+    if not query_string:
         return _DEFAULT
+    query = QueryParams(query_string)
     detect = query.get("detect", _DEFAULT.detect)
     if detect not in get_args(Detect):
         raise BadRequest(f"detect is none of {', '.join(get_args(Detect))}.")

@@ -5,18 +5,25 @@ Not its duty: the work between the two (`service.predict`), starting and stoppin
 """
 
 import asyncio
-import time
+from collections.abc import Coroutine
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.disconnect import WhileConnected
 from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, problems
 from service.http.explain import add_explanation
-from service.http.form import FormLimits
-from service.http.handlers import DirectRoute, json_response, service_of, timed
-from service.http.intake import read_image, read_images
+from service.http.form import FormLimits, Upload
+from service.http.handlers import (
+    DirectRoute,
+    Visit,
+    attend,
+    json_response,
+    read_one,
+    service_of,
+)
+from service.http.intake import read_images
 from service.http.query import read_search
 from service.http.schemas import BatchPrediction, Health, Prediction
 
@@ -81,18 +88,12 @@ async def predict(request: Request) -> Response:
     transparent is seen on white. Every face in it is answered, the largest first; a picture in
     which none is found has an empty list.
     """
-    search = read_search(request.query_params)
-    service = service_of(request)
-    deadline = time.monotonic() + service.settings.timeout_s
-    async with timed(service) as stages:
-        with service.memory.lease() as lease:
-            image = await read_image(
-                request.headers, request.receive, service.settings.max_image_bytes, lease
-            )
-            stages.received()
-            async with WhileConnected(request.receive):
-                answer = await service.predictor.predict(image, deadline, search)
-    return json_response(answer)
+    search = read_search(request.scope["query_string"])
+
+    def work(visit: Visit, image: bytearray) -> Coroutine[Any, Any, dict[str, Any]]:
+        return visit.service.predictor.predict(image, visit.deadline, search)
+
+    return json_response(await attend(request, read_one, work))
 
 
 async def predict_batch(request: Request) -> Response:
@@ -101,17 +102,17 @@ async def predict_batch(request: Request) -> Response:
     The results come in the order of the pictures. A broken picture does not fail its neighbours:
     the status is 200 wherever the request itself was right.
     """
-    search = read_search(request.query_params)
-    service, settings = service_of(request), service_of(request).settings
-    deadline = time.monotonic() + settings.timeout_s
-    limits = FormLimits(settings.max_image_bytes, settings.max_request_bytes, settings.max_images)
-    async with timed(service) as stages:
-        with service.memory.lease() as lease:
-            uploads = await read_images(request.headers, request.receive, limits, lease)
-            stages.received()
-            async with WhileConnected(request.receive):
-                results = await service.predictor.predict_many(uploads, deadline, search)
-    return json_response({"results": results})
+    search = read_search(request.scope["query_string"])
+
+    def read(visit: Visit) -> Coroutine[Any, Any, list[Upload]]:
+        of = visit.service.settings
+        limits = FormLimits(of.max_image_bytes, of.max_request_bytes, of.max_images)
+        return read_images(visit.headers, request.receive, limits, visit.lease)
+
+    def work(visit: Visit, uploads: list[Upload]) -> Coroutine[Any, Any, list[dict[str, Any]]]:
+        return visit.service.predictor.predict_many(uploads, visit.deadline, search)
+
+    return json_response({"results": await attend(request, read, work)})
 
 
 async def live(_: Request) -> Response:

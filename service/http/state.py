@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from service.config import Settings
 from service.errors import NotReady, ServiceError, ShuttingDown
 from service.explain import Explainer
+from service.http.admission import Admission
 from service.http.upload_memory import UploadMemory
-from service.inference.batcher import Batcher
+from service.inference.classifier import Classifier
+from service.inference.remote_wire import Hello
 from service.observe.metrics import Metrics
 from service.pictures.pool import DecodePool
 from service.predict import Predictor
@@ -24,10 +26,12 @@ class Service:
     Attributes:
         settings: The operator's.
         metrics: All of them.
+        about: The engine, as it introduces itself.
         batcher: Asked for its health alone.
         pool: Likewise.
         predictor: Does the work.
         explainer: Does it where reasons are wanted too.
+        admission: Who is let in.
         memory: Bounds what all uploads hold.
         seat: This process's place among several, None if it is the only one.
         drain_by: When the service ends at the latest, by the monotonic clock; None until it is on
@@ -36,10 +40,12 @@ class Service:
 
     settings: Settings
     metrics: Metrics
-    batcher: Batcher
+    about: Hello
+    batcher: Classifier
     pool: DecodePool
     predictor: Predictor
     explainer: Explainer
+    admission: Admission
     memory: UploadMemory
     seat: Seat | None = None
     drain_by: float | None = None
@@ -71,6 +77,13 @@ class Service:
     def _own_error(self) -> ServiceError | None:
         if self.drain_by is not None:
             return ShuttingDown("The service is shutting down; ask another instance.")
+        return self.refusal()
+
+    def refusal(self) -> ServiceError | None:
+        """Say why no request can be answered at present; None if one can.
+
+        On the way out requests are: who had connected before is answered.
+        """
         if not self.batcher.healthy:
             return NotReady("The network does not answer; the service waits for it.")
         if not self.pool.healthy:

@@ -1,4 +1,4 @@
-"""One batch through the engine: stacked, computed, checked, and after a failure halved.
+"""One batch through the engine: stacked, begun, finished, checked, and after a failure halved.
 
 Faces that are to be explained share batches with all others; then they go to the engine's
 `explain` as well, one batch again, and by themselves: nobody else's forward pass gets slower.
@@ -9,6 +9,7 @@ Not its duty: which faces are in the batch (`service.inference.face_queue`), ans
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from service.inference.explanation import Explanation
 from service.inference.face_queue import Faces, Part, Probabilities
 
 Infer = Callable[[Faces], Probabilities]
+Finish = Callable[[], Probabilities]
+Begin = Callable[[Faces], Finish]
 Explain = Callable[[Faces], list[Explanation]]
 Rows = list[Probabilities | None]
 
@@ -38,6 +41,20 @@ class Answered(NamedTuple):
     explanations: list[Explanation] | None = None
 
 
+class Begun(NamedTuple):
+    """A batch on its way through the engine.
+
+    Attributes:
+        parts: Whose faces.
+        started: When it went to the engine, in the clock's time.
+        finish: Waits for the engine and gives what it says; None if it would not begin.
+    """
+
+    parts: list[Part]
+    started: float
+    finish: Finish | None
+
+
 class Outcome(NamedTuple):
     """What became of a batch.
 
@@ -46,12 +63,14 @@ class Outcome(NamedTuple):
             are left out.
         started: When the batch went to the engine, in the clock's time.
         seconds: How long all of it took.
+        busy_s: The same, less what the batch before it took of that.
         failed_calls: Calls of the engine that raised or gave an unusable answer.
     """
 
     answered: list[Answered]
     started: float
     seconds: float
+    busy_s: float
     failed_calls: int
 
 
@@ -63,40 +82,64 @@ class BatchRunner:
             read it, to see an engine that hangs.
     """
 
-    def __init__(self, infer: Infer, explain: Explain, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, infer: Infer, begin: Begin | None, explain: Explain, clock: Callable[[], float]
+    ) -> None:
         """Keep the engine and the clock.
 
         Args:
             infer: uint8[n, h, w] to float32[n, classes].
+            begin: Likewise, in two steps; None where the engine cannot.
             explain: uint8[n, h, w] to n explanations.
             clock: Seconds that only go forward.
         """
         self._infer, self._explain, self._clock = infer, explain, clock
+        self._begin = begin or partial(partial, infer)
+        self._ended = clock()
         self.call_started: float | None = None
 
-    def run(self, parts: list[Part]) -> Outcome:
-        """Compute a batch; never raises.
-
-        What fails is tried again in halves, down to the single face, so that only the culprit
-        goes without an answer and a batch too large for the memory is served in pieces.
+    def begin(self, parts: list[Part]) -> Begun:
+        """Give a batch to the engine; never raises. An engine with `infer` alone does nothing yet.
 
         Args:
             parts: The batch, one face or more.
 
         Returns:
+            What `finish` wants, once, and in the order in which batches were begun.
+        """
+        self.call_started = started = self._clock()
+        try:
+            return Begun(parts, started, self._begin(_stack(parts)))
+        except BaseException:  # noqa: BLE001  # as below
+            _log.exception("the engine would not begin a batch; trying again in halves")
+            return Begun(parts, started, None)
+        finally:
+            self.call_started = None
+
+    def finish(self, begun: Begun) -> Outcome:
+        """Wait for a batch, or compute it; never raises.
+
+        What fails is tried again in halves, down to the single face, so that only the culprit
+        goes without an answer and a batch too large for the memory is served in pieces.
+
+        Args:
+            begun: What `begin` gave.
+
+        Returns:
             What became of each face.
         """
-        started = self._clock()
         answered: list[Answered] = []
-        failed_calls = 0
-        todo = [parts]
+        finish = begun.finish
+        failed_calls = 0 if finish else 1
+        todo = [begun.parts]
         while todo:
             tried = todo.pop()
             if failed_calls:  # time has passed since the batch was formed
                 tried = [part for part in tried if part.ticket.wanted(self._clock())]
             if not tried:
                 continue
-            result = self._try(tried, log=not failed_calls)
+            result = self._try(tried, finish, log=not failed_calls)
+            finish = None  # there may be memory again
             if result is not None:
                 answered += result
                 failed_calls += any(row is None for part in result for row in part.rows)
@@ -107,18 +150,20 @@ class BatchRunner:
                 answered.append(Answered(tried[0], [None]))
             else:
                 todo += reversed(halves)
-        return Outcome(answered, started, self._clock() - started, failed_calls)
+        begin_s, self._ended = max(begun.started, self._ended), self._clock()
+        seconds, busy_s = self._ended - begun.started, self._ended - begin_s
+        return Outcome(answered, begun.started, seconds, busy_s, failed_calls)
 
-    def _try(self, parts: list[Part], log: bool) -> list[Answered] | None:
-        """Call the engine once, for explanations twice; None if it fails.
+    def _try(self, parts: list[Part], finish: Finish | None, log: bool) -> list[Answered] | None:
+        """Finish what was begun, else call the engine; for explanations too. None if it fails.
 
         The caller tries again only after this has returned: until then the traceback keeps alive
         the tensors for which there was no memory.
         """
         self.call_started = self._clock()
         try:
-            faces = _stack(parts)
-            rows = iter(_rows(self._infer(faces), len(faces)))
+            probabilities = finish() if finish else self._infer(_stack(parts))
+            rows = iter(_rows(probabilities, sum(part.stop - part.start for part in parts)))
             answered = [
                 Answered(part, list(islice(rows, part.stop - part.start))) for part in parts
             ]

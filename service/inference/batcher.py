@@ -4,8 +4,10 @@
               (loop)               (worker) (worker)  (loop)
 
 Greedy: as soon as the engine is free it takes all that waits, up to the limit. A face alone is
-served at once, and under load batches fill while the engine is busy. Admission, deadlines and
-answers live on the event loop, one worker thread computes; a finished batch wakes the loop once.
+served at once, and under load batches fill while the engine is busy. An engine that can take a
+batch while it has another is given one as soon as it is full. One that shares its cores with the
+decoder gives way to it, for a fuller batch. Admission, deadlines and answers live on the event
+loop, one worker thread computes; a finished batch wakes the loop once.
 
 Not its duty: what `infer` does with a face; HTTP.
 """
@@ -29,9 +31,9 @@ from service.errors import (
     ServiceError,
     ShuttingDown,
 )
-from service.inference.batch import Answered, BatchRunner, Explain, Infer, Outcome
+from service.inference.batch import Answered, BatchRunner, Begin, Begun, Explain, Infer, Outcome
 from service.inference.explanation import Explanation
-from service.inference.face_queue import FaceQueue, Faces, Inference, Ticket
+from service.inference.face_queue import FaceQueue, Faces, Inference, Part, Ticket
 from service.inference.rate import ServiceRate
 from service.observe.metrics import Metrics
 
@@ -51,8 +53,10 @@ class Batcher:
         max_batch: int,
         queue_size: int,
         metrics: Metrics,
+        begin: Begin | None = None,
         explain: Explain | None = None,
         linger_s: float = 0.0,
+        batch_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         hang_s: float = HANG_S,
     ) -> None:
@@ -64,8 +68,13 @@ class Batcher:
             max_batch: Faces in a batch, 1 or more.
             queue_size: Faces that may wait, 1 or more.
             metrics: Where to record.
+            begin: uint8[n, h, w] to a callable that waits for what `infer` would give, likewise;
+                each is called once, in order, at most two are open, and `infer` may be called
+                meanwhile. None where the engine has one batch at a time.
             explain: uint8[n, h, w] to n explanations, likewise; None where nobody asks for any.
             linger_s: How long a batch that is not full waits for more faces; best at 0.
+            batch_s: What a full batch takes, in seconds, as measured beforehand; else there is no
+                prediction before the first batch.
             clock: Seconds that only go forward; deadlines are in its time.
             hang_s: A call of `infer` that takes longer makes the batcher unhealthy.
 
@@ -75,14 +84,18 @@ class Batcher:
         if min(max_batch, queue_size) < 1 or min(linger_s, hang_s) < 0:
             raise ValueError("batcher: sizes must be 1 or more, times 0 or more")
         self._clock, self._hang_s = clock, hang_s
-        self._runner = BatchRunner(infer, explain or _unexplained, clock)
+        self._runner = BatchRunner(infer, begin, explain or _unexplained, clock)
+        self._pipelined = begin is not None
         self._queue = FaceQueue(max_batch, linger_s, clock)
         self._queue_size = queue_size
         self._rate = ServiceRate()
+        if batch_s:
+            self._rate.observe(max_batch, batch_s)
         self._metrics = metrics
         self._queue_seconds = metrics.stage_seconds.labels("queue")
         self._inference_seconds = metrics.stage_seconds.labels("inference")
         metrics.queue_limit_faces.set(queue_size)
+        metrics.batch_limit_faces.set(max_batch)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker: threading.Thread | None = None
         self._draining = False
@@ -108,6 +121,17 @@ class Batcher:
         # A daemon: an engine that never returns must not keep the process from ending.
         self._worker = threading.Thread(target=self._work, name="fer-batcher", daemon=True)
         self._worker.start()
+
+    def give_way_while(self, crowded: Callable[[], bool]) -> None:
+        """Let a batch that is not full wait a little while the cores are busy making faces for it.
+
+        For an engine that computes on these cores: then a small batch gains nobody anything, and
+        costs more a face. Before the first submission.
+
+        Args:
+            crowded: Whether all cores are; the worker asks, often.
+        """
+        self._queue.crowded = crowded
 
     async def submit(
         self, faces: Faces, deadline: float, explained: bool = False
@@ -215,9 +239,9 @@ class Batcher:
             _fill(answered, outcome)
         faces = sum(len(answered.rows) for answered in outcome.answered)
         # Nothing is learnt from failures, which may be quick, nor from a hang.
-        if faces and not outcome.failed_calls and outcome.seconds <= self._hang_s:
-            self._rate.observe(faces, outcome.seconds)
-        self._metrics.engine_busy_seconds.inc(outcome.seconds)
+        if faces and not outcome.failed_calls and outcome.busy_s <= self._hang_s:
+            self._rate.observe(faces, outcome.busy_s)
+        self._metrics.engine_busy_seconds.inc(outcome.busy_s)
         self._metrics.engine_failures.inc(outcome.failed_calls)
         self._metrics.queue_faces.set(self._queue.waiting)
         self._metrics.batch_faces.observe(faces)
@@ -227,9 +251,19 @@ class Batcher:
 
     def _work(self) -> None:
         """Be the worker thread."""
-        while parts := self._queue.take():
-            self._call_loop(self._deliver, self._runner.run(parts))
+        running: Begun | None = None
+        while running := running or self._begin(self._queue.take()):
+            # A batch that is not full had better wait: for those who come meanwhile.
+            ahead = self._begin(self._queue.take_full()) if self._pipelined else None
+            outcome = self._runner.finish(running)
+            running = ahead
+            self._queue.come_back()
+            self._call_loop(self._deliver, outcome)
+            del outcome  # no pixels are kept while nobody comes
         self._call_loop(self._stopped.set)
+
+    def _begin(self, parts: list[Part]) -> Begun | None:
+        return self._runner.begin(parts) if parts else None
 
     def _call_loop(self, call: Callable[..., object], *args: Any) -> None:
         # A loop that was closed without a drain has nobody left to tell.

@@ -5,6 +5,7 @@ Not its duty: queueing, batching, deciding which face matters. Anything else wit
 """
 
 import copy
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,9 +14,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from service.inference.explanation import Explanation, explain
+from service.inference.fused import can_fuse, fuse, multiplies_bfloat16
+from service.inference.tuning import batch_seconds, largest
 from training.model.checkpoint import Checkpoint, Manifest
 from training.model.network import AttentionFER
-from training.model.preprocess import normalise
+from training.model.preprocess import InputSpec, normalise
+
+Precision = Literal["auto", "float32"]
 
 
 class EngineError(Exception):
@@ -27,6 +32,7 @@ class Engine:
 
     Attributes:
         device: Where it computes: "cpu" or "cuda:N".
+        precision: What most of `infer` computes in: "float32" or "bfloat16".
         manifest: What the checkpoint says about itself.
         max_batch: The largest batch that `warm` prepares for.
     """
@@ -35,36 +41,42 @@ class Engine:
         self,
         checkpoint: Checkpoint,
         device: str = "auto",
-        max_batch: int = 32,
+        max_batch: int | None = None,
         threads: int | None = None,
+        precision: Precision = "auto",
     ) -> None:
         """Copy the network to its device, batch norm folded into the convolutions.
 
         Args:
             checkpoint: The network and its manifest; left as it is.
             device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
-            max_batch: Faces in the largest batch, 1 or more.
+            max_batch: Faces in the largest batch, 1 or more; None takes what is worth trying on
+                the device.
             threads: Threads that torch computes with on the CPU, for this whole process; None
                 leaves that alone.
+            precision: "auto" takes bfloat16 on a CPU that multiplies it natively.
 
         Raises:
             EngineError: The device is not there, or not one of those named above.
             ValueError: `max_batch` or `threads` below 1.
         """
-        if max_batch < 1 or (threads is not None and threads < 1):
+        if (max_batch is not None and max_batch < 1) or (threads is not None and threads < 1):
             raise ValueError("engine: max_batch and threads must be 1 or more")
         if threads is not None:
             torch.set_num_threads(threads)
         self.manifest: Manifest = checkpoint.manifest
-        self.max_batch = max_batch
-        self._device = _find_device(device)
+        self._device = find_device(device)
         self.device = str(self._device)
+        self.max_batch = max_batch or largest(self.device)
         network = copy.deepcopy(checkpoint.network).eval().requires_grad_(False)
         fold_batch_norm(network)
         # Faster on the CPU too; torch's own type hints leave this argument out.
         layout = {"memory_format": torch.channels_last}
         network = network.to(self._device).to(**layout)  # type: ignore[call-overload]
         self._network: AttentionFER = network
+        self._fast, self.precision = _fastest(
+            network, self.manifest.input_spec, self._device, precision
+        )
 
     def infer(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces; from one thread at a time, never from the event loop.
@@ -83,7 +95,7 @@ class Engine:
         if len(faces) == 0:
             return np.empty((0, len(self.manifest.emotions)), np.float32)
         with torch.inference_mode():
-            logits = self._network(self._images(faces)).logits
+            logits = self._fast(self._images(faces)).logits
             probabilities = torch.softmax(logits.float() / self.manifest.temperature, dim=1)
         result: NDArray[np.float32] = probabilities.cpu().numpy()
         return result
@@ -105,15 +117,17 @@ class Engine:
             return []
         return explain(self._network, self._images(faces), self.manifest.input_spec)
 
-    def warm(self) -> None:
-        """Run every batch size once, so that no request pays for kernels being set up.
+    def warm(self) -> dict[int, float]:
+        """Run batches of several sizes, so that no request pays for kernels being set up.
 
         From the thread that will call `infer`, or before it starts.
+
+        Returns:
+            What each size takes, in seconds by faces.
         """
         spec = self.manifest.input_spec
         self.explain(np.zeros((1, spec.height, spec.width), np.uint8))
-        for count in range(1, self.max_batch + 1):
-            self.infer(np.zeros((count, spec.height, spec.width), np.uint8))
+        return batch_seconds(self.infer, spec.height, spec.width, self.max_batch)
 
     def _check(self, faces: NDArray[np.uint8]) -> None:
         spec = self.manifest.input_spec
@@ -155,7 +169,26 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     return network
 
 
-def _find_device(name: str) -> torch.device:
+def _fastest(
+    network: AttentionFER, spec: InputSpec, device: torch.device, precision: Precision
+) -> tuple[AttentionFER, str]:
+    """Return what to infer with, and what it computes in."""
+    if device.type != "cpu" or not can_fuse():
+        return network, "float32"
+    if precision == "auto" and multiplies_bfloat16():
+        return fuse(network, spec, torch.bfloat16), "bfloat16"
+    return fuse(network, spec, torch.float32), "float32"
+
+
+def find_device(name: str) -> torch.device:
+    """Find a device.
+
+    Args:
+        name: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        EngineError: It is not there, or not one of those.
+    """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda:0" if available else "cpu")

@@ -17,6 +17,13 @@ from numpy.typing import NDArray
 from service.errors import ServiceError
 from service.inference.explanation import Explanation
 
+GIVE_WAY_S = 0.1
+"""How long a batch that is not full leaves the cores to others; less where a face has little time.
+
+A core decodes 16 pictures and finds their faces in that time.
+"""
+_LOOK_S = 0.005
+
 Faces = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 
@@ -68,6 +75,10 @@ class Ticket:
         return now < self.deadline and not self.future.done()
 
 
+def _never() -> bool:
+    return False
+
+
 class Part(NamedTuple):
     """Those faces of a ticket, from `start` to before `stop`, that travel in one batch."""
 
@@ -92,14 +103,15 @@ class FaceQueue:
             clock: Seconds that only go forward.
         """
         self._max_batch, self._linger_s, self._clock = max_batch, linger_s, clock
+        self.crowded: Callable[[], bool] = _never
         self._changed = threading.Condition(threading.Lock())
         self._tickets: deque[Ticket] = deque()
-        self._running: list[Part] = []
+        self._running: deque[list[Part]] = deque()
         self._closed = False
         self.waiting = 0
         """Faces that wait. Only `put` adds to it: what the loop reads there is never too low."""
         self.running = 0
-        """Faces that the worker took and has not come back from."""
+        """Faces that the worker took and has not come back with."""
 
     def put(self, ticket: Ticket) -> None:
         """Let a ticket wait, at the end; on the event loop."""
@@ -127,20 +139,33 @@ class FaceQueue:
         return left
 
     def take(self) -> list[Part]:
-        """Wait for the next batch; in the worker, which thereby says that it is done with the last.
+        """Wait for the next batch; in the worker.
 
         Returns:
             The next faces, in order, all of one height and width; none once the queue is closed
             and empty.
         """
         with self._changed:
-            self._running, self.running = [], 0
             while True:
                 self._await_more()
-                self._running = parts = self._pick()
+                parts = self._pick()
                 if parts or (self._closed and not self._tickets):
                     return parts
                 self._changed.wait()
+
+    def take_full(self) -> list[Part]:
+        """Take a batch that gains nothing by waiting for the engine, if there is one; likewise.
+
+        Returns:
+            As `take`, without waiting; none where a batch would not be full.
+        """
+        with self._changed:
+            return self._pick() if self.waiting >= self._max_batch else []
+
+    def come_back(self) -> None:
+        """Say that the worker is done with the batch that it took first; in the worker."""
+        with self._changed:
+            self.running -= sum(part.stop - part.start for part in self._running.popleft())
 
     def close(self) -> None:
         """Let `take` end when nothing waits any more; any thread."""
@@ -151,15 +176,19 @@ class FaceQueue:
     def unfinished(self) -> list[Ticket]:
         """Return the tickets that wait or run; any thread."""
         with self._changed:
-            return [*self._tickets, *(part.ticket for part in self._running)]
+            return [*self._tickets, *(part.ticket for parts in self._running for part in parts)]
 
     def _await_more(self) -> None:
-        """Linger, counting from the first arrival, while the batch is not full."""
+        """Linger or give way, counting from the first arrival, while the batch is not full."""
         while self._tickets and self.waiting < self._max_batch and not self._closed:
-            left_s = self._tickets[0].submitted + self._linger_s - self._clock()
+            first, waited_s = self._tickets[0], self._clock() - self._tickets[0].submitted
+            crowded = self.crowded()
+            most_s = min(GIVE_WAY_S, (first.deadline - first.submitted) / 4) if crowded else 0.0
+            left_s = max(most_s, self._linger_s) - waited_s
             if left_s <= 0:
                 return
-            self._changed.wait(left_s)
+            # Nobody tells when the crowd is gone.
+            self._changed.wait(min(left_s, _LOOK_S) if crowded else left_s)
 
     def _pick(self) -> list[Part]:
         now, room = self._clock(), self._max_batch
@@ -180,6 +209,8 @@ class FaceQueue:
             ticket.taken = stop
             if stop == count:
                 self._tickets.popleft()
-        self.running = self._max_batch - room
-        self.waiting -= self.running
+        if parts:
+            self._running.append(parts)
+            self.running += self._max_batch - room
+            self.waiting -= self._max_batch - room
         return parts

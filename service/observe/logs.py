@@ -16,16 +16,16 @@ _STANDARD_ERROR = 2
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def set_up_logging(level: str, style: str = "text", worker: int | None = None) -> None:
+def set_up_logging(level: str, style: str = "text", process: str | None = None) -> None:
     """Send this process's log to standard error, once.
 
     Args:
         level: debug, info, warning or error.
         style: text or json.
-        worker: The slot of this process among several workers.
+        process: What this process is called among several, e.g. "worker-1".
     """
     handler = DescriptorHandler(_STANDARD_ERROR)
-    handler.setFormatter(JsonFormatter(worker) if style == "json" else TextFormatter(worker))
+    handler.setFormatter(JsonFormatter(process) if style == "json" else TextFormatter(process))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # Uvicorn tells its own start and end, and warns at whatever a client does wrong. The form
     # parser would quote the client's bytes at every malformed form.
@@ -55,16 +55,16 @@ class DescriptorHandler(logging.Handler):
 class TextFormatter(logging.Formatter):
     """Lines for people. No message can forge a line: control characters come out escaped."""
 
-    def __init__(self, worker: int | None = None) -> None:
-        """Name the worker in each line, if there are several."""
+    def __init__(self, process: str | None = None) -> None:
+        """Name the process in each line, if there are several."""
         super().__init__()
-        self._worker = "" if worker is None else f" worker-{worker}"
+        self._process = "" if process is None else f" {process}"
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and a traceback's lines indented below it."""
         name = request_id.current()
         line = (
-            f"{_time(record)} {record.levelname}{self._worker} {record.name}"
+            f"{_time(record)} {record.levelname}{self._process} {record.name}"
             f"{f' [{name}]' if name else ''}: {_escaped(record.getMessage())}"
         )
         if record.exc_info:
@@ -76,19 +76,19 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """An object a line, for programs."""
 
-    def __init__(self, worker: int | None = None) -> None:
-        """Name the worker in each line, if there are several."""
+    def __init__(self, process: str | None = None) -> None:
+        """Name the process in each line, if there are several."""
         super().__init__()
-        self._worker = worker
+        self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the object: time, level, logger, message; worker, request_id, exception if any."""
-        fields: dict[str, str | int | None] = {
+        """Return the object: time, level, logger, message; else what there is of the rest."""
+        fields: dict[str, str | None] = {
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            "worker": self._worker,
+            "process": self._process,
             "request_id": request_id.current(),
             "exception": self.formatException(record.exc_info) if record.exc_info else None,
         }

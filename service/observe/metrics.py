@@ -33,7 +33,7 @@ _SECONDS = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 _OPENMETRICS = "application/openmetrics-text"
-_BATCH_FACES = (1, 2, 4, 8, 16, 32, 64, 128)
+_BATCH_FACES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _CONFIDENCE = tuple(tenths / 10 for tenths in range(1, 11))
 _PIXELS = (1e3, 1e4, 1e5, 3e5, 1e6, 3e6, 1e7, 2.5e7, 5e7, 1e8)
 
@@ -47,10 +47,13 @@ class Metrics:
         request_seconds: From the request's head to the answer's end. Label `route`.
         stage_seconds: The parts of that time. Label `stage`, one of `STAGES`; queue and
             inference are observed once per request and batch that it takes part in.
+        stage: The same, by stage.
         queue_faces: Faces that wait now.
         queue_limit_faces: How many may.
+        batch_limit_faces: How large a batch may be.
         batch_faces: Sizes of the batches that reached the engine.
         engine_busy_seconds: Time in the engine: its rate is the engine's saturation.
+        engines: Those that compute, of all processes together.
         engine_failures: Calls of the engine that raised or answered nonsense.
         faces: Faces answered. Label `emotion`, the most probable one.
         confidence: Probability of that emotion. Label `emotion`.
@@ -85,8 +88,7 @@ class Metrics:
         self._declare_queue(registry)
         self._declare_engine(registry)
         # A rate needs the zero before the first event.
-        for stage in STAGES:
-            self.stage_seconds.labels(stage)
+        self.stage = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         for reason in DROPPED:
             self.connections_dropped.labels(reason)
         for error in ServiceError.__subclasses__():
@@ -158,6 +160,12 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.batch_limit_faces = Gauge(
+            "fer_batch_limit_faces",
+            "Faces that a batch may have.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.batch_faces = Histogram(
             "fer_batch_faces",
             "Faces in each batch that reached the engine.",
@@ -192,6 +200,12 @@ class Metrics:
     def _declare_engine(self, registry: CollectorRegistry) -> None:
         self.engine_busy_seconds = Counter(
             "fer_engine_busy_seconds_total", "Time spent in the engine.", registry=registry
+        )
+        self.engines = Gauge(
+            "fer_engines",
+            "Engines that compute side by side.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.engine_failures = Counter(
             "fer_engine_failures_total",

@@ -3,8 +3,8 @@
 Not its duty: sending or logging it (`service.http.edge`, `service.observe.logs`).
 """
 
+import random
 import re
-import secrets
 from contextvars import ContextVar
 
 HEADER = "x-request-id"
@@ -24,7 +24,9 @@ def begin(offered: bytes | None) -> str:
         That, if it is a sane token of at most 64 characters, else a random one.
     """
     sane = offered is not None and _SANE.fullmatch(offered)
-    name = offered.decode("ascii") if offered and sane else secrets.token_hex(8)
+    # Nobody gains by guessing it. The system's own chance gives up the interpreter's lock, and
+    # would wait for it beside busy threads.
+    name = offered.decode("ascii") if offered and sane else f"{random.getrandbits(64):016x}"
     _current.set(name)
     return name
 

@@ -68,7 +68,7 @@ def registry_of_all(fleet: Fleet) -> CollectorRegistry:
 
 
 class _Processes(Collector):
-    """The usual figures of each worker's process, told apart by the label `worker`."""
+    """The usual figures of each process, told apart by the label `worker`: "0", "engine-0"."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -76,12 +76,13 @@ class _Processes(Collector):
     def collect(self) -> Iterable[Metric]:
         families: dict[str, Metric] = {}
         for slot, process in self._fleet.processes().items():
+            name = self._fleet.title(slot).removeprefix("worker-")
             for metric in _figures(process):
                 family = families.setdefault(
                     metric.name, Metric(metric.name, metric.documentation, metric.type)
                 )
                 for sample in metric.samples:
-                    family.add_sample(sample.name, {"worker": str(slot)}, sample.value)
+                    family.add_sample(sample.name, {"worker": name}, sample.value)
         return families.values()
 
 

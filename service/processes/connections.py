@@ -14,6 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import BadRequest, HeadersTooLarge, ServiceError, TooManyConnections
+from service.http.disconnect import DEPARTURE, Departure
 from service.http.problems import problem_response
 from service.observe.metrics import Metrics
 
@@ -81,6 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._in_head = self._leaving = False
+        self._departure = Departure()
         self._head_bytes = 0
         self._refusal: ServiceError = BadRequest("The request is not valid HTTP/1.1.")
 
@@ -97,6 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
         super().connection_lost(exc)
+        self._departure.happen()
         self._metrics.connections.set(len(self.connections))
         for timer in (self._head_timer, self._unread_timer, self.timeout_keep_alive_task):
             if timer is not None:
@@ -127,6 +130,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS:
             self._refusal = _headers_too_large()
             raise ValueError("too many headers")  # ends the parsing, and in `send_400_response`
+        self.scope["state"][DEPARTURE] = self._departure
         super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False

@@ -1,9 +1,9 @@
-"""What the worker processes of one service know of each other: who lives and who is well.
+"""What the processes of one service know of each other: who lives and who is well.
 
-A file in shared memory with a record for each worker, written by that worker about once a second
-and wiped by the supervisor when it died. Times are of the monotonic clock, which all processes of
-a host share. Not its duty: starting workers (`service.processes.workers`), counting
-(`service.observe.metrics`).
+A file in shared memory with a record for each worker, and for each engine that is a process of its
+own, written by that process about once a second and wiped by the supervisor when it died. Times
+are of the monotonic clock, which all processes of a host share. Not its duty: starting them
+(`service.processes.workers`), counting (`service.observe.metrics`).
 """
 
 import mmap
@@ -21,21 +21,29 @@ _RECORD = struct.Struct("qdd")  # process id, when it last reported, when it las
 
 
 class Fleet:
-    """The records of all workers; any process that has the folder may open it."""
+    """The records of all processes; any of them that has the folder may open it.
 
-    def __init__(self, folder: Path, workers: int) -> None:
+    Attributes:
+        folder: Where the records are, the figures and the engines' sockets.
+        slots: The workers' places.
+        engine_slots: Those of the engines, behind them.
+    """
+
+    def __init__(self, folder: Path, workers: int, engines: int = 0) -> None:
         """Open the records, making an empty file where there is none.
 
         Args:
             folder: Private to the service, best in memory.
             workers: How many there are.
+            engines: How many of them are processes of their own.
 
         Raises:
             OSError: There is no room for the file.
         """
         self.folder = folder
         self.slots = range(workers)
-        size = workers * _RECORD.size
+        self.engine_slots = range(workers, workers + engines)
+        size = (workers + engines) * _RECORD.size
         descriptor = os.open(folder / "fleet", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # Room now, or an error now: without it the kernel would end whoever writes later.
@@ -44,22 +52,32 @@ class Fleet:
         finally:
             os.close(descriptor)
 
+    def socket_of(self, slot: int) -> Path:
+        """Return where the engine `slot` listens."""
+        return self.folder / f"{self.title(slot)}.socket"
+
+    def title(self, slot: int) -> str:
+        """Return what a process is called: "worker-1", "engine-0"."""
+        if slot in self.engine_slots:
+            return f"engine-{slot - self.engine_slots.start}"
+        return f"worker-{slot}"
+
     def report(self, slot: int, well: bool) -> None:
-        """Say that the worker `slot`, this process, lives, and whether it takes traffic."""
+        """Say that this process, of `slot`, lives, and whether it takes traffic."""
         now = time.monotonic()
         self._write(slot, os.getpid(), now, now if well else 0.0)
 
     def wipe(self, slot: int) -> None:
-        """Forget the worker `slot`, which is gone."""
+        """Forget the process of `slot`, which is gone."""
         self._write(slot, 0, 0.0, 0.0)
 
     def well(self, slot: int) -> bool:
-        """Whether the worker `slot` takes traffic, as far as is known."""
+        """Whether the process of `slot` takes traffic, as far as is known."""
         return time.monotonic() - self._read(slot)[2] <= STALE_S
 
     def all_well(self) -> bool:
-        """Whether every worker takes traffic."""
-        return all(map(self.well, self.slots))
+        """Whether every process takes traffic."""
+        return all(map(self.well, (*self.slots, *self.engine_slots)))
 
     def count_well(self) -> int:
         """Return how many workers take traffic."""
@@ -68,18 +86,20 @@ class Fleet:
     def any_unwell(self) -> bool:
         """Whether a worker lives and takes no traffic: it is sent its share all the same.
 
-        Nobody is sent to the place of one that is gone or not there yet.
+        Nobody is sent to the place of one that is gone or not there yet. Engines do not count:
+        each worker knows which of them it can reach.
         """
-        return any(not self.well(slot) for slot in self.processes())
+        return any(not self.well(slot) for slot in self.processes() if slot in self.slots)
 
     def silent_s(self, slot: int) -> float:
-        """Return how long the worker `slot` has not reported, in seconds; 0 before its first."""
+        """Return how long a process has not reported, in seconds; 0 before its first time."""
         _, reported, _ = self._read(slot)
         return time.monotonic() - reported if reported else 0.0
 
     def processes(self) -> dict[int, int]:
-        """Return the process id of every worker that lives, by slot."""
-        return {slot: process for slot in self.slots if (process := self._read(slot)[0])}
+        """Return the process id of everyone who lives, by slot."""
+        slots = (*self.slots, *self.engine_slots)
+        return {slot: process for slot in slots if (process := self._read(slot)[0])}
 
     def _write(self, slot: int, process: int, reported: float, well: float) -> None:
         # By assignment: `pack_into` would show zeros in between.
@@ -93,7 +113,7 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Seat:
-    """One worker's place in the fleet."""
+    """One process's place in the fleet."""
 
     fleet: Fleet
     slot: int

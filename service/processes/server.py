@@ -9,19 +9,20 @@ import gc
 import logging
 import math
 import os
-import signal
 import socket
 import sys
 import time
 from functools import partial
-from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import uvicorn
 
-from service.app import FaceEngine, create_app, open_engine
+from service.app import create_app
 from service.config import Settings
+from service.engines import FaceEngine, open_engine
+from service.inference.remote_batcher import RemoteBatcher
 from service.processes.connections import BoundedProtocol, ConnectionLimits, allow_descriptors
+from service.processes.exits import exit_well_on_signals
 from service.processes.fleet import Seat
 from service.processes.heap import steady_heap
 from service.processes.listener import BACKLOG, listen, take_no_more, url_of
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 def serve(
     settings: Settings,
     listener: socket.socket,
-    engine: FaceEngine | None = None,
+    engine: FaceEngine | RemoteBatcher | None = None,
     seat: Seat | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, in the main thread; then finish what was accepted and exit 0.
@@ -44,7 +45,8 @@ def serve(
         settings: The operator's.
         listener: Bound, not listening yet: nobody connects before the engine is loaded, and to
             one of several workers not before it is warm.
-        engine: What classifies faces; None opens the one that the settings name.
+        engine: What classifies faces, or the way to what does in another process; None opens the
+            one that the settings name.
         seat: This process's place among several; a worker also ends when its standard input does,
             because its supervisor is gone then.
 
@@ -64,18 +66,15 @@ def serve(
     _Server(settings, engine, seat, began).run(sockets=[listener])
 
 
-def exit_well_on_signals() -> None:
-    """Have SIGTERM and SIGINT end this process with 0, also while it starts."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Uvicorn drains at the signal, then raises it again for whoever handled it before.
-        signal.signal(number, _exit_well)
-
-
 class _Server(uvicorn.Server):
     """Uvicorn, saying in one line that it is ready, where, with what and how soon."""
 
     def __init__(
-        self, settings: Settings, engine: FaceEngine, seat: Seat | None, began: float
+        self,
+        settings: Settings,
+        engine: FaceEngine | RemoteBatcher,
+        seat: Seat | None,
+        began: float,
     ) -> None:
         self._app = create_app(settings, engine, seat)
         limits = ConnectionLimits(
@@ -97,7 +96,6 @@ class _Server(uvicorn.Server):
             timeout_graceful_shutdown=math.ceil(settings.drain_s),
         )
         super().__init__(config)
-        self._engine = engine
         self._orphanable = seat is not None
         self._began = began
 
@@ -109,13 +107,13 @@ class _Server(uvicorn.Server):
         # and again, stopping every request meanwhile.
         gc.collect()
         gc.freeze()
-        manifest = self._engine.manifest
+        about = self._app.state.service.about
         _log.info(
             "ready at %s: %s %s on %s, after %.1f s",
             " ".join(map(url_of, sockets or ())),
-            manifest.name,
-            manifest.version,
-            self._engine.device,
+            about.manifest.name,
+            about.manifest.version,
+            about.device,
             time.monotonic() - self._began,
         )
 
@@ -135,7 +133,3 @@ class _Server(uvicorn.Server):
         asyncio.get_running_loop().remove_reader(sys.stdin)
         _log.error("the supervisor is gone; shutting down")
         self.should_exit = True
-
-
-def _exit_well(_number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(0)

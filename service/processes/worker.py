@@ -11,12 +11,13 @@ from pathlib import Path
 
 from service.config import Settings, SettingsError
 from service.inference.engine import EngineError
+from service.inference.remote_batcher import RemoteBatcher
 from service.observe.logs import set_up_logging
-from service.observe.shared_metrics import keep_in
-from service.processes.exits import refuse
-from service.processes.fleet import Fleet, Seat
+from service.processes.exits import exit_well_on_signals, refuse
+from service.processes.fleet import Fleet
 from service.processes.listener import bind
-from service.processes.server import exit_well_on_signals, serve
+from service.processes.seating import take_seat
+from service.processes.server import serve
 from training.model.checkpoint import CheckpointError
 
 
@@ -24,25 +25,28 @@ def main() -> None:
     """Serve until the supervisor says so or is gone; exits with 0 then, with 2 where it cannot."""
     exit_well_on_signals()
     slot, folder = int(sys.argv[1]), Path(sys.argv[2])
+    supervisor = os.getppid()
     try:
         settings = Settings.from_environ(os.environ)
-        set_up_logging(settings.log_level, settings.log_format, slot)
-        seat = _take_seat(folder, settings.workers, slot)
+        seat = take_seat(folder, settings, slot)
+        set_up_logging(settings.log_level, settings.log_format, seat.fleet.title(slot))
         with bind(settings.host, settings.port, shared=True) as listener:
-            serve(settings, listener, seat=seat)
+            serve(settings, listener, _reach_engines(seat.fleet, settings), seat)
     except (SettingsError, CheckpointError, EngineError) as error:
         refuse(error)
-    # Served to the end without a signal: the supervisor is gone, and cannot clean up any more.
+    if os.getppid() == supervisor:  # no signal, and yet at the end: it never began to serve
+        sys.exit(1)
+    # The supervisor is gone, and cannot clean up any more.
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take_seat(folder: Path, workers: int, slot: int) -> Seat:
-    try:
-        seat = Seat(Fleet(folder, workers), slot)
-        keep_in(seat)
-    except OSError as error:
-        raise SettingsError(f"no room for metrics in {folder}: {error.strerror}") from None
-    return seat
+def _reach_engines(fleet: Fleet, settings: Settings) -> RemoteBatcher | None:
+    """Return the way to the engines that are processes of their own; None where there are none."""
+    slots = fleet.engine_slots
+    if not slots:
+        return None
+    sockets = [fleet.socket_of(slot) for slot in slots]
+    return RemoteBatcher(sockets, lambda place: fleet.well(slots[place]), settings.queue_size)
 
 
 if __name__ == "__main__":

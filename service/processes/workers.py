@@ -1,11 +1,12 @@
 """Several processes that serve side by side, under a supervisor that only starts and watches.
 
-    supervisor ─▶ worker 0 ┐
-               ─▶ worker 1 ┼▶ one port, one folder in memory (fleet, metrics)
-               ─▶ worker 2 ┘
+    supervisor ─▶ worker 0 ┐                                                     ┌▶ engine 0
+               ─▶ worker 1 ┼▶ one port, one folder in memory (fleet, metrics) ───┤
+               ─▶ worker 2 ┘                                   sockets, or nobody └▶ engine 1
 
-Each worker is a fresh interpreter with an engine, a queue and limits of its own. One that dies is
-replaced; the others go on. Not its duty: serving (`service.processes.server`); the supervisor
+Each worker is a fresh interpreter with limits of its own; with an engine and a queue of its own
+too, unless there is an engine process a device for all of them. Whoever dies is replaced; the
+others go on. Not its duty: serving (`service.processes.server`); the supervisor
 loads no torch.
 """
 
@@ -23,11 +24,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from service.config import Settings, SettingsError, key_of
+from service.config import Settings, key_of
 from service.observe import shared_metrics
 from service.processes.exits import EXIT_MISCONFIGURED
 from service.processes.fleet import REPORT_EVERY_S, Fleet
 from service.processes.listener import reserve, url_of
+from service.processes.seating import open_fleet
 
 _LONGEST_PAUSE_S = 30.0
 _HUNG_S = 60.0  # an event loop that has not turned for so long is not coming back
@@ -60,36 +62,35 @@ def supervise(settings: Settings) -> int:
         ) as folder,
     ):
         settings = replace(settings, port=reserved.getsockname()[1])
+        fleet = open_fleet(Path(folder), settings)
         environ = os.environ | {key_of("port"): str(settings.port)}
 
         def start(slot: int) -> "subprocess.Popen[bytes]":
+            kind = "engine" if slot in fleet.engine_slots else "worker"
             return subprocess.Popen(
-                [sys.executable, "-m", "service.processes.worker", str(slot), folder],
-                # Its end tells the worker of ours. A group of its own: Ctrl-C is for us alone.
+                [sys.executable, "-m", f"service.processes.{kind}", str(slot), folder],
+                # Its end tells the process of ours. A group of its own: Ctrl-C is for us alone.
                 stdin=subprocess.PIPE,
                 process_group=0,
                 env=environ,
             )
 
-        try:
-            fleet = Fleet(Path(folder), settings.workers)
-        except OSError as error:
-            raise SettingsError(f"no room for metrics in {folder}: {error.strerror}") from None
         return Supervisor(fleet, start, settings.drain_s, url_of(reserved)).run()
 
 
 @dataclass
 class _Post:
-    """A worker's place, taken or to be taken again."""
+    """A process's place, taken or to be taken again."""
 
     slot: int
+    title: str
     process: "subprocess.Popen[bytes] | None" = None
     failures: int = 0
     start_at: float = 0.0
 
 
 class Supervisor:
-    """Keeps a worker in each slot; for the main thread of a process that does nothing else."""
+    """Keeps a process in each slot; for the main thread of one that does nothing else."""
 
     def __init__(
         self,
@@ -101,16 +102,20 @@ class Supervisor:
         """Start nothing yet.
 
         Args:
-            fleet: Where the workers report.
-            start: Starts the worker of a slot.
-            drain_s: How long a worker may take to finish.
-            url: Where they listen, for the log.
+            fleet: Where the processes report.
+            start: Starts that of a slot.
+            drain_s: How long it may take to finish.
+            url: Where the workers listen, for the log.
         """
         self._fleet, self._start = fleet, start
         self._drain_s, self._url = drain_s, url
-        self._posts = [_Post(slot) for slot in fleet.slots]
+        # Engines first, because the workers wait for them.
+        self._posts = [
+            _Post(slot, fleet.title(slot).replace("-", " "))
+            for slot in (*fleet.engine_slots, *fleet.slots)
+        ]
         self._stopping = False
-        self._proven = False  # the first worker was well once: the settings can be served
+        self._proven = False  # the first process was well once: the settings can be served
         self._announced = False
 
     def run(self) -> int:
@@ -135,7 +140,7 @@ class Supervisor:
                 if not self._proven:
                     return EXIT_MISCONFIGURED if code == EXIT_MISCONFIGURED else 1
             elif post.process is not None and self._fleet.silent_s(post.slot) > _HUNG_S:
-                _log.error("worker %d hangs; killing it", post.slot)
+                _log.error("%s hangs; killing it", post.title)
                 post.process.kill()
             elif post.process is None and self._may_start(post):
                 post.process = self._start(post.slot)
@@ -143,7 +148,13 @@ class Supervisor:
 
     def _may_start(self, post: _Post) -> bool:
         # The first one alone, so that what all of them would fail on is said once.
-        return time.monotonic() >= post.start_at and (self._proven or post.slot == 0)
+        first = post is self._posts[0]
+        return time.monotonic() >= post.start_at and (first or self._proven) and self._served(post)
+
+    def _served(self, post: _Post) -> bool:
+        """Whether there is an engine for a worker that has none inside."""
+        engines = self._fleet.engine_slots
+        return not engines or post.slot in engines or any(map(self._fleet.well, engines))
 
     def _bury(self, post: _Post) -> int:
         assert post.process is not None  # the caller asked it
@@ -159,31 +170,37 @@ class Supervisor:
         self._announced = False
         if not self._stopping and (self._proven or code != EXIT_MISCONFIGURED):
             again = f"again in {pause_s:.0f} s" if self._proven else "giving up"
-            _log.error("worker %d ended with %d; %s", post.slot, code, again)
+            _log.error("%s ended with %d; %s", post.title, code, again)
         return code
 
     def _announce(self) -> None:
         if not self._announced and self._fleet.all_well():
             self._announced = True
-            _log.info("all %d workers are ready at %s", len(self._posts), self._url)
+            _log.info("all %d workers are ready at %s", len(self._fleet.slots), self._url)
 
     def _finish(self, wait: Callable[[float], None]) -> int:
-        for post in self._living():
+        # The engines last: until then the workers answer what they accepted.
+        codes = [self._end(slots, wait) for slots in (self._fleet.slots, self._fleet.engine_slots)]
+        return max(codes)
+
+    def _end(self, slots: range, wait: Callable[[float], None]) -> int:
+        """Have the processes of these slots finish; returns 1 where one had to be killed."""
+        for post in self._living(slots):
             _signal(post, signal.SIGTERM)
         give_up = time.monotonic() + self._drain_s + _GRACE_S
-        while self._living() and time.monotonic() < give_up:
-            for post in self._living():
+        while self._living(slots) and time.monotonic() < give_up:
+            for post in self._living(slots):
                 if post.process is not None and post.process.poll() is not None:
                     self._bury(post)
             wait(0.1)
-        for post in (killed := self._living()):
-            _log.error("worker %d did not end in time; killing it", post.slot)
+        for post in (killed := self._living(slots)):
+            _log.error("%s did not end in time; killing it", post.title)
             _signal(post, signal.SIGKILL)
             self._bury(post)
         return 1 if killed else 0
 
-    def _living(self) -> list[_Post]:
-        return [post for post in self._posts if post.process is not None]
+    def _living(self, slots: range) -> list[_Post]:
+        return [post for post in self._posts if post.slot in slots and post.process is not None]
 
 
 def _signal(post: _Post, number: int) -> None:

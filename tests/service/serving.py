@@ -34,8 +34,9 @@ class FakeEngine:
         self.batches: list[int] = []
         self.explained: list[int] = []
 
-    def warm(self) -> None:
+    def warm(self) -> dict[int, float]:
         self.warmed = True
+        return {}
 
     def infer(self, faces: np.ndarray) -> np.ndarray:
         self.batches.append(len(faces))

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from service.http.schemas import BatchPrediction, Prediction, Problem
+from service.http.v2.messages import MODEL
 from service.inference.batcher import Batcher
 from service.pictures.search import FaceSearch
 from service.predict import Predictor
@@ -381,6 +382,49 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         assert_problem(await client.post("/predict", files=form(HAPPY)), 503, "queue_full")
         engine.gate.set()
         assert [(await task).status_code for task in tasks] == [200] * 3
+
+
+PATHS = ("/predict", "/predict/batch", "/explain", f"/v2/models/{MODEL}/infer")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("further", "connection"),
+    [
+        ({"content-length": "500000"}, None),
+        ({"content-length": "50000000"}, "close"),
+        ({"content-length": "500000", "expect": "100-continue"}, "close"),
+        ({"transfer-encoding": "chunked"}, "close"),
+    ],
+)
+async def test_who_would_be_refused_anyhow_is_refused_unread(
+    path: str, further: dict[str, str], connection: str | None
+) -> None:
+    engine = GatedEngine()
+    async with serving(engine, queue_size=1, max_batch=1, max_images=1) as (client, app):
+        tasks = [asyncio.create_task(client.post("/predict", content=HAPPY))]
+        await asyncio.to_thread(engine.entered.wait)
+        tasks.append(asyncio.create_task(client.post("/predict", content=HAPPY)))
+        while app.state.service.admission.working < 2:
+            await asyncio.sleep(0)
+        exchange = Exchange(FORM | further, path)
+        await exchange.run(app)  # nothing was sent, and nothing was waited for
+        assert exchange.status == 503
+        assert json.loads(exchange.sent[1]["body"])["code"] == "queue_full"
+        assert int(exchange.answered_headers["retry-after"]) >= 1
+        # The server skips what is left of a small body: a reset would hide the answer.
+        assert exchange.answered_headers.get("connection") == connection
+        engine.gate.set()
+        assert [(await task).status_code for task in tasks] == [200] * 2
+
+
+async def test_while_the_engine_hangs_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as (_, app):
+        monkeypatch.setattr(type(app.state.service.batcher), "healthy", False)
+        exchange = Exchange(PNG | {"content-length": "500"})
+        await exchange.run(app)
+        assert exchange.status == 503
+        assert json.loads(exchange.sent[1]["body"])["code"] == "not_ready"
 
 
 async def test_a_client_that_leaves_while_it_waits_is_dropped() -> None:

@@ -12,16 +12,18 @@ def test_defaults() -> None:
     settings = Settings.from_environ({"PATH": "/bin", "HOME": "/"})
     assert settings == Settings()
     assert settings.checkpoint == SHIPPED_CHECKPOINT
-    assert (settings.max_batch, settings.queue_size, settings.timeout_s) == (32, 1024, 10.0)
+    assert (settings.max_batch, settings.queue_size, settings.timeout_s) == (None, 1024, 10.0)
     assert (settings.max_image_bytes, settings.max_image_pixels) == (10 << 20, 50_000_000)
     assert (settings.device, settings.host, settings.port) == ("auto", "0.0.0.0", 8000)
     assert settings.decode_threads >= 1
 
 
+DEVICES = "auto, cpu, cuda, cuda:N or several cuda:N between commas"
 CHOSEN = {
     "device": ("cuda:1", "cuda:1"),
     "checkpoint": ("/models/x.safetensors", Path("/models/x.safetensors")),
     "detector": ("/models/face.tflite", Path("/models/face.tflite")),
+    "gpu_memory": ("0.5", 0.5),
     "max_batch": ("8", 8),
     "queue_size": ("64", 64),
     "timeout_s": ("2.5", 2.5),
@@ -33,6 +35,7 @@ CHOSEN = {
     "max_buffered_bytes": ("65536", 65536),
     "decode_threads": ("3", 3),
     "torch_threads": ("2", 2),
+    "precision": ("float32", "float32"),
     "drain_s": ("0", 0.0),
     "host": ("127.0.0.1", "127.0.0.1"),
     "port": ("0", 0),
@@ -42,10 +45,15 @@ CHOSEN = {
     "header_timeout_s": ("5", 5.0),
     "idle_timeout_s": ("60", 60.0),
     "workers": ("3", 3),
+    "engine": ("Apart", "apart"),
     "api_keys": ("0123456789abcdef, fedcba9876543210,", ("0123456789abcdef", "fedcba9876543210")),
     "open_paths": ("/docs,/openapi.json", ("/docs", "/openapi.json")),
     "cors_origins": ("https://a.example,http://[::1]:80", ("https://a.example", "http://[::1]:80")),
 }
+
+
+def test_the_batch_limit_may_be_measured_by_name() -> None:
+    assert Settings.from_environ({"FER_MAX_BATCH": "AUTO"}).max_batch is None
 
 
 def test_every_variable_sets_its_field() -> None:
@@ -59,13 +67,13 @@ def test_every_variable_sets_its_field() -> None:
 @pytest.mark.parametrize(
     ("key", "text", "expected"),
     [
-        ("FER_DEVICE", "gpu", "auto, cpu, cuda or cuda:N"),
-        ("FER_DEVICE", "cuda:", "auto, cpu, cuda or cuda:N"),
-        ("FER_DEVICE", "cpu:0", "auto, cpu, cuda or cuda:N"),
+        ("FER_DEVICE", "gpu", DEVICES),
+        ("FER_DEVICE", "cuda:", DEVICES),
+        ("FER_DEVICE", "cpu:0", DEVICES),
         ("FER_CHECKPOINT", " ", "ferplus, fer2013 or a path"),
-        ("FER_MAX_BATCH", "0", "a whole number from 1 to 1024"),
-        ("FER_MAX_BATCH", "many", "a whole number from 1 to 1024"),
-        ("FER_MAX_BATCH", "1.5", "a whole number from 1 to 1024"),
+        ("FER_MAX_BATCH", "0", "auto or a whole number from 1 to 1024"),
+        ("FER_MAX_BATCH", "many", "auto or a whole number from 1 to 1024"),
+        ("FER_MAX_BATCH", "1.5", "auto or a whole number from 1 to 1024"),
         ("FER_QUEUE_SIZE", "", "a whole number from 1 to 1000000"),
         ("FER_TIMEOUT_S", "nan", "a number from 0.05 to 3600"),
         ("FER_TIMEOUT_S", "inf", "a number from 0.05 to 3600"),
@@ -85,6 +93,15 @@ def test_a_wrong_value_is_named(key: str, text: str, expected: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environ({key: text})
     assert str(caught.value) == f"{key} is {text!r}, expected {expected}"
+
+
+def test_several_devices_are_named_once_each_and_want_engines_apart() -> None:
+    assert Settings.from_environ({"FER_DEVICE": "cuda:0, cuda:1"}).devices == ("cuda:0", "cuda:1")
+    for text in ("cuda:0,cuda:0", "cuda:0,", "cpu,cuda:0", "cuda:00", "cuda,cuda:1"):
+        with pytest.raises(SettingsError, match="FER_DEVICE is"):
+            Settings.from_environ({"FER_DEVICE": text})
+    with pytest.raises(SettingsError, match="FER_DEVICE names 2 devices, which takes FER_ENGINE"):
+        Settings.from_environ({"FER_DEVICE": "cuda:0,cuda:1", "FER_ENGINE": "inside"})
 
 
 @pytest.mark.parametrize(
@@ -109,7 +126,10 @@ def test_an_unknown_variable_is_named_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        ({"FER_QUEUE_SIZE": "16"}, "FER_MAX_BATCH is 32, expected at most FER_QUEUE_SIZE"),
+        (
+            {"FER_QUEUE_SIZE": "16", "FER_MAX_BATCH": "32"},
+            "FER_MAX_BATCH is 32, expected at most FER_QUEUE_SIZE",
+        ),
         ({"FER_MAX_IMAGES": "1024", "FER_QUEUE_SIZE": "100"}, "FER_MAX_IMAGES is 1024"),
         ({"FER_MAX_REQUEST_BYTES": "1024"}, "FER_MAX_IMAGE_BYTES is 10485760"),
         ({"FER_MAX_BUFFERED_BYTES": "1024"}, "FER_MAX_REQUEST_BYTES is 67108864"),
@@ -124,6 +144,7 @@ def test_settings_are_described_with_their_defaults() -> None:
     rows = {key: (default, meaning) for key, default, meaning in describe()}
     assert rows.keys() == {key_of(f.name) for f in fields(Settings)}
     assert rows["FER_PORT"][0] == "8000"
+    assert rows["FER_MAX_BATCH"][0] == "auto"
     assert rows["FER_CHECKPOINT"][0] in SHIPPED
     assert SHIPPED[rows["FER_CHECKPOINT"][0]] == SHIPPED_CHECKPOINT
     assert all(len(meaning) > 10 for _, meaning in rows.values())

@@ -3,7 +3,11 @@
 import os
 import sys
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.serving.peers.model import PORT, WORKERS
+from service.inference.explanation import Explanation
 
 
 class Nothing:
@@ -19,8 +23,13 @@ class Nothing:
         self.manifest = load_checkpoint(SHIPPED_CHECKPOINT).manifest
         self.infer = open_model().infer
 
-    def warm(self) -> None:
-        """Nothing is cold."""
+    def warm(self) -> dict[int, float]:
+        """Nothing is cold, and nothing known."""
+        return {}
+
+    def explain(self, faces: NDArray[np.uint8]) -> list[Explanation]:
+        """Have no reasons: nobody asks for any here."""
+        raise NotImplementedError(f"nothing explains {len(faces)} faces")
 
 
 def main() -> None:

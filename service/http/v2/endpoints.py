@@ -4,21 +4,18 @@ Not its duty: the bodies (`requests`, `answers`), what the API's document says o
 (`document`).
 """
 
-import time
-
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.disconnect import WhileConnected
-from service.http.handlers import json_response, service_of, timed
+from service.http.handlers import Visit, attend, json_response, service_of
 from service.http.intake import read_body
 from service.http.state import Service
-from service.http.v2.answers import respond
+from service.http.v2.answers import Row, respond
 from service.http.v2.inflate import inflate
 from service.http.v2.messages import MODEL
 from service.http.v2.metadata import model_metadata, server_metadata
 from service.http.v2.recognise import recognise
-from service.http.v2.requests import InferLimits, find_json, read_request
+from service.http.v2.requests import Asked, InferLimits, find_json, read_request
 
 MAX_FACES = 256
 """Rows of `faces` in one request: more would keep everybody else waiting for seconds."""
@@ -60,22 +57,23 @@ async def infer(request: Request) -> Response:
     picture, and none is an answer too; `image_index` says which picture. One broken picture fails
     the request. Binary tensors follow the JSON, whose length Inference-Header-Content-Length says.
     """
-    service = service_of(request)
-    deadline = time.monotonic() + service.settings.timeout_s
-    async with timed(service) as stages:
-        with service.memory.lease() as lease:
-            json_bytes, most = find_json(request.headers, service.settings.max_request_bytes)
-            body = await read_body(request.headers, request.receive, most, lease)
-            stages.received()
-            async with WhileConnected(request.receive):
-                encoding = request.headers.get("content-encoding", "identity")
-                body = await inflate(body, encoding, most, lease, service.pool, deadline)
-                limits = _limits(service)
-                done = await service.pool.run(
-                    lambda: read_request(body, json_bytes, limits), deadline
-                )
-                rows = await recognise(service.predictor, done.result, deadline)
-    return respond(done.result, rows, service.predictor.manifest)
+    asked, rows = await attend(request, _read, _infer)
+    return respond(asked, rows, service_of(request).predictor.manifest)
+
+
+async def _read(visit: Visit) -> bytearray:
+    _, most = find_json(visit.headers, visit.service.settings.max_request_bytes)
+    return await read_body(visit.headers, visit.request.receive, most, visit.lease)
+
+
+async def _infer(visit: Visit, body: bytearray) -> tuple[Asked, list[Row]]:
+    service, deadline = visit.service, visit.deadline
+    json_bytes, most = find_json(visit.headers, service.settings.max_request_bytes)
+    encoding = visit.headers.get("content-encoding", "identity")
+    body = await inflate(body, encoding, most, visit.lease, service.pool, deadline)
+    limits = _limits(service)
+    done = await service.pool.run(lambda: read_request(body, json_bytes, limits), deadline)
+    return done.result, await recognise(service.predictor, done.result, deadline)
 
 
 def _limits(service: Service) -> InferLimits:

@@ -6,30 +6,35 @@ from service.pictures.search import MAX_FACES, FaceSearch
 
 
 def test_nothing_asked_is_the_default() -> None:
-    assert read_search({}) == FaceSearch("auto", 64)
+    assert read_search(b"") == FaceSearch("auto", 64)
     assert [parameter["schema"]["default"] for parameter in PARAMETERS] == ["auto", 64]
 
 
 @pytest.mark.parametrize(
     ("query", "search"),
     [
-        ({"detect": "never"}, FaceSearch("never", 64)),
-        ({"max_faces": "1"}, FaceSearch("auto", 1)),
-        ({"detect": "always", "max_faces": str(MAX_FACES)}, FaceSearch("always", MAX_FACES)),
-        ({"other": "x"}, FaceSearch()),
+        (b"detect=never", FaceSearch("never", 64)),
+        (b"max_faces=1", FaceSearch("auto", 1)),
+        (b"detect=always&max_faces=%d" % MAX_FACES, FaceSearch("always", MAX_FACES)),
+        (b"other=x", FaceSearch()),
+        (b"detect=always&detect=never", FaceSearch("never", 64)),
+        (b"%64etect=n%65ver&max_faces=2", FaceSearch("never", 2)),
+        (b"&&detect&=&max_faces=3&detect=never", FaceSearch("never", 3)),
     ],
 )
-def test_what_is_asked_is_read(query: dict[str, str], search: FaceSearch) -> None:
+def test_what_is_asked_is_read(query: bytes, search: FaceSearch) -> None:
     assert read_search(query) == search
 
 
-@pytest.mark.parametrize("detect", ["", "Always", "yes", "auto "])
-def test_an_unknown_way_is_refused_by_name(detect: str) -> None:
+@pytest.mark.parametrize("detect", [b"", b"Always", b"yes", b"auto+", b"auto%20"])
+def test_an_unknown_way_is_refused_by_name(detect: bytes) -> None:
     with pytest.raises(BadRequest, match="detect is none of auto, always, never"):
-        read_search({"detect": detect})
+        read_search(b"detect=" + detect)
 
 
-@pytest.mark.parametrize("count", ["", "0", "-1", "1.5", "257", "9" * 400, "\u0663", "+1", " 1"])
-def test_a_count_out_of_range_is_refused_by_name(count: str) -> None:
+@pytest.mark.parametrize(
+    "count", [b"", b"0", b"-1", b"1.5", b"257", b"9" * 400, b"%D9%A3", b"\xb2", b"%2B1", b"+1"]
+)
+def test_a_count_out_of_range_is_refused_by_name(count: bytes) -> None:
     with pytest.raises(BadRequest, match="max_faces is not a whole number from 1 to 256"):
-        read_search({"max_faces": count})
+        read_search(b"max_faces=" + count)

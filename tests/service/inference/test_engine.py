@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from service.inference.engine import Engine, EngineError, fold_batch_norm
+from service.inference.engine import Engine, EngineError, Precision, fold_batch_norm
 from training.model.checkpoint import Checkpoint, Manifest, load_checkpoint
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
 from training.model.network import AttentionFER, NetworkConfig
@@ -52,7 +52,7 @@ def checkpoint() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def engine(checkpoint: Checkpoint) -> Engine:
-    return Engine(checkpoint, "cpu", max_batch=4, threads=1)
+    return Engine(checkpoint, "cpu", max_batch=4, threads=1, precision="float32")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_folding_changes_nothing(
         transform=transform,
     )
     checkpoint = build_checkpoint(config)
-    engine = Engine(checkpoint, "cpu", threads=1)
+    engine = Engine(checkpoint, "cpu", threads=1, precision="float32")
     assert not any(isinstance(m, nn.BatchNorm2d) for m in engine._network.modules())
     # The checkpoint stays as it was.
     assert any(isinstance(m, nn.BatchNorm2d) for m in checkpoint.network.modules())
@@ -135,8 +135,10 @@ def test_the_answer_is_the_callers_to_keep(engine: Engine) -> None:
 def test_the_temperature_is_applied(checkpoint: Checkpoint) -> None:
     config = checkpoint.manifest.network
     faces = some_faces(3)
-    cool = Engine(build_checkpoint(config), "cpu").infer(faces)
-    warm = Engine(build_checkpoint(config, temperature=2.5), "cpu").infer(faces)
+    cool, warm = (
+        Engine(build_checkpoint(config, temperature=t), "cpu", precision="float32").infer(faces)
+        for t in (1.0, 2.5)
+    )
     expected = torch.softmax(torch.from_numpy(cool).log() / 2.5, dim=1).numpy()
     np.testing.assert_allclose(warm, expected, atol=1e-5)
 
@@ -184,7 +186,9 @@ def test_other_faces_are_refused(engine: Engine, wrong: NDArray[Any]) -> None:
         engine.infer(wrong)
 
 
-def test_warming_runs_every_size(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warming_times_batches_up_to_the_limit(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
     original = engine.infer
 
@@ -193,8 +197,38 @@ def test_warming_runs_every_size(engine: Engine, monkeypatch: pytest.MonkeyPatch
         return original(faces)
 
     monkeypatch.setattr(engine, "infer", recording)
-    engine.warm()
-    assert sizes == [1, 2, 3, 4]
+    seconds = engine.warm()
+    assert sizes[:6] == [1, 2, 4, 1, 2, 4]
+    assert set(sizes) == seconds.keys()
+    assert min(seconds.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "expected"),
+    [("auto", True, "bfloat16"), ("auto", False, "float32"), ("float32", True, "float32")],
+)
+def test_bfloat16_only_where_the_cpu_has_it_and_it_is_wanted(
+    checkpoint: Checkpoint,
+    precision: Precision,
+    native: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.inference.engine.multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr("service.inference.engine.fuse", lambda network, spec, dtype: dtype)
+    engine = Engine(checkpoint, "cpu", precision=precision)
+    assert engine.precision == expected
+    assert str(engine._fast) == f"torch.{expected}"
+
+
+def test_a_torch_without_onednn_will_do(
+    checkpoint: Checkpoint, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.inference.engine.can_fuse", lambda: False)
+    plain = Engine(checkpoint, "cpu")
+    assert plain._fast is plain._network
+    assert plain.precision == "float32"
+    np.testing.assert_allclose(plain.infer(some_faces(3)), engine.infer(some_faces(3)), atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [{"max_batch": 0}, {"threads": 0}])
@@ -235,6 +269,6 @@ def test_cuda_answers_as_the_cpu_does(checkpoint: Checkpoint) -> None:
     assert on_gpu.device == "cuda:0"
     on_gpu.warm()
     faces = some_faces(8)
-    expected = Engine(checkpoint, "cpu").infer(faces)
+    expected = Engine(checkpoint, "cpu", precision="float32").infer(faces)
     # Convolutions round their inputs to TF32, ten bits of mantissa.
     np.testing.assert_allclose(on_gpu.infer(faces), expected, atol=5e-3)

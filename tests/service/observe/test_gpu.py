@@ -122,11 +122,15 @@ class CudaEngine(FakeEngine):
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     opened: list[str] = []
 
-    def open_fake(device: str) -> Callable[[], GpuUsage]:
-        opened.append(device)
+    def open_fake(uuid: str) -> Callable[[], GpuUsage]:
+        opened.append(uuid)
         return lambda: USAGE
 
+    def uuid_of(device: str) -> str:
+        return f"of {device}" if device.startswith("cuda") else ""
+
     monkeypatch.setattr(service.app, "open_nvml", open_fake)
+    monkeypatch.setattr(service.app, "uuid_of", uuid_of)
     return opened
 
 
@@ -145,7 +149,7 @@ async def test_on_cuda_a_scrape_shows_it(
         assert read.wait(30)
         text = (await client.get("/metrics")).text
     assert 'fer_gpu_utilization_ratio{device="cuda:0"} 0.25' in text
-    assert opened == ["cuda:0"]
+    assert opened == ["of cuda:0"]
 
 
 async def test_on_a_cpu_nobody_looks_for_one(opened: list[str]) -> None:

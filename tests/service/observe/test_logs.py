@@ -27,9 +27,9 @@ async def test_json_has_every_field_that_there_is() -> None:
     assert (fields["level"], fields["logger"]) == ("warning", "service.x")
     assert fields["message"] == "3 of a"
     request_id.begin(b"abc")
-    line = JsonFormatter(worker=2).format(record("x", error=ValueError("why")))
+    line = JsonFormatter(process="worker-2").format(record("x", error=ValueError("why")))
     fields = json.loads(line)
-    assert (fields["request_id"], fields["worker"]) == ("abc", 2)
+    assert (fields["request_id"], fields["process"]) == ("abc", "worker-2")
     assert fields["exception"] == "ValueError: why"
 
 
@@ -49,8 +49,8 @@ def test_a_traceback_cannot_look_like_a_line() -> None:
     assert all(row.startswith("    ") and row.isprintable() for row in others)
 
 
-def test_text_names_worker_and_request() -> None:
-    line = TextFormatter(worker=1).format(record("x"))
+def test_text_names_process_and_request() -> None:
+    line = TextFormatter(process="worker-1").format(record("x"))
     assert line.endswith("WARNING worker-1 service.x: x")
 
 

@@ -18,9 +18,11 @@ OURS = {
     "fer_stage_seconds": ("histogram", {"stage"}),
     "fer_queue_faces": ("gauge", set()),
     "fer_queue_limit_faces": ("gauge", set()),
+    "fer_batch_limit_faces": ("gauge", set()),
     "fer_batch_faces": ("histogram", set()),
     "fer_engine_busy_seconds": ("counter", set()),
     "fer_engine_failures": ("counter", set()),
+    "fer_engines": ("gauge", set()),
     "fer_faces": ("counter", {"emotion"}),
     "fer_confidence": ("histogram", {"emotion"}),
     "fer_rejections": ("counter", {"reason"}),
@@ -143,6 +145,7 @@ def test_gauges_stay_right_with_several_processes(metrics: Metrics) -> None:
         for gauge in (
             metrics.queue_faces,
             metrics.queue_limit_faces,
+            metrics.batch_limit_faces,
             metrics.ready,
             metrics.workers,
             metrics.workers_ready,
@@ -153,6 +156,7 @@ def test_gauges_stay_right_with_several_processes(metrics: Metrics) -> None:
     assert modes == {
         "fer_queue_faces": "livesum",
         "fer_queue_limit_faces": "livesum",
+        "fer_batch_limit_faces": "livemax",
         "fer_ready": "livemostrecent",
         "fer_workers": "livemax",
         "fer_workers_ready": "livemostrecent",

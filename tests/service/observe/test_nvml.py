@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from service.observe.gpu import GpuUnreadableError, GpuUsage
-from service.observe.nvml import open_nvml
+from service.observe.nvml import open_nvml, uuid_of
 
 UUID = "11111111-2222-3333-4444-555555555555"
 
@@ -46,13 +46,6 @@ class FakeNvml(ModuleType):
         return SimpleNamespace(gpu=25, memory=7)
 
 
-@pytest.fixture(autouse=True)
-def properties(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    if "gpu" not in request.keywords:
-        found = {"cuda:1": SimpleNamespace(uuid=UUID)}
-        monkeypatch.setattr(torch.cuda, "get_device_properties", found.__getitem__)
-
-
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     nvml = FakeNvml(f"GPU-{UUID}")
@@ -60,35 +53,42 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     return nvml
 
 
+def test_a_gpu_is_known_by_its_uuid_and_a_cpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"cuda:1": SimpleNamespace(uuid=UUID)}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", found.__getitem__)
+    assert uuid_of("cuda:1") == UUID
+    assert uuid_of("cpu") == ""
+
+
 def test_memory_and_share_of_time(gpu: FakeNvml) -> None:
-    assert open_nvml("cuda:1")() == GpuUsage(3 << 30, 80 << 30, 0.25)
+    assert open_nvml(UUID)() == GpuUsage(3 << 30, 80 << 30, 0.25)
 
 
 def test_a_part_of_a_gpu_tells_its_memory_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(f"MIG-{UUID}"))
-    assert open_nvml("cuda:1")() == GpuUsage(3 << 30, 80 << 30, None)
+    assert open_nvml(UUID)() == GpuUsage(3 << 30, 80 << 30, None)
 
 
 def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(GpuUnreadableError, match="nvidia-ml-py is not installed"):
-        open_nvml("cuda:1")
+        open_nvml(UUID)
 
 
 def test_no_driver(gpu: FakeNvml) -> None:
     gpu.no_driver = True
     with pytest.raises(GpuUnreadableError, match="NVML: Driver Not Loaded"):
-        open_nvml("cuda:1")
+        open_nvml(UUID)
 
 
 def test_a_gpu_that_the_driver_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml("GPU-of-another-host"))
     with pytest.raises(GpuUnreadableError, match="NVML: Not Found"):
-        open_nvml("cuda:1")
+        open_nvml(UUID)
 
 
 def test_a_gpu_that_is_lost(gpu: FakeNvml) -> None:
-    read = open_nvml("cuda:1")
+    read = open_nvml(UUID)
     gpu.lost = True
     with pytest.raises(GpuUnreadableError, match="NVML: GPU is lost"):
         read()
@@ -98,14 +98,14 @@ def test_a_gpu_that_is_lost(gpu: FakeNvml) -> None:
 def test_the_real_library_without_a_driver_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pynvml")
     with pytest.raises(GpuUnreadableError, match="NVML: "):
-        open_nvml("cuda:1")
+        open_nvml(UUID)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this host")
 def test_the_real_gpu() -> None:
     size = 256 << 20
-    read = open_nvml("cuda:0")
+    read = open_nvml(uuid_of("cuda:0"))
     before = read()
     held = torch.zeros(size, dtype=torch.uint8, device="cuda:0")
     torch.cuda.synchronize()

@@ -1,7 +1,11 @@
 """Tests of `service.pictures.pool`: bounded threads, bounded waiting, nothing done in vain."""
 
 import asyncio
+import functools
+import gc
+import math
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -65,6 +69,18 @@ async def test_what_work_raises_is_raised(pool: DecodePool) -> None:
     assert (await pool.run(lambda: 1, 1000.0)).result == 1
 
 
+async def test_crowded_while_work_waits_for_a_thread(pool: DecodePool) -> None:
+    assert not pool.crowded()
+    gate, first = await occupy(pool)
+    assert not pool.crowded()
+    second = asyncio.create_task(pool.run(lambda: 2, 1000.0))
+    await asyncio.sleep(0)
+    assert pool.crowded()
+    gate.open.set()
+    await asyncio.gather(first, second)
+    assert not pool.crowded()
+
+
 async def test_full(pool: DecodePool) -> None:
     gate, first = await occupy(pool)
     second = asyncio.create_task(pool.run(lambda: 2, 1000.0))
@@ -118,6 +134,54 @@ async def test_cancelled_work_is_not_begun(pool: DecodePool) -> None:
     await first
     await pool.run(lambda: None, 1000.0)  # what stood before it in the queue is past
     assert not begun.is_set()
+
+
+async def test_cancelled_work_makes_room_at_once(pool: DecodePool) -> None:
+    gate, first = await occupy(pool)
+    for _ in range(3):
+        second = asyncio.create_task(pool.run(lambda: 2, 1000.0))
+        await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+    third = asyncio.create_task(pool.run(lambda: 3, 1000.0))
+    gate.open.set()
+    await first
+    assert (await third).result == 3
+
+
+async def test_a_cancelled_picture_is_let_go_at_once(pool: DecodePool) -> None:
+    gate, first = await occupy(pool)
+    picture = Gate()
+    watched = weakref.ref(picture)
+    second = asyncio.create_task(pool.run(picture, 1000.0))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.wait([second])
+    del second, picture
+    gc.collect()
+    assert watched() is None
+    gate.open.set()
+    await first
+
+
+async def test_many_results_come_to_whom_they_belong() -> None:
+    pool = DecodePool(threads=3, queue_size=1000)
+    works = [functools.partial(int, number) for number in range(500)]
+    dones = await asyncio.gather(*(pool.run(work, math.inf) for work in works))
+    assert [done.result for done in dones] == list(range(500))
+    pool.close()
+
+
+async def test_what_waits_at_the_end_is_cancelled(pool: DecodePool) -> None:
+    gate, first = await occupy(pool)
+    second = asyncio.create_task(pool.run(lambda: 2, 1000.0))
+    await asyncio.sleep(0)
+    pool.close()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    gate.open.set()
+    assert (await first).result == "done"
 
 
 async def test_work_that_nobody_waits_for_keeps_its_thread(pool: DecodePool) -> None:

@@ -282,6 +282,61 @@ async def test_who_does_not_read_is_ended() -> None:
         writer.transport.abort()
 
 
+async def test_who_leaves_is_dropped() -> None:
+    engine = GatedEngine()
+    async with listening(PATIENT, engine, max_batch=1) as server:
+        picture = flat(130)
+        request = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(picture)
+        writers = []
+        for _ in range(8):
+            _, writer = await server.connect()
+            writer.write(request + picture)
+            writers.append(writer)
+        await asyncio.to_thread(engine.entered.wait)
+        while server.sample("fer_stage_seconds_count", stage="decode") < 8:
+            await asyncio.sleep(0)
+        for writer in writers:
+            writer.close()
+        gone = {"route": "/predict", "method": "POST", "status": "499"}
+        while (server.app.state.metrics.registry.get_sample_value("fer_requests_total", gone)) != 8:
+            await asyncio.sleep(0)
+        assert server.sample("fer_queue_faces") == 0
+        assert server.app.state.service.admission.working == 0
+        engine.gate.set()
+        reader, writer = await server.connect()
+        writer.write(request + picture)
+        assert (await answer(reader))[0] == 200
+        writer.close()
+    assert engine.batches == [1, 1]  # of those that left, the one that was inside already
+
+
+async def test_a_refused_upload_is_skipped_and_its_connection_goes_on() -> None:
+    engine = GatedEngine()
+    async with listening(PATIENT, engine, max_batch=1, queue_size=1) as server:
+        picture = flat(130)
+        head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+        waiting = []
+        for _ in range(2):
+            reader, writer = await server.connect()
+            writer.write(head % len(picture) + picture)
+            waiting.append((reader, writer))
+            await asyncio.to_thread(engine.entered.wait)
+        while server.app.state.service.admission.working < 2:
+            await asyncio.sleep(0)
+        reader, writer = await server.connect()
+        size = 5 << 20
+        writer.write(head % size)
+        status, headers, _ = await answer(reader)  # before any of the body
+        assert (status, "retry-after" in headers, "connection" in headers) == (503, True, False)
+        writer.write(b"x" * size + GET)
+        assert (await answer(reader))[0] == 200
+        writer.close()
+        engine.gate.set()
+        for reader, writer in waiting:
+            assert (await answer(reader))[0] == 200
+            writer.close()
+
+
 async def test_a_request_on_its_way_at_shutdown_is_answered() -> None:
     async with listening(PATIENT) as server:
         reader, writer = await server.connect()

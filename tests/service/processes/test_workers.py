@@ -62,10 +62,12 @@ def settings(checkpoint: Path) -> dict[str, str]:
 
 
 def workers_of(server: Server) -> dict[int, int]:
-    """Return the workers' process ids, by slot."""
+    """Return the process ids of workers and engines, by slot."""
     pid = server.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(_arguments(int(child))[3]): int(child) for child in children}
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    arguments = {child: _arguments(child) for child in children}
+    # One that was forked just now still shows its parent's.
+    return {int(args[3]): child for child, args in arguments.items() if len(args) > 4}
 
 
 def folder_of(server: Server) -> Path:

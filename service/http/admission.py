@@ -1,0 +1,162 @@
+"""Who is let in: refused at the head, before the body, is who could not be answered in time.
+
+    head ─▶ uploading ─▶ at work ─▶ answered
+            (received)   (decoder, queue, engine)
+
+The decoder's threads and the batched queue bound themselves, but see a request only once it is
+there: of a burst all would be let in by an empty queue, and most refused when their pictures had
+been received and decoded for nothing. Here all that are in the house count, wherever they are. How
+fast they leave is measured, whatever it is that holds them up. Not its duty: weighing requests; a
+picture with many faces counts like any other, and the queue of faces has the last word.
+"""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from service.errors import Overloaded, QueueFull, ServiceError
+
+# What an answer's weight shrinks to with each later one: the last two hundred count, which is
+# several batches, since all answers of one come at the same moment.
+_KEEP = 0.995
+# Of a mean, half of those at the edge would be late.
+_HEADROOM = 1.15
+CALM_S = 1.0
+"""How long the wait may be while there is too much to do.
+
+A queue as long as the deadline lets a burst in; where more comes than can be answered it gains
+nothing, makes everybody wait that long, and goes on doing so when the rush is over. Who is only as
+many as before, however many, never notices.
+"""
+_UNMEASURED_RETRY_S = 1.0
+_MAX_RETRY_S = 60.0
+
+
+class Admission:
+    """Counts the requests in the house, and predicts when one more would be answered.
+
+    On the event loop alone.
+
+    Attributes:
+        uploading: Requests whose body is not here yet.
+        working: Those that have one and no answer.
+    """
+
+    def __init__(self, queue_size: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin empty, without a measurement.
+
+        Args:
+            queue_size: Most requests that may wait, besides one that is served.
+            clock: Seconds, as deadlines count them.
+        """
+        self._limit = queue_size + 1
+        self._clock = clock
+        self.uploading = self.working = 0
+        self._answers = self._seconds = 0.0
+        self._rush = False  # somebody was refused, and the wait is not yet short again
+        self._since = 0.0  # when the latest answer was given, or work began after a pause
+
+    def enter(self, deadline: float) -> "Place":
+        """Let a request in, if it can be answered in time.
+
+        Args:
+            deadline: When its answer is of no more use, in the clock's time.
+
+        Returns:
+            Its place, a context manager.
+
+        Raises:
+            QueueFull: No place is free; says when to try again.
+            Overloaded: The wait would outlast the deadline; likewise.
+        """
+        self._check_room()
+        wait_s, most_s = self._predicted_s(), deadline - self._clock()
+        if self._rush:
+            self._rush = wait_s > 0.5 * CALM_S
+            most_s = min(most_s, CALM_S)
+        if wait_s > most_s:
+            self._rush = True
+            raise Overloaded("The wait would be too long; try again later.", wait_s - most_s)
+        return Place(self)
+
+    def begin(self) -> None:
+        """Count one less that uploads and one more at work, and time it.
+
+        Raises:
+            QueueFull: Others were quicker and took all places.
+        """
+        self._check_room()
+        self.uploading -= 1
+        if not self.working:
+            self._since = self._clock()
+        self.working += 1
+
+    def end(self, served: bool) -> None:
+        """Count one at work less.
+
+        Args:
+            served: Whether all was done for it. Nothing is learnt from who left or was refused on
+                the way; the time that it took counts for the next one that was served.
+        """
+        self.working -= 1
+        if served:
+            now = self._clock()
+            self._answers = self._answers * _KEEP + 1.0
+            self._seconds = self._seconds * _KEEP + now - self._since
+            self._since = now
+
+    def _check_room(self) -> None:
+        if self.working >= self._limit:
+            self._rush = True
+            raise QueueFull("All places are taken; try again later.", self._retry_after_s())
+
+    def _predicted_s(self) -> float:
+        """Return in how many seconds one more would be answered; 0 in an empty house.
+
+        And before the first measurement: whoever is let in by a wrong one corrects it.
+        """
+        ahead = self.uploading + self.working
+        if not ahead or not self._answers:
+            return 0.0
+        return _HEADROOM * (ahead + 1) * self._seconds / self._answers
+
+    def _retry_after_s(self) -> float:
+        """Return in how many seconds those at work will have been served."""
+        if not self._answers:
+            return _UNMEASURED_RETRY_S
+        return min(self.working * self._seconds / self._answers, _MAX_RETRY_S)
+
+
+class Place:
+    """One request's place in the house; free again when its block ends."""
+
+    def __init__(self, admission: Admission) -> None:
+        """Take none before the block begins."""
+        self._admission = admission
+        self._received = False
+
+    def received(self) -> None:
+        """Say that the body is here, and work begins.
+
+        Raises:
+            QueueFull: Too many others were quicker.
+        """
+        self._admission.begin()
+        self._received = True
+
+    def __enter__(self) -> "Place":
+        self._admission.uploading += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._received:
+            self._admission.uploading -= 1
+            return
+        # A broken picture was served too: it took its turn.
+        broken = isinstance(error, ServiceError) and error.status < 500
+        self._admission.end(served=error is None or broken)

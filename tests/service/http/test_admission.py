@@ -1,0 +1,178 @@
+"""Tests of `service.http.admission`: who would be too late is told at the door."""
+
+import asyncio
+
+import pytest
+
+from service.errors import BadImage, Overloaded, QueueFull
+from service.http.admission import CALM_S, Admission, Place
+
+LATE = 1000.0
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def admission(clock: Clock) -> Admission:
+    return Admission(queue_size=50, clock=clock)
+
+
+def serve(admission: Admission, clock: Clock, seconds: float, times: int = 1) -> None:
+    """Let requests in one after the other, each of which takes so long."""
+    for _ in range(times):
+        with admission.enter(clock.now + LATE) as place:
+            place.received()
+            clock.now += seconds
+
+
+def occupy(admission: Admission, times: int, received: bool = True) -> list[Place]:
+    places = [admission.enter(LATE + 100.0).__enter__() for _ in range(times)]
+    for place in places if received else ():
+        place.received()
+    return places
+
+
+def leave(place: Place, error: BaseException | None = None) -> None:
+    place.__exit__(type(error) if error else None, error, None)
+
+
+def test_whoever_comes_to_an_empty_house_is_let_in(admission: Admission, clock: Clock) -> None:
+    serve(admission, clock, seconds=5.0)
+    with admission.enter(clock.now + 0.001) as place:  # a wrong measurement must not last
+        place.received()
+    assert (admission.uploading, admission.working) == (0, 0)
+
+
+def test_before_a_measurement_all_are_let_in_that_fit(admission: Admission, clock: Clock) -> None:
+    occupy(admission, 51)
+    with pytest.raises(QueueFull) as caught:
+        admission.enter(clock.now + LATE)
+    assert caught.value.retry_after_s == 1.0
+
+
+@pytest.mark.parametrize("received", [True, False], ids=["working", "uploading"])
+def test_the_wait_is_predicted_from_all_in_the_house(
+    admission: Admission, clock: Clock, received: bool
+) -> None:
+    serve(admission, clock, seconds=0.1, times=20)
+    occupy(admission, 19, received)
+    # Twenty times 0.1 s, and 15 % more.
+    admission.enter(clock.now + 2.31)
+    with pytest.raises(Overloaded) as caught:
+        admission.enter(clock.now + 2.29)
+    assert caught.value.retry_after_s == pytest.approx(0.01)
+
+
+def test_a_slow_upload_says_nothing_of_the_service(admission: Admission, clock: Clock) -> None:
+    serve(admission, clock, seconds=0.1, times=20)
+    (slow,) = occupy(admission, 1, received=False)
+    clock.now += 60.0
+    slow.received()
+    clock.now += 0.1
+    leave(slow)
+    occupy(admission, 9)
+    admission.enter(clock.now + 1.16)
+
+
+def test_answers_of_one_batch_share_its_time(admission: Admission, clock: Clock) -> None:
+    for _ in range(10):
+        batch = occupy(admission, 10)
+        clock.now += 0.5
+        for place in batch:
+            leave(place)
+    occupy(admission, 19)  # 0.05 s each
+    admission.enter(clock.now + 1.2)
+    with pytest.raises(Overloaded):
+        admission.enter(clock.now + 1.0)
+
+
+def test_a_service_that_became_slow_is_noticed(admission: Admission, clock: Clock) -> None:
+    serve(admission, clock, seconds=0.01, times=500)
+    serve(admission, clock, seconds=0.1, times=500)
+    occupy(admission, 9)
+    with pytest.raises(Overloaded):
+        admission.enter(clock.now + 0.9)
+
+
+@pytest.mark.parametrize(
+    ("error", "learnt"),
+    [
+        (BadImage("broken"), True),
+        (QueueFull("later"), False),
+        (asyncio.CancelledError(), False),
+    ],
+)
+def test_only_who_was_served_is_learnt_from(
+    admission: Admission, clock: Clock, error: BaseException, learnt: bool
+) -> None:
+    serve(admission, clock, seconds=1.0)
+    first, second = occupy(admission, 2)
+    leave(first, error)
+    assert admission.working == 1
+    predicts_a_second = clock.now + 2 * 1.0 * 1.15 - 0.01
+    if learnt:  # two in the time of one
+        admission.enter(predicts_a_second)
+    else:
+        with pytest.raises(Overloaded):
+            admission.enter(predicts_a_second)
+    leave(second)
+
+
+def test_who_uploads_slowly_may_find_all_places_taken(admission: Admission) -> None:
+    (slow,) = occupy(admission, 1, received=False)
+    places = occupy(admission, 51)
+    with pytest.raises(QueueFull):
+        slow.received()
+    leave(slow, QueueFull("later"))
+    assert (admission.uploading, admission.working) == (0, 51)
+    leave(places[0])
+    occupy(admission, 1)
+
+
+def test_a_full_house_says_when_it_will_be_empty(admission: Admission, clock: Clock) -> None:
+    serve(admission, clock, seconds=0.1, times=10)
+    occupy(admission, 51)
+    with pytest.raises(QueueFull) as caught:
+        admission.enter(clock.now + LATE)
+    assert caught.value.retry_after_s == pytest.approx(5.1)
+
+
+def test_who_refused_keeps_the_wait_short_until_the_rush_is_over(
+    admission: Admission, clock: Clock
+) -> None:
+    serve(admission, clock, seconds=0.1, times=20)
+    places = occupy(admission, 29)
+    with admission.enter(clock.now + 4.0):  # a long queue is no rush
+        pass
+    with pytest.raises(Overloaded):
+        admission.enter(clock.now + 3.0)
+    with pytest.raises(Overloaded) as caught:
+        admission.enter(clock.now + 4.0)
+    assert caught.value.retry_after_s == pytest.approx(3.45 - CALM_S)
+
+    def drain(left: int) -> None:
+        while len(places) > left:
+            clock.now += 0.1
+            leave(places.pop())
+
+    drain(8)
+    with pytest.raises(Overloaded):
+        admission.enter(clock.now + LATE)
+    drain(7)
+    with admission.enter(clock.now + LATE):  # 0.92 s
+        pass
+    drain(3)
+    with admission.enter(clock.now + LATE):  # 0.46 s
+        pass
+    occupy(admission, 20)
+    admission.enter(clock.now + 4.0)  # as long as before
