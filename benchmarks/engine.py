@@ -24,9 +24,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from benchmarks.training import SIDE, name_of, rate
+from benchmarks.device import limit, name_of
 from service.config import SHIPPED
 from service.inference.cuda_buckets import buckets
 from service.inference.cuda_engine import CudaEngine
@@ -39,10 +38,6 @@ from training.model.network import count_multiply_adds
 from training.model.preprocess import InputSpec
 
 ROUNDS = 3
-# Of the convolution that stands for the limit: large enough to fill the device.
-CHANNELS, PLACES = 128, 12
-BATCH = {"cpu": 32, "cuda": 2048}
-
 Faces = NDArray[np.uint8]
 Infer = Callable[[Faces], object]
 
@@ -177,24 +172,6 @@ def per_second(work: Callable[[], object], seconds: float) -> float:
         work()
         times += 1
     return times / (time.perf_counter() - began)
-
-
-def limit(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
-    """Return floating-point operations a second of the faster of a product and a convolution."""
-    here = Machine(device)
-    side, batch = SIDE[device.type], BATCH[device.type]
-    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in "ab")
-    conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False, device=device, dtype=dtype)
-    features = torch.randn(batch, CHANNELS, PLACES, PLACES, device=device, dtype=dtype)
-    conv, features = (each.to(memory_format=torch.channels_last) for each in (conv, features))
-    works: tuple[tuple[Callable[[], object], float], ...] = (
-        (lambda: left @ right, 2.0 * side**3),
-        (lambda: conv(features), 2.0 * batch * (CHANNELS * PLACES * 3) ** 2),
-    )
-    with torch.inference_mode():
-        for work, _ in works:
-            rate(work, 0.0, here)  # chooses kernels
-        return max(operations * rate(work, seconds, here) for work, operations in works)
 
 
 def accuracies(engines: dict[str, Contender], path: Path, max_batch: int) -> list[str]:

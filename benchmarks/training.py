@@ -3,7 +3,7 @@
 usage: python -m benchmarks.training [--recipe NAME] [--seconds S] [--device cpu|cuda] [--threads N]
 
 Steps run on random faces of the recipe's batch, augmentation and update included, in rounds that
-alternate with the peak: matrix products of the same precision, as large as makes them fastest. A
+alternate with the limit: the faster of a matrix product and a convolution in the same precision. A
 face costs three forward passes (forward, gradient of inputs, gradient of weights), each of twice
 the multiply-adds that `python -m training inspect` prints; what is normalised, pooled or sampled
 is not counted, so the share is what the arithmetic that matters gets.
@@ -11,19 +11,17 @@ is not counted, so the share is what the arithmetic that matters gets.
 
 import argparse
 import datetime
-import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.device import limit, name_of, rate
 from training.config import RECIPES
 from training.dataset import Dataset, Split
-from training.machine import Machine, machine
+from training.machine import machine
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
 from training.model.network import count_multiply_adds
 from training.model.preprocess import InputSpec
@@ -46,47 +44,22 @@ def main() -> None:
 def report(run: Run, options: argparse.Namespace) -> None:
     """Measure in alternating rounds and print the medians."""
     each = options.seconds / ROUNDS / 2
+    dtype = torch.bfloat16 if run.machine.bfloat16 else torch.float32
     operations = 6 * count_multiply_adds(run.network, run.spec)
-    product = peak_product(run.machine)
     rate(run.step, 1.0, run.machine)  # compiles, and chooses kernels
     faces, peaks = [], []
     for _ in range(ROUNDS):
         faces.append(run.config.batch_size * rate(run.step, each, run.machine))
-        peaks.append(2 * SIDE[run.machine.device.type] ** 3 * rate(product, each, run.machine))
+        peaks.append(limit(run.machine.device, dtype, each / 2))
     reached, peak = statistics.median(faces) * operations, statistics.median(peaks)
     print(
         f"{options.recipe} on {name_of(run.machine)}, {options.threads} thread(s), torch "
         f"{torch.__version__}, {'bfloat16' if run.machine.bfloat16 else 'float32'}, "
         f"{datetime.date.today()}\n"
         f"{statistics.median(faces):.0f} faces/s ({min(faces):.0f} to {max(faces):.0f}), "
-        f"{reached / 1e9:.0f} GFLOP/s of {peak / 1e9:.0f} that matrix products reach: "
+        f"{reached / 1e9:.0f} GFLOP/s of {peak / 1e9:.0f} that this device reaches: "
         f"{reached / peak:.0%}"
     )
-
-
-SIDE = {"cpu": 2048, "cuda": 8192}
-"""Rows and columns of the matrices whose product is the peak."""
-
-
-def peak_product(here: Machine) -> Callable[[], object]:
-    """Return a matrix product of the machine's precision."""
-    side = SIDE[here.device.type]
-    dtype = torch.bfloat16 if here.bfloat16 else torch.float32
-    left, right = (torch.randn(side, side, device=here.device, dtype=dtype) for _ in "ab")
-    return lambda: left @ right
-
-
-def rate(work: Callable[[], object], seconds: float, here: Machine) -> float:
-    """Return how often a second `work` runs, over at least three times."""
-    times, began = 0, time.perf_counter()
-    while times < 3 or time.perf_counter() - began < seconds:
-        work()
-        times += 1
-        if here.device.type == "cuda" and times % 50 == 0:
-            torch.cuda.synchronize()
-    if here.device.type == "cuda":
-        torch.cuda.synchronize()
-    return times / (time.perf_counter() - began)
 
 
 def data(count: int) -> Dataset:
@@ -100,16 +73,6 @@ def data(count: int) -> Dataset:
     second = Dataset("fer2013", FER2013_EMOTIONS, *parts, fingerprint="random")
     parts = [split(FERPLUS_EMOTIONS)] * 3
     return Dataset("ferplus", FERPLUS_EMOTIONS, *parts, fingerprint="random", second=second)
-
-
-def name_of(here: Machine) -> str:
-    """Return the device's name."""
-    if here.device.type == "cuda":
-        return torch.cuda.get_device_name(here.device)
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

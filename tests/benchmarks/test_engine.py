@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import engine
+from benchmarks import device, engine
 from training.model.checkpoint import Manifest, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.network import AttentionFER, NetworkConfig
@@ -20,8 +20,8 @@ def test_it_measures_each_engine_at_each_size(
     path = tmp_path / "random.safetensors"
     manifest = Manifest("random", "0", config, FER2013_EMOTIONS)
     save_checkpoint(path, AttentionFER(config), manifest, torch.float32)
-    monkeypatch.setitem(engine.SIDE, "cpu", 64)
-    monkeypatch.setitem(engine.BATCH, "cpu", 1)
+    monkeypatch.setitem(device.SIDE, "cpu", 64)
+    monkeypatch.setitem(device.BATCH, "cpu", 1)
     arguments = ["--device", "cpu", "--seconds", "0", "--max-batch", "3", "--checkpoint", str(path)]
     monkeypatch.setattr(sys, "argv", ["engine", *arguments])
     engine.main()
@@ -49,8 +49,8 @@ def test_in_flight_finishes_each_batch_after_the_next_one_began() -> None:
 def test_the_limit_is_the_faster_of_both_and_of_the_precision_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(engine.SIDE, "cpu", 64)
-    monkeypatch.setitem(engine.BATCH, "cpu", 1)
+    monkeypatch.setitem(device.SIDE, "cpu", 64)
+    monkeypatch.setitem(device.BATCH, "cpu", 1)
     seen: list[torch.dtype] = []
     rates = iter((0.0, 0.0, 3.0, 5.0))
 
@@ -58,8 +58,8 @@ def test_the_limit_is_the_faster_of_both_and_of_the_precision_asked_for(
         seen.append(work().dtype)  # type: ignore[operator]
         return next(rates)
 
-    monkeypatch.setattr(engine, "rate", rate)
-    found = engine.limit(torch.device("cpu"), torch.bfloat16, 0.0)
+    monkeypatch.setattr(device, "rate", rate)
+    found = device.limit(torch.device("cpu"), torch.bfloat16, 0.0)
     convolution = 2 * 1 * 12 * 12 * 128 * 128 * 3 * 3
     assert found == max(3.0 * 2 * 64**3, 5.0 * convolution)
     assert set(seen) == {torch.bfloat16}
