@@ -4,9 +4,11 @@ usage: python docs/quote.py           write the blocks between `begin` and `end`
        python docs/quote.py --check   exit with 1 if that would change anything
 """
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -15,6 +17,9 @@ from service.config import SHIPPED, describe  # noqa: E402
 from service.errors import ServiceError  # noqa: E402
 from training.model.checkpoint import load_checkpoint  # noqa: E402
 from training.table import tabulate  # noqa: E402
+from training.verdicts import summarise, summarise_geometry  # noqa: E402
+
+RESULTS = ROOT / "docs/results"
 
 
 def figures(name: str) -> str:
@@ -24,6 +29,76 @@ def figures(name: str) -> str:
     size = SHIPPED[name].stat().st_size / 1e6
     lines = [f"{manifest.name} {manifest.version}", *table.splitlines(), f"{size:.1f} MB on disk"]
     return "\n".join(f"    {line}".rstrip() for line in lines)
+
+
+def agreement() -> str:
+    """Return how the FER+ checkpoint agrees with the annotators."""
+    found = measured("ferplus")["agreement"]
+    rows = [
+        f"| {one['least']:.0%} | {one['faces']} | {one['accuracy']:.4f} |" for one in found["bins"]
+    ]
+    said = (
+        f"Cross-entropy with the votes' distribution: {found['cross_entropy']:.3f} nats, of which "
+        f"{found['entropy']:.3f} are the votes' own."
+    )
+    head = ("| annotators who agree, from | faces | accuracy |", "|---|---|---|")
+    return "\n".join((said, "", *head, *rows))
+
+
+def calibration() -> str:
+    """Return the calibration errors before and after scaling."""
+    rows = []
+    for name in SHIPPED:
+        found = measured(name)
+        before, after = (found["reliability"][f"{when}_scaling"] for when in ("before", "after"))
+        temperature = f"{found['temperature']:.3f}"
+        rows.append(f"| `{name}` | {before['error']:.4f} | {after['error']:.4f} | {temperature} |")
+    head = ("| test faces, single pass | ECE before | after | temperature |", "|---|---|---|---|")
+    return "\n".join((*head, *rows))
+
+
+def robustness() -> str:
+    """Return the accuracies on corrupted test faces."""
+    found = {name: measured(name)["robustness"] for name in SHIPPED}
+    rows = []
+    for corruption, points in found["ferplus"].items():
+        rows.append(_row(f"**{corruption}**", [f"{point['level']:g}" for point in points]))
+        for name, curves in found.items():
+            accuracies = [f"{point['accuracy']:.3f}" for point in curves[corruption]]
+            rows.append(_row(f"`{name}`", accuracies))
+    width = max(map(len, found["ferplus"].values()))
+    head = ("|" + " |" * (width + 1), "|---" * (width + 1) + "|")
+    return "\n".join((*head, *rows))
+
+
+def _row(head: str, cells: list[str]) -> str:
+    return f"| {' | '.join((head, *cells))} |"
+
+
+def measured(name: str) -> dict[str, Any]:
+    """Return what `training report` wrote of a shipped checkpoint; of another it is of no use."""
+    folder = RESULTS / f"attention-fer-{name}"
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    version = load_checkpoint(SHIPPED[name]).manifest.version
+    if results["checkpoint"]["version"] != version:
+        raise SystemExit(f"{folder} is of another checkpoint; run python -m training report")
+    return results
+
+
+def ablation() -> str:
+    """Return the paper's table, as trained here."""
+    return summarise(_runs())
+
+
+def geometry() -> str:
+    """Return what the spatial transformer brings on moved faces."""
+    return summarise_geometry(_runs())
+
+
+def _runs() -> dict[str, list[dict[str, Any]]]:
+    rows: dict[str, list[dict[str, Any]]]
+    rows = json.loads((RESULTS / "ablation/ablation.json").read_text())["rows"]
+    return rows
 
 
 def settings() -> str:
@@ -43,12 +118,14 @@ def _meaning(kind: type[ServiceError]) -> str:
     return (kind.__doc__ or "").strip().removesuffix(".")
 
 
-BLOCKS = {"errors": errors, "settings": settings} | {
-    name: partial(figures, name) for name in SHIPPED
-}
+BLOCKS = {
+    block.__name__: block
+    for block in (ablation, agreement, calibration, errors, geometry, robustness, settings)
+} | {name: partial(figures, name) for name in SHIPPED}
 DOCUMENTS = {
     "README.md": (*SHIPPED, "settings"),
     "docs/api.md": ("errors",),
+    "docs/ablation.md": ("ablation", "geometry"),
     "docs/model-card.md": tuple(SHIPPED),
 }
 

@@ -122,7 +122,7 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
     # than others (0.835): what keeps it from learning is turned down, and the end is longer.
     "refine": TrainConfig(
         augment=AugmentConfig(rotate_deg=12.0, scale=0.15, shift=0.08, erase=0.15, mixup=0.0),
-        epochs=32,
+        epochs=27,
         learning_rate=8e-4,
         weight_decay=0.03,
         warmup_epochs=0.5,
