@@ -49,7 +49,7 @@ def test_it_is_the_papers_network(shipped: Checkpoint, name: str) -> None:
 
 
 def test_one_recipe_made_both(shipped: Checkpoint) -> None:
-    recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES["ferplus"])))
+    recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES["refine"])))
     made = shipped.manifest.provenance["recipe"]
     # The classes are the data's, of both labellings side by side.
     assert made | {"network": made["network"] | {"classes": 7}} == recipe
@@ -59,7 +59,7 @@ def test_one_recipe_made_both(shipped: Checkpoint) -> None:
 def test_the_header_claims_what_is_asked(shipped: Checkpoint, name: str) -> None:
     test = shipped.manifest.metrics["test"]
     assert test["faces"] == TEST_FACES[name]
-    assert test["accuracy"] >= {"fer2013": 0.70, "ferplus": 0.82}[name]
+    assert test["accuracy"] >= {"fer2013": 0.70, "ferplus": 0.83}[name]
 
 
 @pytest.mark.timeout(600)

@@ -182,7 +182,7 @@ def test_the_evidence_moves_off_a_mouth_that_is_covered(shipped: Engine, crop: C
     happiness = shipped.manifest.emotions.index("happiness")
     assert [int(shipped.infer(f)[0].argmax()) for f in (face, covered)] == [happiness] * 2
     assert in_mouth(before, mouth) > 1.2 * (right - left) * (bottom - top) / 48**2
-    assert in_mouth(after, mouth) < 0.6 * in_mouth(before, mouth)
+    assert in_mouth(after, mouth) < 0.7 * in_mouth(before, mouth)
 
 
 def test_a_turned_face_is_turned_back(shipped: Engine) -> None:
