@@ -35,7 +35,9 @@ def agreement() -> str:
     """Return how the FER+ checkpoint agrees with the annotators."""
     found = measured("ferplus")["agreement"]
     rows = [
-        f"| {one['least']:.0%} | {one['faces']} | {one['accuracy']:.4f} |" for one in found["bins"]
+        f"| {one['least']:.0%} | {one['faces']} | {one['accuracy']:.4f} |"
+        for one in found["bins"]
+        if one["faces"]
     ]
     said = (
         f"Cross-entropy with the votes' distribution: {found['cross_entropy']:.3f} nats, of which "
