@@ -115,7 +115,8 @@ class Admission:
 
         And before the first measurement: whoever is let in by a wrong one corrects it.
         """
-        ahead = self.uploading + self.working
+        # No more uploads count than there are at work: those that trickle must keep nobody out.
+        ahead = self.working + min(self.uploading, self.working)
         if not ahead or not self._answers:
             return 0.0
         return _HEADROOM * (ahead + 1) * self._seconds / self._answers

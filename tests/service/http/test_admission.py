@@ -60,17 +60,25 @@ def test_before_a_measurement_all_are_let_in_that_fit(admission: Admission, cloc
     assert caught.value.retry_after_s == 1.0
 
 
-@pytest.mark.parametrize("received", [True, False], ids=["working", "uploading"])
+@pytest.mark.parametrize("uploading", [0, 9], ids=["working", "uploading"])
 def test_the_wait_is_predicted_from_all_in_the_house(
-    admission: Admission, clock: Clock, received: bool
+    admission: Admission, clock: Clock, uploading: int
 ) -> None:
     serve(admission, clock, seconds=0.1, times=20)
-    occupy(admission, 19, received)
+    occupy(admission, 19 - uploading)
+    occupy(admission, uploading, received=False)
     # Twenty times 0.1 s, and 15 % more.
     admission.enter(clock.now + 2.31)
     with pytest.raises(Overloaded) as caught:
         admission.enter(clock.now + 2.29)
     assert caught.value.retry_after_s == pytest.approx(0.01)
+
+
+def test_uploads_that_trickle_keep_nobody_out(admission: Admission, clock: Clock) -> None:
+    serve(admission, clock, seconds=0.1, times=20)
+    occupy(admission, 1)
+    occupy(admission, 200, received=False)
+    admission.enter(clock.now + 0.4)
 
 
 def test_a_slow_upload_says_nothing_of_the_service(admission: Admission, clock: Clock) -> None:
