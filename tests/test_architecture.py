@@ -15,8 +15,13 @@ PACKAGES = {"service", "training"}
 # What of ours the modules of each folder may import, besides their own folder. Of the processes,
 # `fleet` alone is known below them: a leaf, which says who lives.
 ARROWS: dict[str, set[str]] = {
-    "service/pictures": {"service.errors", "training.model"},
-    "service/inference": {"service.errors", "service.observe.metrics", "training.model"},
+    "service/pictures": {"service.errors", "service.threads", "training.model"},
+    "service/inference": {
+        "service.errors",
+        "service.observe.metrics",
+        "service.threads",
+        "training.model",
+    },
     "service/drawing": {"service.inference.explanation", "service.pictures"},
     "service/observe": {"service.errors", "service.processes.fleet"},
     "service/client": set(),
@@ -54,6 +59,7 @@ ARROWS: dict[str, set[str]] = {
 SINGLE: dict[str, set[str]] = {
     "service/errors.py": set(),
     "service/rules.py": set(),
+    "service/threads.py": set(),
     # Where the detector lies is known to what fetches it, which imports the standard library alone.
     "service/config.py": {"service.pictures.model_file", "service.rules"},
     "service/processes/fleet.py": set(),

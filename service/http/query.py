@@ -3,6 +3,7 @@
 Not its duty: the request's body.
 """
 
+from functools import lru_cache
 from typing import Any, Final, get_args
 
 from starlette.datastructures import QueryParams
@@ -37,6 +38,8 @@ PARAMETERS: Final[list[dict[str, Any]]] = [
 """The query's parameters as the API's document describes them."""
 
 
+# Clients ask the same over and over; the longest that the server lets in is 64 kB.
+@lru_cache(maxsize=64)
 def read_search(query_string: bytes) -> FaceSearch:
     """Read the search that a query asks for.
 

@@ -36,6 +36,7 @@ from service.inference.explanation import Explanation
 from service.inference.face_queue import FaceQueue, Faces, Inference, Part, Ticket
 from service.inference.rate import ServiceRate
 from service.observe.metrics import Metrics
+from service.threads import start_computing
 
 __all__ = ["HANG_S", "Batcher", "Inference"]
 
@@ -118,9 +119,7 @@ class Batcher:
         if self._worker is not None:
             raise RuntimeError("the batcher was started before")
         self._loop = asyncio.get_running_loop()
-        # A daemon: an engine that never returns must not keep the process from ending.
-        self._worker = threading.Thread(target=self._work, name="fer-batcher", daemon=True)
-        self._worker.start()
+        self._worker = start_computing(self._work, "fer-batcher")
 
     def give_way_while(self, crowded: Callable[[], bool]) -> None:
         """Let a batch that is not full wait a little while the cores are busy making faces for it.

@@ -10,10 +10,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from service.errors import DeadlineExceeded, Overloaded, QueueFull
+from service.threads import start_computing
 
 T = TypeVar("T")
 
@@ -152,9 +154,7 @@ class DecodePool:
     def _start(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
         for number in range(self._threads):
-            # Daemons: a decoder that never ends must not keep the process from ending.
-            name = f"decode-{number}"
-            threading.Thread(target=self._work, args=[self._loop], name=name, daemon=True).start()
+            start_computing(partial(self._work, self._loop), f"decode-{number}")
         return self._loop
 
     def _admit(self, left_s: float) -> None:
