@@ -50,11 +50,14 @@ def overload(server: Server, body: Body, seconds: float, capacity_s: float) -> d
     """
     alone = alone_ms(server, body)
     capacity = closed_loop(server, body, 64, capacity_s).requests_per_s
-    exchanges, well_again_s = run(_overload(server, body, 3 * capacity, seconds, alone))
+    exchanges, well_again_s, generator_cores = run(
+        _overload(server, body, 3 * capacity, seconds, alone)
+    )
     return {
         "capacity_per_s": capacity,
         "offered_per_s": len(exchanges) / seconds,
         "alone_ms": alone,
+        "generator_cores": generator_cores,
         "well_again_s": well_again_s,
         **summarise(exchanges, seconds),
     }
@@ -90,11 +93,13 @@ def summarise(exchanges: Sequence[Exchange], seconds: float) -> dict[str, Any]:
 
 async def _overload(
     server: Server, body: Body, rate: float, seconds: float, alone: float
-) -> tuple[list[Exchange], float | None]:
+) -> tuple[list[Exchange], float | None, float]:
     data = request_bytes(server.path(body) or "", body)
     crowd = Crowd(server.port, DEADLINE_S)
+    own, began = time.process_time(), time.monotonic()
     await arrivals(crowd, data, rate, seconds)
     ended = time.monotonic()
+    generator_cores = (time.process_time() - own) / (ended - began)
     # Whoever still waits keeps waiting: the server does not know that the rush is over.
     probes, limit_ms, calm = Crowd(server.port, 1.0), max(100.0, 5 * alone), 0
     well_at: float | None = None
@@ -109,7 +114,7 @@ async def _overload(
     await crowd.settled()
     crowd.leave()
     probes.leave()
-    return crowd.exchanges, well_at if calm == 3 else None
+    return crowd.exchanges, well_at if calm == 3 else None, generator_cores
 
 
 def poison(server: Server, good: Body, bad: Body) -> dict[str, Any]:

@@ -31,14 +31,16 @@ def goals(results: dict[str, Any]) -> str:
 def _goals(results: dict[str, Any]) -> Iterable[tuple[str, float, str, bool]]:
     cores = most_workers(results)
     rows = [r for r in results["loads"] if is_main(r) and r["workers"] == cores]
-    for engine, who, wanted in (
-        ("plain", "the best peer", {64: 1.15, 8: 1.7, 1: 1.7}),
-        ("ours", "the best peer with our engine", {64: 1.0, 8: 1.5, 1: 1.5}),
-    ):
-        for connections, least in wanted.items():
-            ratio = _ratio(rows, engine, connections)
-            text = f"requests/s at {connections} conn., times those of {who}"
-            yield text, ratio, f"≥ {least}", ratio >= least
+    for connections, least in {64: 1.15, 8: 1.7, 1: 1.7}.items():
+        ratio = _ratio(rows, [r for r in rows if r["engine"] == "plain"], connections)
+        text = f"requests/s at {connections} conn., times those of whichever peer is best there"
+        yield text, ratio, f"≥ {least}", ratio >= least
+    best = best_peer(rows)
+    for connections, least in {64: 1.0, 8: 1.5, 1: 1.5}.items():
+        theirs = [r for r in rows if (r["peer"], r["engine"]) == (best, "ours")]
+        ratio = _ratio(rows, theirs, connections)
+        text = f"requests/s at {connections} conn., times those of the best peer with our engine"
+        yield text, ratio, f"≥ {least}", ratio >= least
     yield from _latency_goals(results, rows)
     for raw, most in ((False, 0.7), (True, 0.5)):
         mine = [r for r in results["floor"] if r["peer"] == "ours" and r["form"] != raw]
@@ -51,6 +53,10 @@ def _goals(results: dict[str, Any]) -> Iterable[tuple[str, float, str, bool]]:
         if row["peer"] == "ours":
             share = row["goodput_per_s"] / row["capacity_per_s"]
             yield "overload: goodput as a share of capacity", share, "≥ 0.9", share >= 0.9
+            cores = results["machine"]["cores"]
+            left = share * cores / (cores - row["generator_cores"])
+            text = "overload: the same, of what the cores can do that the generator left"
+            yield text, left, "≥ 0.9", left >= 0.9
             if row["rejected_p99_ms"] is not None:  # some were refused
                 rejected, told = row["rejected_p99_ms"], row["retry_after_share"]
                 yield "overload: p99 of refusals, ms", rejected, "≤ 50", rejected <= 50
@@ -84,13 +90,19 @@ def _latency_goals(
             yield "p50 at 1 connection beyond decode + forward, ms", over, "≤ 1.0", over <= 1.0
 
 
-def _ratio(rows: Sequence[Row], engine: str, connections: int) -> float:
+def best_peer(rows: Sequence[Row]) -> str | None:
+    """Return the peer that answers most at 64 connections as it is; None where none did."""
+    plain = [r for r in rows if r["peer"] != "ours" and r["engine"] == "plain"]
+    return next((variant.peer for variant in ranked(plain, 64)), None)
+
+
+def _ratio(rows: Sequence[Row], theirs: Sequence[Row], connections: int) -> float:
+    """Return how many times as many ours answers as the best of others; NaN without both."""
     ours = median_of([r for r in rows if r["peer"] == "ours"], "requests_per_s", connections)
-    peers = [r for r in rows if r["peer"] != "ours" and r["engine"] == engine]
-    # Against whoever is best just there, which is more than the goal asks for.
     rates = [
-        median_of([r for r in peers if variant_of(r) == v], "requests_per_s", connections)
-        for v in dict.fromkeys(map(variant_of, peers))
+        median_of([r for r in theirs if variant_of(r) == v], "requests_per_s", connections)
+        for v in dict.fromkeys(map(variant_of, theirs))
+        if v.peer != "ours"
     ]
     rates = [rate for rate in rates if not math.isnan(rate)]
     return ours / max(rates) if rates else math.nan

@@ -147,7 +147,7 @@ def starts(results: dict[str, Any]) -> str:
 def overload(results: dict[str, Any]) -> str:
     """Three times as many as the server can do, in an open loop."""
     head = ["", "capacity/s", "goodput/s", "accepted p99 ms", "refused p99 ms", "Retry-After"]
-    head += ["well again after s", "answers"]
+    head += ["well again after s", "generator's cores", "answers"]
     lines = []
     for row in behaviours(results, "overload"):
         refused = any(k.isdigit() and k != "200" and k != "0" for k in row["statuses"])
@@ -159,6 +159,7 @@ def overload(results: dict[str, Any]) -> str:
                 shown(row["rejected_p99_ms"]) if refused else "none refused",
                 f"{row['retry_after_share']:.0%}" if refused else "-",
                 "not within 60" if again is None else shown(again, 1),
+                shown(row["generator_cores"]),
                 ", ".join(f"{v} of {k}" for k, v in sorted(row["statuses"].items())),
             ]
         )
