@@ -5,9 +5,10 @@
 
 The decoder's threads and the batched queue bound themselves, but see a request only once it is
 there: of a burst all would be let in by an empty queue, and most refused when their pictures had
-been received and decoded for nothing. Here all that are in the house count, wherever they are. How
-fast they leave is measured, whatever it is that holds them up. Not its duty: weighing requests; a
-picture with many faces counts like any other, and the queue of faces has the last word.
+been received and decoded for nothing. Here all that are in the house count, wherever they are; of
+uploads as many at most as are at work, because one that trickles holds nobody up. How fast they
+leave is measured, whatever it is that holds them up. Not its duty: weighing requests; a picture
+with many faces counts like any other, and the queue of faces has the last word.
 """
 
 import time

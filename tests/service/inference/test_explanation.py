@@ -166,10 +166,15 @@ def in_mouth(explanation: Explanation, mouth: tuple[slice, slice]) -> float:
     return float(over[mouth].sum() / over.sum())
 
 
-@pytest.mark.parametrize(
-    "crop", [(165, 50, 285, 170), (170, 60, 275, 165), (160, 40, 290, 170), (175, 70, 270, 165)]
-)
-def test_the_evidence_moves_off_a_mouth_that_is_covered(shipped: Engine, crop: Crop) -> None:
+def test_the_evidence_moves_off_a_mouth_that_is_covered(shipped: Engine) -> None:
+    crops = (165, 50, 285, 170), (170, 60, 275, 165), (160, 40, 290, 170), (175, 70, 270, 165)
+    left_of_it = [left_over_the_mouth(shipped, crop) for crop in crops]
+    assert max(left_of_it) < 0.65
+    assert sum(left_of_it) / len(crops) < 0.55
+
+
+def left_over_the_mouth(shipped: Engine, crop: Crop) -> float:
+    """Return what share of the evidence over a smile is left there when the mouth is covered."""
     face = cut(crop)
     scale = 48 / (crop[2] - crop[0])
     left, top, right, bottom = (
@@ -182,7 +187,7 @@ def test_the_evidence_moves_off_a_mouth_that_is_covered(shipped: Engine, crop: C
     happiness = shipped.manifest.emotions.index("happiness")
     assert [int(shipped.infer(f)[0].argmax()) for f in (face, covered)] == [happiness] * 2
     assert in_mouth(before, mouth) > 1.2 * (right - left) * (bottom - top) / 48**2
-    assert in_mouth(after, mouth) < 0.7 * in_mouth(before, mouth)
+    return in_mouth(after, mouth) / in_mouth(before, mouth)
 
 
 def test_a_turned_face_is_turned_back(shipped: Engine) -> None:
