@@ -13,6 +13,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.serving import report  # noqa: E402
 from service.config import SHIPPED, describe  # noqa: E402
 from service.errors import ServiceError  # noqa: E402
 from training.model.checkpoint import load_checkpoint  # noqa: E402
@@ -20,6 +21,7 @@ from training.table import tabulate  # noqa: E402
 from training.verdicts import summarise, summarise_geometry  # noqa: E402
 
 RESULTS = ROOT / "docs/results"
+SERVING = ROOT / "benchmarks/results/serving.json"
 
 
 def figures(name: str) -> str:
@@ -103,6 +105,11 @@ def _runs() -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
+def serving() -> str:
+    """Return how many requests the service and its peers answer."""
+    return report.summary(report.read(SERVING))
+
+
 def settings() -> str:
     """Return the table of the service's settings."""
     rows = [f"| `{key}` | `{default}` | {meaning} |" for key, default, meaning in describe()]
@@ -122,10 +129,10 @@ def _meaning(kind: type[ServiceError]) -> str:
 
 BLOCKS = {
     block.__name__: block
-    for block in (ablation, agreement, calibration, errors, geometry, robustness, settings)
+    for block in (ablation, agreement, calibration, errors, geometry, robustness, serving, settings)
 } | {name: partial(figures, name) for name in SHIPPED}
 DOCUMENTS = {
-    "README.md": (*SHIPPED, "settings"),
+    "README.md": (*SHIPPED, "serving", "settings"),
     "docs/api.md": ("errors",),
     "docs/ablation.md": ("ablation", "geometry"),
     "docs/model-card.md": (*SHIPPED, "agreement", "calibration", "robustness"),

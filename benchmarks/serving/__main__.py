@@ -45,7 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--idle-seconds", type=float, default=60.0)
     parser.add_argument("--only", type=listed, default=",".join(ONLY), help=f"of {', '.join(ONLY)}")
     parser.add_argument("--seed", type=int, default=0, help="of the order of servers")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/serving/results"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--add", action="store_true", help="go on in the results already there")
     options = parser.parse_args(arguments)
     if unknown := set(options.only) - set(ONLY):

@@ -28,9 +28,9 @@ from benchmarks.serving.statistics import median, spread
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
-    """Write tables.md and, where there is throughput to show, serving.png beside the JSON."""
+    """Write serving.md and, where there is throughput to show, serving.png beside the JSON."""
     text = "\n\n".join(f"## {name}\n\n{table}" for name, table in tables(results).items())
-    (folder / "tables.md").write_text(f"# Serving, measured on {results['date']}\n\n{text}\n")
+    (folder / "serving.md").write_text(f"# Serving, measured on {results['date']}\n\n{text}\n")
     if any(is_main(row) for row in results["loads"]):
         draw(results, folder / "serving.png")
 
@@ -51,9 +51,9 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
     return {name: table for name, table in found.items() if table}
 
 
-def throughput(results: dict[str, Any]) -> str:
+def throughput(results: dict[str, Any], fewest_workers: int = 1) -> str:
     """256 px by multipart: requests a second at each number of connections, then 64 in detail."""
-    rows = [r for r in results["loads"] if is_main(r)]
+    rows = [r for r in results["loads"] if is_main(r) and r["workers"] >= fewest_workers]
     counts = sorted({r["connections"] for r in rows})
     detail = 64 if 64 in counts else max(counts, default=0)
     head = ["", "workers", *(f"{c} conn." for c in counts)]
@@ -65,6 +65,17 @@ def throughput(results: dict[str, Any]) -> str:
         rest = [median_of(mine, key, detail) for key in ("p50_ms", "p99_ms", "p999_ms", "cpu_ms")]
         lines.append([variant.title, variant.workers, *map(shown, cells), *map(shown, rest)])
     return as_table(head, lines)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """For README: throughput with all cores each, and on what it was measured."""
+    machine = results["machine"]
+    rounds = 1 + max(r["round"] for r in results["loads"] if is_main(r))
+    said = (
+        f"{machine['cores']} cores of {machine['cpu']}, {results['date']}: a JPEG of 256 px by "
+        f"multipart, a worker a core, requests/s, medians of {rounds} rounds in turn."
+    )
+    return f"{said}\n\n{throughput(results, most_workers(results))}"
 
 
 def pictures(results: dict[str, Any]) -> str:

@@ -56,6 +56,19 @@ def test_the_table_shows_medians_the_fastest_first(results: dict[str, Any]) -> N
     assert lines[2].split("|")[3].strip() == "600"
 
 
+def test_the_summary_says_machine_date_and_rounds_and_shows_all_cores_alone(
+    results: dict[str, Any],
+) -> None:
+    results["loads"] += [load("litserve", "plain", 50.0) | {"workers": 1, "round": 2}]
+
+    said, _, table = report.summary(results).partition("\n\n")
+
+    assert "2 cores of some, 2026-01-01" in said
+    assert "3 rounds" in said
+    assert "attention-fer" in table
+    assert "LitServe" not in table
+
+
 def test_goals_compare_with_the_best_peer_as_it_is_and_with_our_engine(
     results: dict[str, Any],
 ) -> None:
