@@ -6,8 +6,9 @@
 Greedy: as soon as the engine is free it takes all that waits, up to the limit. A face alone is
 served at once, and under load batches fill while the engine is busy. An engine that can take a
 batch while it has another is given one as soon as it is full. One that shares its cores with the
-decoder gives way to it, for a fuller batch. Admission, deadlines and answers live on the event
-loop, one worker thread computes; a finished batch wakes the loop once.
+decoder gives way to it, and for a moment to those just answered, for a fuller batch. Admission,
+deadlines and answers live on the event loop, one worker thread computes; a finished batch wakes the
+loop once.
 
 Not its duty: what `infer` does with a face; HTTP.
 """

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from service import errors
 from service.inference.batcher import Batcher, Inference
-from service.inference.face_queue import GIVE_WAY_S
+from service.inference.face_queue import GIVE_WAY_S, SETTLE_S
 from service.inference.rate import ServiceRate
 from service.observe.metrics import Metrics
 from tests.service.gated_engine import GatedEngine, face, faces
@@ -242,6 +242,38 @@ async def test_when_they_are_free_again_it_goes_as_it_is(
     await asked(crowd)
     crowd.busy = False
     assert numbers(await task) == [1]
+
+
+async def test_who_was_answered_together_may_ask_again_before_the_next_batch(
+    build: Build, engine: GatedEngine, crowd: Crowd
+) -> None:
+    engine.open()
+    crowd.busy = False
+    clock = Clock()
+    batcher = build(max_batch=3, clock=clock)
+    batcher.give_way_while(crowd)
+    await batcher.submit(faces([1, 2]), 200.0)
+    tasks = await enter(batcher, face(3), deadline=200.0)
+    clock.now += SETTLE_S * 0.9
+    await asked(crowd)
+    assert engine.batches == [[1, 2]]
+    tasks += await enter(batcher, face(4), deadline=200.0)
+    clock.now += SETTLE_S * 0.2
+    assert [numbers(await task) for task in tasks] == [[3], [4]]
+    assert engine.batches == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(("shared", "first"), [(True, face(1)), (False, faces([1, 2]))])
+async def test_nobody_is_waited_for_after_a_single_face_or_by_a_device_of_its_own(
+    build: Build, engine: GatedEngine, crowd: Crowd, shared: bool, first: NDArray[np.uint8]
+) -> None:
+    engine.open()
+    crowd.busy = False
+    batcher = build(max_batch=3, clock=Clock())  # it stands still: what waits, waits for ever
+    if shared:
+        batcher.give_way_while(crowd)
+    await batcher.submit(first, 200.0)
+    assert numbers(await batcher.submit(face(3), 200.0)) == [3]
 
 
 @pytest.mark.parametrize(("patience_s", "most_s"), [(100.0, GIVE_WAY_S), (0.2, 0.05)])
