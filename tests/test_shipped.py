@@ -49,11 +49,12 @@ def test_it_is_the_papers_network(shipped: Checkpoint, name: str) -> None:
 
 
 def test_one_recipe_made_both(shipped: Checkpoint) -> None:
-    recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES["refine"])))
+    recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES["distil"])))
     made = shipped.manifest.provenance["recipe"]
     # The classes are the data's, of both labellings side by side.
     assert made | {"network": made["network"] | {"classes": 7}} == recipe
     assert shipped.manifest.provenance["learnt"] == ["ferplus", "fer2013"]
+    assert len(set(shipped.manifest.provenance["teachers"])) == 6  # three seeds, both labellings
 
 
 def test_the_header_claims_what_is_asked(shipped: Checkpoint, name: str) -> None:

@@ -65,7 +65,8 @@ def _train(options: argparse.Namespace) -> int:
         deterministic=options.deterministic,
     ) as here:
         start = load_checkpoint(options.weights) if options.weights else None
-        run = Run(data, config, InputSpec(), options.folder, here, start)
+        teachers = [load_checkpoint(path) for path in options.teachers]
+        run = Run(data, config, InputSpec(), options.folder, here, start, teachers)
         if run.restore() and here.leads:
             print(f"going on from {options.folder}, step {run.progress.step}", file=sys.stderr)
         with ProgressBar(run) as bar:
@@ -206,6 +207,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--recipe", choices=sorted(RECIPES), default="fer2013")
     train.add_argument(
         "--weights", type=Path, metavar="FILE", help="begin with the weights of this checkpoint"
+    )
+    train.add_argument(
+        "--teachers",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="checkpoints to learn from beside the labels, for recipes with a teacher_share",
     )
     train.add_argument(
         "--set",

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import hashlib
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from training.calibrate import fit_temperature
 from training.dataset import Dataset
 from training.evaluate import predict, score
 from training.machine import Machine
-from training.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.model.checkpoint import Checkpoint, digest, load_checkpoint, save_checkpoint
 from training.model.network import AttentionFER, count_multiply_adds, count_parameters
 
 PROTOCOL = (
@@ -56,7 +55,7 @@ def export(source: Path, out: Path, data: Dataset, machine: Machine) -> Checkpoi
     network = _round_to_half(best.network)
     manifest = dataclasses.replace(
         best.manifest,
-        version=f"{datetime.date.today().isoformat()}.{_digest(network)}",
+        version=f"{datetime.date.today().isoformat()}.{digest(network)}",
         provenance=dict(best.manifest.provenance)
         | {"code": _code_version(), "torch": torch.__version__},
     )
@@ -107,13 +106,6 @@ def _round_to_half(network: AttentionFER) -> AttentionFER:
         if tensor.is_floating_point():
             tensor.copy_(tensor.half())
     return network
-
-
-def _digest(network: AttentionFER) -> str:
-    digest = hashlib.sha256()
-    for tensor in network.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()[:8]
 
 
 def _code_version() -> str:

@@ -6,7 +6,7 @@ cut and resumed does what an uncut one does. Not its duty: how long to go on (`t
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 from training.augment import augment, flip, mixup
 from training.config import TrainConfig
 from training.dataset import Dataset
+from training.distil import soften
 from training.ema import Ema
 from training.evaluate import Scores, predict, score
 from training.labelling import Labelling, labellings, loss, network_of, start_from, train_split
 from training.machine import Machine
-from training.model.checkpoint import Checkpoint, Manifest, save_checkpoint
+from training.model.checkpoint import Checkpoint, Manifest, digest, save_checkpoint
 from training.model.network import AttentionFER, NetworkConfig
 from training.model.preprocess import InputSpec, normalise
 from training.model.stn import identity
@@ -74,6 +75,7 @@ class Run:
         folder: Path,
         machine: Machine,
         start: Checkpoint | None = None,
+        teachers: Sequence[Checkpoint] = (),
     ) -> None:
         """Initialise the network by the recipe's seed, on the machine's device.
 
@@ -84,10 +86,12 @@ class Run:
             folder: Where state and results go.
             machine: Where to compute.
             start: Whose weights to begin with, instead of random ones.
+            teachers: Whose answers have the recipe's share of the targets.
 
         Raises:
             ValueError: The batch cannot be shared equally among the processes, the data lacks
-                the second labelling that the recipe asks for, or `start` has another shape.
+                the second labelling or the teachers that the recipe asks for, or `start` has
+                another shape.
         """
         if config.batch_size % machine.world:
             raise ValueError(
@@ -110,7 +114,10 @@ class Run:
         # This epoch's sums of loss and of mean |theta - identity|: on the device, because
         # reading them at every step would make a GPU wait.
         self.sums = torch.zeros(2, device=machine.device)
+        self.teachers = [digest(teacher.network) for teacher in teachers]
         self.train = train_split(self.learnt).to(machine.device)
+        if config.teacher_share or teachers:
+            self.train = soften(self.train, self.learnt, teachers, config.teacher_share, machine)
         self._shuffled: tuple[int, Tensor] | None = None
         self.module: nn.Module = self.network
         if machine.world > 1:
@@ -218,6 +225,7 @@ class Run:
             provenance={
                 "recipe": dataclasses.asdict(self.config),
                 "start": self.start,
+                "teachers": self.teachers,
                 "processes": self.machine.world,
                 "data": data.describe(),
                 "learnt": [labelling.data.name for labelling in self.learnt],
@@ -268,6 +276,7 @@ class Run:
             "data set": self.data.fingerprint,
             "number of processes": str(self.machine.world),
             "checkpoint to start from": self.start,
+            "set of teachers": ", ".join(self.teachers),
         }
 
 

@@ -4,6 +4,7 @@ Weights are tensors; everything else is JSON in the file's header. Loading execu
 whatever is not understood is refused by name.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -76,6 +77,14 @@ class Checkpoint:
 
     network: AttentionFER
     manifest: Manifest
+
+
+def digest(network: AttentionFER) -> str:
+    """Return what tells this network's weights from all others': 8 hexadecimal digits of sha256."""
+    sha256 = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        sha256.update(tensor.cpu().numpy().tobytes())
+    return sha256.hexdigest()[:8]
 
 
 def save_checkpoint(

@@ -1,0 +1,126 @@
+"""Learning from trained networks beside the labels."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from training import distil
+from training.config import TrainConfig
+from training.dataset import Dataset, Split
+from training.distil import soften
+from training.evaluate import predict
+from training.labelling import labellings, train_split
+from training.loop import fit
+from training.machine import Machine
+from training.model.checkpoint import Checkpoint, Manifest, load_checkpoint
+from training.model.network import AttentionFER, NetworkConfig
+from training.model.preprocess import InputSpec
+from training.run import ResumeError, Run, best_checkpoint
+
+CONFIG = NetworkConfig(widths=(4,), depths=(1,))
+
+
+def teacher(emotions: tuple[str, ...], seed: int, temperature: float = 1.0) -> Checkpoint:
+    torch.manual_seed(seed)
+    network = AttentionFER(dataclasses.replace(CONFIG, classes=len(emotions))).eval()
+    torch.nn.init.normal_(network.classify.weight)
+    manifest = Manifest("teacher", "1", network.config, emotions, temperature=temperature)
+    return Checkpoint(network, manifest)
+
+
+def probabilities(teacher: Checkpoint, split: Split, here: Machine) -> torch.Tensor:
+    logits = predict(teacher.network, split.faces, InputSpec(), here)
+    return (logits / teacher.manifest.temperature).softmax(1)
+
+
+def test_targets_are_the_labels_and_the_teachers_mean_blended(data: Dataset, cpu: Machine) -> None:
+    learnt = labellings(data, 0.0)
+    teachers = [teacher(data.emotions, 0), teacher(data.emotions, 1, temperature=2.0)]
+    split = train_split(learnt)
+    before = split.targets.clone()
+
+    softened = soften(split, learnt, teachers, 0.25, cpu)
+
+    mean = (probabilities(teachers[0], split, cpu) + probabilities(teachers[1], split, cpu)) / 2
+    torch.testing.assert_close(softened.targets, 0.75 * before + 0.25 * mean)
+    assert torch.equal(split.targets, before)
+    assert softened.faces is split.faces
+
+
+def test_each_labelling_has_the_teachers_of_its_emotions(data: Dataset, cpu: Machine) -> None:
+    halves = F.one_hot((data.train.labels > 2).long(), 2).float()
+    second = dataclasses.replace(
+        data, emotions=("narrow", "wide"), train=Split(data.train.faces, halves)
+    )
+    learnt = labellings(dataclasses.replace(data, second=second), 1.0)
+    seven, two = teacher(data.emotions, 0), teacher(second.emotions, 1)
+
+    targets = soften(train_split(learnt), learnt, [two, seven], 1.0, cpu).targets
+
+    torch.testing.assert_close(targets[:, :7], probabilities(seven, data.train, cpu))
+    torch.testing.assert_close(targets[:, 7:], probabilities(two, data.train, cpu))
+
+
+def test_processes_share_the_faces(
+    data: Dataset, cpu: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sums its own; what the sums of all are is asked of the process group."""
+    monkeypatch.setattr(distil, "_FACES_AT_ONCE", 10)
+    shares: list[torch.Tensor] = []
+    monkeypatch.setattr(dist, "all_reduce", shares.append)
+    learnt, teachers = labellings(data, 0.0), [teacher(data.emotions, 0)]
+    for rank in (0, 1):
+        here = dataclasses.replace(cpu, rank=rank, world=2)
+        soften(train_split(learnt), learnt, teachers, 1.0, here)
+
+    torch.testing.assert_close(shares[0] + shares[1], probabilities(teachers[0], data.train, cpu))
+    assert not (shares[0].any(1) & shares[1].any(1)).any()
+
+
+@pytest.mark.parametrize(
+    ("emotions", "share", "said"),
+    [
+        ([("happy", "sad")], 0.5, "a teacher names happy, sad; no labelling learnt does"),
+        ([], 0.5, "no teacher names the emotions of made-up"),
+        ([], 0.0, "teacher_share is 0"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    data: Dataset, cpu: Machine, emotions: list[tuple[str, ...]], share: float, said: str
+) -> None:
+    learnt = labellings(data, 0.0)
+    teachers = [teacher(names, 0) for names in emotions]
+    with pytest.raises(ValueError, match=said):
+        soften(train_split(learnt), learnt, teachers, share, cpu)
+
+
+def test_a_student_learns_what_only_its_teacher_knows(
+    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    fit(Run(data, dataclasses.replace(recipe, epochs=10), InputSpec(), tmp_path / "t", cpu))
+    known = load_checkpoint(best_checkpoint(tmp_path / "t", data))
+    shuffled = data.train.targets[torch.randperm(len(data.train))]
+    unlabelled = dataclasses.replace(data, train=Split(data.train.faces, shuffled))
+    taught = dataclasses.replace(recipe, epochs=10, teacher_share=1.0)
+
+    history = fit(Run(unlabelled, taught, InputSpec(), tmp_path / "s", cpu, teachers=[known]))
+
+    assert history[-1]["validation_accuracy"] > 0.4  # one in seven by chance
+
+
+def test_a_run_goes_on_with_its_own_teachers_alone(
+    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    taught = dataclasses.replace(recipe, teacher_share=0.5)
+    first, other = teacher(data.emotions, 0), teacher(data.emotions, 1)
+    run = Run(data, taught, InputSpec(), tmp_path, cpu, teachers=[first])
+    run.step()
+    run.save()
+
+    assert Run(data, taught, InputSpec(), tmp_path, cpu, teachers=[first]).restore()
+    with pytest.raises(ResumeError, match="another set of teachers"):
+        Run(data, taught, InputSpec(), tmp_path, cpu, teachers=[other]).restore()

@@ -1,0 +1,90 @@
+"""Training targets softened by trained networks: what they make of every training face.
+
+Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531. Deviations:
+the teachers see each face as it is and once, before the first step, so that steps cost no more;
+and their mean is blended into the targets at temperature 1, which for a cross-entropy is the same
+as a loss of its own. Not its duty: the loss (`training.labelling`).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+from training.dataset import Split
+from training.evaluate import predict
+from training.labelling import Labelling
+from training.machine import Machine
+from training.model.checkpoint import Checkpoint
+
+_FACES_AT_ONCE = 256
+
+
+def soften(
+    split: Split,
+    learnt: tuple[Labelling, ...],
+    teachers: Sequence[Checkpoint],
+    share: float,
+    machine: Machine,
+) -> Split:
+    """Blend what teachers say of the training faces into what the labels say.
+
+    A labelling is taught by those teachers that name its emotions, by their mean. Several processes
+    share the faces.
+
+    Args:
+        split: From `labelling.train_split`.
+        learnt: What its targets mean.
+        teachers: Trained networks, on any device.
+        share: The teachers' share of each target, 0 to 1.
+        machine: Where to compute.
+
+    Returns:
+        The same faces, with the blended targets.
+
+    Raises:
+        ValueError: There are no teachers for a labelling, one that names other emotions, or no
+            share for any.
+    """
+    if not share:
+        raise ValueError("teachers are named, but the recipe's teacher_share is 0")
+    known = {labelling.data.emotions for labelling in learnt}
+    for teacher in teachers:
+        if teacher.manifest.emotions not in known:
+            raise ValueError(
+                f"a teacher names {', '.join(teacher.manifest.emotions)}; no labelling learnt does"
+            )
+    targets = split.targets.clone()
+    for labelling in learnt:
+        group = [t for t in teachers if t.manifest.emotions == labelling.data.emotions]
+        if not group:
+            raise ValueError(
+                f"teacher_share is {share:g}, but no teacher names the emotions of "
+                f"{labelling.data.name}"
+            )
+        said = _mean(group, split.faces, machine).to(targets.device)
+        columns = labelling.columns
+        targets[:, columns] = (1.0 - share) * targets[:, columns] + share * said
+    return Split(split.faces, targets)
+
+
+def _mean(group: Sequence[Checkpoint], faces: Tensor, machine: Machine) -> Tensor:
+    """Return the mean of the networks' probabilities of each face, float32[n, classes]."""
+    total = torch.zeros(len(faces), len(group[0].manifest.emotions), device=machine.device)
+    mine = range(machine.rank * _FACES_AT_ONCE, len(faces), machine.world * _FACES_AT_ONCE)
+    for start in _shown(mine, machine):
+        rows = slice(start, start + _FACES_AT_ONCE)
+        for teacher in group:
+            network = teacher.network.to(machine.device).eval()
+            logits = predict(network, faces[rows], teacher.manifest.input_spec, machine)
+            logits = logits.to(machine.device) / teacher.manifest.temperature
+            total[rows] += logits.softmax(1)
+    if machine.world > 1:
+        dist.all_reduce(total)
+    return total / len(group)
+
+
+def _shown(starts: range, machine: Machine) -> "tqdm[int]":
+    return tqdm(starts, desc="asking teachers", leave=False, disable=not machine.leads)
