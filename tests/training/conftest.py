@@ -6,8 +6,9 @@ import torch
 from training.config import AugmentConfig, TrainConfig
 from training.dataset import Dataset, Split
 from training.machine import Machine, machine
+from training.model.checkpoint import Checkpoint, Manifest
 from training.model.labels import FER2013_EMOTIONS
-from training.model.network import NetworkConfig
+from training.model.network import AttentionFER, NetworkConfig
 
 
 def made_up(per_class: int, seed: int) -> Split:
@@ -18,6 +19,16 @@ def made_up(per_class: int, seed: int) -> Split:
     for face, label in zip(faces, labels.tolist(), strict=True):
         face[torch.arange(48) // (label + 1) % 2 == 0] += 120
     return Split(faces, torch.nn.functional.one_hot(labels, 7).float())
+
+
+def teacher(emotions: tuple[str, ...], seed: int, temperature: float = 1.0) -> Checkpoint:
+    """A small network that knows nothing, but names these emotions."""
+    torch.manual_seed(seed)
+    config = NetworkConfig(widths=(4,), depths=(1,), classes=len(emotions))
+    network = AttentionFER(config).eval()
+    torch.nn.init.normal_(network.classify.weight)
+    manifest = Manifest("teacher", "1", config, emotions, temperature=temperature)
+    return Checkpoint(network, manifest)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.conftest import teacher
 from training.config import RECIPES
 from training.dataset import Dataset
 from training.loop import fit
@@ -27,7 +28,8 @@ def test_every_recipe_takes_two_steps(
     second = dataclasses.replace(data, name="second")
     both = dataclasses.replace(data, second=second)
     recipe = dataclasses.replace(RECIPES[name], epochs=1, clean_epochs=0, batch_size=42)
-    run = Run(both, recipe, InputSpec(), tmp_path, cpu)
+    teachers = [teacher(data.emotions, 0)] if recipe.teacher_share else []
+    run = Run(both, recipe, InputSpec(), tmp_path, cpu, teachers=teachers)
     (entry,) = fit(run)
     assert run.progress.step == 2
     assert 0.5 < entry["loss"] < 5.0

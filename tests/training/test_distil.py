@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from tests.training.conftest import teacher
 from training import distil
 from training.config import TrainConfig
 from training.dataset import Dataset, Split
@@ -16,20 +17,9 @@ from training.evaluate import predict
 from training.labelling import labellings, train_split
 from training.loop import fit
 from training.machine import Machine
-from training.model.checkpoint import Checkpoint, Manifest, load_checkpoint
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.preprocess import InputSpec
 from training.run import ResumeError, Run, best_checkpoint
-
-CONFIG = NetworkConfig(widths=(4,), depths=(1,))
-
-
-def teacher(emotions: tuple[str, ...], seed: int, temperature: float = 1.0) -> Checkpoint:
-    torch.manual_seed(seed)
-    network = AttentionFER(dataclasses.replace(CONFIG, classes=len(emotions))).eval()
-    torch.nn.init.normal_(network.classify.weight)
-    manifest = Manifest("teacher", "1", network.config, emotions, temperature=temperature)
-    return Checkpoint(network, manifest)
 
 
 def probabilities(teacher: Checkpoint, split: Split, here: Machine) -> torch.Tensor:
