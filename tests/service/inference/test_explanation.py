@@ -171,8 +171,9 @@ def test_the_evidence_moves_off_a_mouth_that_is_covered(shipped: Engine) -> None
     left_of_it = [left_over_the_mouth(shipped, crop) for crop in crops]
     # How much stays is the checkpoint's: cheeks and eyes smile too. A map that did not look at
     # the mouth would keep all of it.
-    assert max(left_of_it) < 0.95
-    assert sum(left_of_it) / len(crops) < 0.75
+    most, mean = {8: (0.72, 0.65), 7: (0.95, 0.75)}[len(shipped.manifest.emotions)]
+    assert max(left_of_it) < most
+    assert sum(left_of_it) / len(crops) < mean
 
 
 def left_over_the_mouth(shipped: Engine, crop: Crop) -> float:
