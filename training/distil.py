@@ -1,9 +1,10 @@
 """Training targets softened by trained networks: what they make of every training face.
 
 Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531. Deviations:
-the teachers see each face as it is and once, before the first step, so that steps cost no more;
-and their mean is blended into the targets at temperature 1, which for a cross-entropy is the same
-as a loss of its own. Not its duty: the loss (`training.labelling`).
+the teachers see each face once, before the first step, so that steps cost no more, as it is and
+mirrored, so that one pass learns what two would say; and their mean is blended into the targets at
+temperature 1, which for a cross-entropy is the same as a loss of its own. Not its duty: the loss
+(`training.labelling`).
 """
 
 from collections.abc import Sequence
@@ -71,14 +72,19 @@ def soften(
 
 
 def _mean(group: Sequence[Checkpoint], faces: Tensor, machine: Machine) -> Tensor:
-    """Return the mean of the networks' probabilities of each face, float32[n, classes]."""
+    """Return the mean of the networks' probabilities of each face, float32[n, classes].
+
+    In a step's precision: the mean of several tells no more.
+    """
     total = torch.zeros(len(faces), len(group[0].manifest.emotions), device=machine.device)
     mine = range(machine.rank * _FACES_AT_ONCE, len(faces), machine.world * _FACES_AT_ONCE)
     for start in _shown(mine, machine):
         rows = slice(start, start + _FACES_AT_ONCE)
         for teacher in group:
             network = teacher.network.to(machine.device).eval()
-            logits = predict(network, faces[rows], teacher.manifest.input_spec, machine)
+            spec = teacher.manifest.input_spec
+            with machine.autocast():
+                logits = predict(network, faces[rows], spec, machine, flip=True)
             logits = logits.to(machine.device) / teacher.manifest.temperature
             total[rows] += logits.softmax(1)
     if machine.world > 1:

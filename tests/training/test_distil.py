@@ -23,7 +23,8 @@ from training.run import ResumeError, Run, best_checkpoint
 
 
 def probabilities(teacher: Checkpoint, split: Split, here: Machine) -> torch.Tensor:
-    logits = predict(teacher.network, split.faces, InputSpec(), here)
+    with here.autocast():
+        logits = predict(teacher.network, split.faces, InputSpec(), here, flip=True)
     return (logits / teacher.manifest.temperature).softmax(1)
 
 
