@@ -207,10 +207,12 @@ def _start(
     manifest = about.manifest
     metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
     pool = DecodePool(settings.decode_threads, settings.queue_size)
+    worker: Batcher | None = None
     if about.device == "cpu" and isinstance(batcher, Batcher):
         batcher.give_way_while(pool.crowded)
+        worker = batcher if settings.fills_cores else None
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
-    predictor = Predictor(manifest, batcher, pool, metrics, finder)
+    predictor = Predictor(manifest, batcher, pool, metrics, finder, worker)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
     admission = Admission(settings.queue_size)
     memory = UploadMemory(settings.max_buffered_bytes)

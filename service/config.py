@@ -4,13 +4,13 @@ Not its duty: acting on them. Nothing else in the service reads the environment.
 """
 
 import difflib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from service import rules
+from service.cores import count_cores
 from service.pictures.model_file import default_path
 from service.rules import auto_or, choice, integer, number, read_device, read_path, read_text, rule
 
@@ -27,11 +27,6 @@ _MIB = 1 << 20
 
 class SettingsError(Exception):
     """A variable that cannot be used; the message names it, its value and what is expected."""
-
-
-def _cores() -> int:
-    """Return how many cores this process may use, which in a container is fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ class Settings:
         default=512 * _MIB, metadata=integer(1024, 1 << 40, "most bytes of all uploads at once")
     )
     decode_threads: int = field(
-        default_factory=_cores, metadata=integer(1, 256, "threads that decode; one a core")
+        default_factory=count_cores, metadata=integer(1, 256, "threads that decode; one a core")
     )
     torch_threads: int = field(
         default=1, metadata=integer(1, 256, "threads of one inference on a CPU")
@@ -257,6 +252,11 @@ class Settings:
     def devices(self) -> tuple[str, ...]:
         """The devices that `device` names, one or more."""
         return tuple(self.device.split(","))
+
+    @property
+    def fills_cores(self) -> bool:
+        """Whether the networks of all processes keep all cores busy, on a CPU."""
+        return self.workers * self.torch_threads >= count_cores()
 
 
 def describe() -> Iterator[tuple[str, str, str]]:

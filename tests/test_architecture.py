@@ -60,8 +60,9 @@ SINGLE: dict[str, set[str]] = {
     "service/errors.py": set(),
     "service/rules.py": set(),
     "service/threads.py": set(),
+    "service/cores.py": set(),
     # Where the detector lies is known to what fetches it, which imports the standard library alone.
-    "service/config.py": {"service.pictures.model_file", "service.rules"},
+    "service/config.py": {"service.cores", "service.pictures.model_file", "service.rules"},
     "service/processes/fleet.py": set(),
     "service/explain.py": {
         "service.drawing",

@@ -1,5 +1,6 @@
 """One batch through the engine: stacked, begun, finished, checked, and after a failure halved.
 
+Faces that are to be made by the worker are made first; where that fails, their ticket leaves.
 Faces that are to be explained share batches with all others; then they go to the engine's
 `explain` as well, one batch again, and by themselves: nobody else's forward pass gets slower.
 
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from service.inference.explanation import Explanation
-from service.inference.face_queue import Faces, Part, Probabilities
+from service.inference.ticket import Faces, Part, Probabilities, Ticket
 
 Infer = Callable[[Faces], Probabilities]
 Finish = Callable[[], Probabilities]
@@ -46,11 +47,15 @@ class Begun(NamedTuple):
 
     Attributes:
         parts: Whose faces.
-        started: When it went to the engine, in the clock's time.
+        unmade: Whose faces could not be made, and why not.
+        taken: When it was begun, in the clock's time.
+        started: When it went to the engine: after its faces were made.
         finish: Waits for the engine and gives what it says; None if it would not begin.
     """
 
     parts: list[Part]
+    unmade: list[tuple[Ticket, BaseException]]
+    taken: float
     started: float
     finish: Finish | None
 
@@ -61,15 +66,19 @@ class Outcome(NamedTuple):
     Attributes:
         answered: Its parts. Those that nobody waited for any more when the engine was to try again
             are left out.
+        unmade: Whose faces could not be made, and why not.
         started: When the batch went to the engine, in the clock's time.
-        seconds: How long all of it took.
-        busy_s: The same, less what the batch before it took of that.
+        seconds: How long the engine took.
+        making_s: How long its faces took before that.
+        busy_s: Both together, less what the batch before it took of that.
         failed_calls: Calls of the engine that raised or gave an unusable answer.
     """
 
     answered: list[Answered]
+    unmade: list[tuple[Ticket, BaseException]]
     started: float
     seconds: float
+    making_s: float
     busy_s: float
     failed_calls: int
 
@@ -99,7 +108,9 @@ class BatchRunner:
         self.call_started: float | None = None
 
     def begin(self, parts: list[Part]) -> Begun:
-        """Give a batch to the engine; never raises. An engine with `infer` alone does nothing yet.
+        """Make a batch's faces and give it to the engine; never raises.
+
+        An engine with `infer` alone does nothing yet.
 
         Args:
             parts: The batch, one face or more.
@@ -107,14 +118,27 @@ class BatchRunner:
         Returns:
             What `finish` wants, once, and in the order in which batches were begun.
         """
-        self.call_started = started = self._clock()
+        self.call_started = taken = self._clock()
+        made, unmade = self._make(parts)
+        started = self._clock()
+        finish: Finish | None = None
         try:
-            return Begun(parts, started, self._begin(_stack(parts)))
+            finish = self._begin(_stack(made)) if made else _empty
         except BaseException:  # noqa: BLE001  # as below
             _log.exception("the engine would not begin a batch; trying again in halves")
-            return Begun(parts, started, None)
-        finally:
-            self.call_started = None
+        self.call_started = None
+        return Begun(made, unmade, taken, started, finish)
+
+    def _make(self, parts: list[Part]) -> tuple[list[Part], list[tuple[Ticket, BaseException]]]:
+        made: list[Part] = []
+        unmade: list[tuple[Ticket, BaseException]] = []
+        for part in parts:
+            try:
+                part.ticket.ready(self._clock)
+                made.append(part)
+            except BaseException as error:  # noqa: BLE001  # whoever submitted it gets to know
+                unmade.append((part.ticket, error))
+        return made, unmade
 
     def finish(self, begun: Begun) -> Outcome:
         """Wait for a batch, or compute it; never raises.
@@ -150,9 +174,16 @@ class BatchRunner:
                 answered.append(Answered(tried[0], [None]))
             else:
                 todo += reversed(halves)
-        begin_s, self._ended = max(begun.started, self._ended), self._clock()
-        seconds, busy_s = self._ended - begun.started, self._ended - begin_s
-        return Outcome(answered, begun.started, seconds, busy_s, failed_calls)
+        begin_s, self._ended = max(begun.taken, self._ended), self._clock()
+        return Outcome(
+            answered,
+            begun.unmade,
+            begun.started,
+            seconds=self._ended - begun.started,
+            making_s=begun.started - begun.taken,
+            busy_s=self._ended - begin_s,
+            failed_calls=failed_calls,
+        )
 
     def _try(self, parts: list[Part], finish: Finish | None, log: bool) -> list[Answered] | None:
         """Finish what was begun, else call the engine; for explanations too. None if it fails.
@@ -192,6 +223,11 @@ class BatchRunner:
             else answer
             for answer in answered
         ]
+
+
+def _empty() -> Probabilities:
+    """Finish a batch of nobody."""
+    return np.empty((0, 0), np.float32)
 
 
 def _halve(parts: list[Part]) -> tuple[list[Part], list[Part]] | None:

@@ -29,13 +29,13 @@ from service.errors import (
     NotReady,
     Overloaded,
     QueueFull,
-    ServiceError,
     ShuttingDown,
 )
 from service.inference.batch import Answered, BatchRunner, Begin, Begun, Explain, Infer, Outcome
 from service.inference.explanation import Explanation
-from service.inference.face_queue import FaceQueue, Faces, Inference, Part, Ticket
+from service.inference.face_queue import FaceQueue
 from service.inference.rate import ServiceRate
+from service.inference.ticket import Faces, Inference, Late, Part, Ticket
 from service.observe.metrics import Metrics
 from service.threads import start_computing
 
@@ -134,7 +134,7 @@ class Batcher:
         self._queue.crowded = crowded
 
     async def submit(
-        self, faces: Faces, deadline: float, explained: bool = False
+        self, faces: Faces | Late, deadline: float, explained: bool = False
     ) -> list[Inference]:
         """Have faces classified; on the event loop that the batcher was started on.
 
@@ -142,7 +142,8 @@ class Batcher:
         together. Cancelling the caller takes back what has not reached the engine.
 
         Args:
-            faces: uint8[n, h, w], 0-255, grey; not to be changed before the answer.
+            faces: uint8[n, h, w], 0-255, grey; not to be changed before the answer. Or how the
+                worker makes them.
             deadline: When the answer is of no use any more, in the clock's time.
             explained: Whether each answer is to have its explanation.
 
@@ -157,7 +158,11 @@ class Batcher:
             ShuttingDown: The batcher drains, or stopped before they were answered.
             InferenceFailed: The engine failed on one of them.
             ValueError: They are not uint8[n, h, w].
+            BaseException: What making them raised.
         """
+        make = None
+        if isinstance(faces, Late):
+            make, faces = faces.make, np.zeros(faces.shape, np.uint8)
         if faces.ndim != 3 or faces.dtype != np.uint8:
             raise ValueError(f"faces are {faces.dtype}{list(faces.shape)}, expected uint8[n, h, w]")
         if self._loop is None:
@@ -167,9 +172,8 @@ class Batcher:
             return []
         self._admit(count, deadline - now)
         future = self._loop.create_future()
-        ticket = Ticket(
-            np.ascontiguousarray(faces), deadline, now, future, [None] * count, count, explained
-        )
+        pixels = np.ascontiguousarray(faces)
+        ticket = Ticket(pixels, deadline, now, future, [None] * count, count, explained, make)
         timer = self._loop.call_later(deadline - now, _expire, ticket)
         self._queue.put(ticket)
         return await self._answer_of(ticket, timer)
@@ -185,7 +189,7 @@ class Batcher:
             timer.cancel()
             if ticket.taken < len(ticket.faces):
                 self._withdraw(ticket)
-        if isinstance(answer, ServiceError):
+        if isinstance(answer, BaseException):
             raise answer
         return cast(list[Inference], answer)  # it is resolved when no place is empty any more
 
@@ -209,7 +213,7 @@ class Batcher:
         except TimeoutError:
             error = "The service stopped before the face was classified."
             for ticket in self._queue.unfinished():
-                _resolve(ticket, ShuttingDown(error))
+                ticket.resolve(ShuttingDown(error))
                 self._withdraw(ticket)
 
     def _withdraw(self, ticket: Ticket) -> int:
@@ -237,16 +241,18 @@ class Batcher:
         """Answer first, record afterwards, so that no metric can come in between; on the loop."""
         for answered in outcome.answered:
             _fill(answered, outcome)
+        for ticket, error in outcome.unmade:
+            ticket.resolve(error)
         faces = sum(len(answered.rows) for answered in outcome.answered)
         # Nothing is learnt from failures, which may be quick, nor from a hang.
         if faces and not outcome.failed_calls and outcome.busy_s <= self._hang_s:
             self._rate.observe(faces, outcome.busy_s)
-        self._metrics.engine_busy_seconds.inc(outcome.busy_s)
+        self._metrics.engine_busy_seconds.inc(outcome.busy_s - outcome.making_s)
         self._metrics.engine_failures.inc(outcome.failed_calls)
         self._metrics.queue_faces.set(self._queue.waiting)
         self._metrics.batch_faces.observe(faces)
         for answered in outcome.answered:
-            self._queue_seconds.observe(outcome.started - answered.part.ticket.submitted)
+            self._queue_seconds.observe(answered.part.ticket.queued_s(outcome.started))
             self._inference_seconds.observe(outcome.seconds)
 
     def _work(self) -> None:
@@ -272,7 +278,7 @@ class Batcher:
 
 
 def _expire(ticket: Ticket) -> None:
-    _resolve(ticket, DeadlineExceeded("The answer did not come in time."))
+    ticket.resolve(DeadlineExceeded("The answer did not come in time."))
 
 
 def _unexplained(faces: Faces) -> list[Explanation]:
@@ -281,19 +287,10 @@ def _unexplained(faces: Faces) -> list[Explanation]:
 
 def _fill(answered: Answered, outcome: Outcome) -> None:
     ticket = answered.part.ticket
-    queue_s = outcome.started - ticket.submitted
+    queue_s = ticket.queued_s(outcome.started)
     whys: Iterable[Explanation | None] = answered.explanations or repeat(None)
     for place, row, why in zip(count(answered.part.start), answered.rows, whys, strict=False):
         if row is None:
-            _resolve(ticket, InferenceFailed("The network failed on this face."))
+            ticket.resolve(InferenceFailed("The network failed on this face."))
         else:
-            ticket.answers[place] = Inference(row, queue_s, outcome.seconds, why)
-            ticket.missing -= 1
-    if not ticket.missing:
-        _resolve(ticket, ticket.answers)
-
-
-def _resolve(ticket: Ticket, answer: list[Inference | None] | ServiceError) -> None:
-    """Settle a ticket unless it is settled; on the event loop, the only place that does."""
-    if not ticket.future.done():
-        ticket.future.set_result(answer)
+            ticket.fill(place, Inference(row, queue_s, outcome.seconds, why))

@@ -5,7 +5,7 @@ Not its duty: being one (`service.inference.batcher`, `service.inference.remote_
 
 from typing import Protocol
 
-from service.inference.face_queue import Faces, Inference
+from service.inference.ticket import Faces, Inference
 
 
 class Classifier(Protocol):

@@ -4,18 +4,11 @@ Not its duty: who may enter (`service.inference.batcher` decides, knowing the ra
 answering.
 """
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from service.errors import ServiceError
-from service.inference.explanation import Explanation
+from service.inference.ticket import Part, Ticket
 
 GIVE_WAY_S = 0.1
 """How long a batch that is not full leaves the cores to others; less where a face has little time.
@@ -30,67 +23,9 @@ for ever: 14 % more requests a second from 8 clients, 3 % from 64.
 """
 _LOOK_S = 0.005
 
-Faces = NDArray[np.uint8]
-Probabilities = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """The engine's answer for one face.
-
-    Attributes:
-        probabilities: float32[classes], each 0 to 1.
-        queue_s: Seconds from submission until its batch went to the engine.
-        inference_s: Seconds from then until its batch was answered.
-        explanation: Why; None where nobody asked.
-    """
-
-    probabilities: Probabilities
-    queue_s: float
-    inference_s: float
-    explanation: Explanation | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One submission on its way.
-
-    Attributes:
-        faces: uint8[n, h, w], C-contiguous.
-        deadline: When nobody needs the answer any more, in the clock's time.
-        submitted: When it came, likewise.
-        future: The answers or what went wrong; resolved on the event loop, once. An error is a
-            result here, because an exception that a cancelled task never fetches gets logged.
-        answers: A place for each face, filled on the event loop.
-        missing: How many of them are empty.
-        explained: Whether the answers are to say why.
-        taken: How many faces have left the queue; under the queue's lock.
-    """
-
-    faces: Faces
-    deadline: float
-    submitted: float
-    future: asyncio.Future[list[Inference | None] | ServiceError]
-    answers: list[Inference | None]
-    missing: int
-    explained: bool = False
-    taken: int = 0
-
-    def wanted(self, now: float) -> bool:
-        """Whether anybody still waits for the answer; any thread may ask."""
-        return now < self.deadline and not self.future.done()
-
 
 def _never() -> bool:
     return False
-
-
-class Part(NamedTuple):
-    """Those faces of a ticket, from `start` to before `stop`, that travel in one batch."""
-
-    ticket: Ticket
-    start: int
-    stop: int
 
 
 class FaceQueue:

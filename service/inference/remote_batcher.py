@@ -27,7 +27,6 @@ from service.errors import (
     ServiceError,
     ShuttingDown,
 )
-from service.inference.face_queue import Faces, Inference
 from service.inference.remote_wire import (
     MAX_FACES_BYTES,
     Frame,
@@ -42,6 +41,7 @@ from service.inference.remote_wire import (
     write_cancel,
     write_faces,
 )
+from service.inference.ticket import Faces, Inference
 from service.inference.turn_writer import TurnWriter
 
 _RECONNECT_S = 0.1

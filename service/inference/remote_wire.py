@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from service.errors import InternalError, ServiceError
 from service.inference.explanation import Explanation
-from service.inference.face_queue import Faces, Inference
+from service.inference.ticket import Faces, Inference
 from training.model.checkpoint import Manifest
 from training.model.network import NetworkConfig
 from training.model.preprocess import InputSpec

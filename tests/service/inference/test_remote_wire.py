@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from service.errors import InternalError, QueueFull, ServiceError
 from service.inference.explanation import Explanation
-from service.inference.face_queue import Inference
 from service.inference.remote_wire import (
     MAX_PAYLOAD_BYTES,
     Frame,
@@ -30,6 +29,7 @@ from service.inference.remote_wire import (
     write_failure,
     write_hello,
 )
+from service.inference.ticket import Inference
 from tests.service.serving import MANIFEST
 
 SUBMISSION = Submission(np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4), 123.5, True)
