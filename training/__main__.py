@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from training.ablation import ablate
+from training.average import average
 from training.config import RECIPES
 from training.dataset import DataError, Dataset, load
 from training.evaluate import predict, score
@@ -134,7 +135,8 @@ def _ablate(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     data = _read(options)
     with machine(options.device, options.threads) as here:
-        done = export(best_checkpoint(options.folder, data), options.out, data, here)
+        runs = [load_checkpoint(best_checkpoint(run, data)) for run in options.folder]
+        done = export(average(runs), options.out, data, here)
     print(tabulate(dict(done.manifest.metrics), done.manifest.emotions))
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {done.manifest.version}")
     return 0
@@ -276,14 +278,15 @@ def _parser() -> argparse.ArgumentParser:
         help="where the results go (%(default)s)",
     )
 
-    exporting = command("export", _export, "Make the checkpoint to ship of a run's best epoch.")
+    exporting = command("export", _export, "Make the checkpoint to ship of runs' best epochs.")
     add_data(exporting)
     exporting.add_argument(
         "--folder",
         type=Path,
-        default=Path("runs/fer2013"),
+        nargs="+",
+        default=[Path("runs/fer2013")],
         metavar="DIR",
-        help="the run (%(default)s)",
+        help="the run (runs/fer2013); of several from one start, the mean of their weights",
     )
     exporting.add_argument("--out", type=Path, required=True, metavar="FILE")
 

@@ -25,14 +25,14 @@ class ExportError(Exception):
     """The run's checkpoint is not of this data, or the written file does not give it back."""
 
 
-def export(source: Path, out: Path, data: Dataset, machine: Machine) -> Checkpoint:
-    """Make the shipped checkpoint of a run's best one.
+def export(best: Checkpoint, out: Path, data: Dataset, machine: Machine) -> Checkpoint:
+    """Make the shipped checkpoint of a run's best one, or of the average of several.
 
     Weights are stored as float16; every figure in the header is measured on the weights as
     stored, so that whoever evaluates the file gets the same.
 
     Args:
-        source: The run's best checkpoint.
+        best: Which; its network is changed.
         out: Where to write.
         data: What it was trained on; its validation split gives the temperature, its test split
             the figures.
@@ -42,14 +42,12 @@ def export(source: Path, out: Path, data: Dataset, machine: Machine) -> Checkpoi
         The checkpoint as read back from `out`.
 
     Raises:
-        CheckpointError: `source` cannot be read.
-        ExportError: It names other emotions than the data; or the file read back gives other
+        ExportError: `best` names other emotions than the data; or the file read back gives other
             outputs.
     """
-    best = load_checkpoint(source)
     if best.manifest.emotions != data.emotions:
         raise ExportError(
-            f"{source} names {', '.join(best.manifest.emotions)}, but the data has "
+            f"the run names {', '.join(best.manifest.emotions)}, but the data has "
             f"{', '.join(data.emotions)}; give the data, and the votes, that it was trained on"
         )
     network = _round_to_half(best.network)

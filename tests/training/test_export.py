@@ -23,7 +23,7 @@ def test_the_header_repeats_to_the_last_digit(
     trained: Path, data: Dataset, tmp_path: Path, cpu: Machine
 ) -> None:
     out = tmp_path / "shipped.safetensors"
-    export(trained, out, data, cpu)
+    export(load_checkpoint(trained), out, data, cpu)
     checkpoint = load_checkpoint(out)
     again = measure(checkpoint, data, cpu)
     claimed = checkpoint.manifest.metrics
@@ -35,7 +35,7 @@ def test_the_header_repeats_to_the_last_digit(
 
 def test_it_says_what_it_is(trained: Path, data: Dataset, tmp_path: Path, cpu: Machine) -> None:
     out = tmp_path / "shipped.safetensors"
-    export(trained, out, data, cpu)
+    export(load_checkpoint(trained), out, data, cpu)
     manifest = load_checkpoint(out).manifest
     assert manifest.name == "attention-fer-made-up"
     assert manifest.temperature != 1.0
@@ -49,14 +49,17 @@ def test_it_says_what_it_is(trained: Path, data: Dataset, tmp_path: Path, cpu: M
 def test_equal_weights_have_an_equal_version(
     trained: Path, data: Dataset, tmp_path: Path, cpu: Machine
 ) -> None:
-    first = export(trained, tmp_path / "a.safetensors", data, cpu).manifest.version
-    assert export(trained, tmp_path / "b.safetensors", data, cpu).manifest.version == first
+    first = export(load_checkpoint(trained), tmp_path / "a.safetensors", data, cpu).manifest.version
+    assert (
+        export(load_checkpoint(trained), tmp_path / "b.safetensors", data, cpu).manifest.version
+        == first
+    )
 
 
 def test_scaling_helps_calibration_on_validation(
     trained: Path, data: Dataset, tmp_path: Path, cpu: Machine
 ) -> None:
-    done = export(trained, tmp_path / "a.safetensors", data, cpu)
+    done = export(load_checkpoint(trained), tmp_path / "a.safetensors", data, cpu)
     scaled = measure(done, data, cpu)["validation"]["cross_entropy"]
     plain = dataclasses.replace(done, manifest=dataclasses.replace(done.manifest, temperature=1.0))
     assert scaled < measure(plain, data, cpu)["validation"]["cross_entropy"]
@@ -64,7 +67,7 @@ def test_scaling_helps_calibration_on_validation(
 
 def test_a_run_without_a_checkpoint_is_named(data: Dataset, tmp_path: Path, cpu: Machine) -> None:
     with pytest.raises(CheckpointError, match=r"best\.safetensors: no such file"):
-        export(tmp_path / BEST_FILE, tmp_path / "out.safetensors", data, cpu)
+        export(load_checkpoint(tmp_path / BEST_FILE), tmp_path / "out.safetensors", data, cpu)
 
 
 def _lists(value: object) -> object:

@@ -109,10 +109,10 @@ def test_exporting_asks_for_the_data_that_it_was_trained_on(
     assert both.second is not None
     fit(Run(both, joint, InputSpec(), tmp_path, cpu))
     out = tmp_path / "shipped.safetensors"
-    done = export(best_checkpoint(tmp_path, both.second), out, both.second, cpu)
+    done = export(load_checkpoint(best_checkpoint(tmp_path, both.second)), out, both.second, cpu)
     assert done.manifest.name == "attention-fer-stripes"
     with pytest.raises(ExportError, match="names anger"):
-        export(tmp_path / BEST_FILE, out, both.second, cpu)
+        export(load_checkpoint(tmp_path / BEST_FILE), out, both.second, cpu)
 
 
 def trained(config: NetworkConfig, emotions: tuple[str, ...]) -> Checkpoint:
