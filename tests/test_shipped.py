@@ -50,17 +50,21 @@ def test_it_is_the_papers_network(shipped: Checkpoint, name: str) -> None:
 
 def test_one_recipe_made_both(shipped: Checkpoint) -> None:
     recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES["distil"])))
-    made = shipped.manifest.provenance["recipe"]
-    # The classes are the data's, of both labellings side by side.
-    assert made | {"network": made["network"] | {"classes": 7}} == recipe
-    assert shipped.manifest.provenance["learnt"] == ["ferplus", "fer2013"]
-    assert len(set(shipped.manifest.provenance["teachers"])) == 6  # three seeds, both labellings
+    provenance = shipped.manifest.provenance
+    for run, seed in zip(provenance["average_of"], (0, 2), strict=True):
+        made = run["recipe"]
+        # The classes are the data's, of both labellings side by side.
+        assert made | {"network": made["network"] | {"classes": 7}} == recipe | {"seed": seed}
+    assert provenance["learnt"] == ["ferplus", "fer2013"]
+    # Three seeds and what they had taught, each for both labellings.
+    assert len(set(provenance["teachers"])) == 8
 
 
 def test_the_header_claims_what_is_asked(shipped: Checkpoint, name: str) -> None:
     test = shipped.manifest.metrics["test"]
     assert test["faces"] == TEST_FACES[name]
-    assert test["accuracy"] >= {"fer2013": 0.70, "ferplus": 0.83}[name]
+    assert test["accuracy"] >= {"fer2013": 0.72, "ferplus": 0.84}[name]
+    assert test["calibration_error"] <= 0.03
 
 
 @pytest.mark.timeout(600)
