@@ -23,7 +23,8 @@ from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.network import Activation, NetworkConfig, count_multiply_adds, count_parameters
 from training.model.preprocess import InputSpec
 from training.robustness import GEOMETRY, measure_curves
-from training.run import BEST_FILE, Run, write_whole
+from training.run import BEST_FILE, Run
+from training.whole_file import write_whole
 
 RESULT_FILE = "result.json"
 

@@ -7,7 +7,9 @@ temperature 1, which for a cross-entropy is the same as a loss of its own. Not i
 (`training.labelling`).
 """
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -18,7 +20,8 @@ from training.dataset import Split
 from training.evaluate import predict
 from training.labelling import Labelling
 from training.machine import Machine
-from training.model.checkpoint import Checkpoint
+from training.model.checkpoint import Checkpoint, digest
+from training.whole_file import write_whole
 
 _FACES_AT_ONCE = 256
 
@@ -29,6 +32,7 @@ def soften(
     teachers: Sequence[Checkpoint],
     share: float,
     machine: Machine,
+    kept: Path | None = None,
 ) -> Split:
     """Blend what teachers say of the training faces into what the labels say.
 
@@ -41,6 +45,8 @@ def soften(
         teachers: Trained networks, on any device.
         share: The teachers' share of each target, 0 to 1.
         machine: Where to compute.
+        kept: A file for the blended targets: from there if it has those of the same faces, labels,
+            teachers and share, so that a run that goes on need not ask again; else written.
 
     Returns:
         The same faces, with the blended targets.
@@ -57,6 +63,11 @@ def soften(
             raise ValueError(
                 f"a teacher names {', '.join(teacher.manifest.emotions)}; no labelling learnt does"
             )
+    key = _key(split, teachers, share)
+    if kept and kept.is_file():
+        stored = torch.load(kept, map_location=split.targets.device, weights_only=True)
+        if stored["key"] == key:
+            return Split(split.faces, stored["targets"])
     targets = split.targets.clone()
     for labelling in learnt:
         group = [t for t in teachers if t.manifest.emotions == labelling.data.emotions]
@@ -68,7 +79,20 @@ def soften(
         said = _mean(group, split.faces, machine).to(targets.device)
         columns = labelling.columns
         targets[:, columns] = (1.0 - share) * targets[:, columns] + share * said
+    if kept and machine.leads:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(kept, lambda part: torch.save({"key": key, "targets": targets}, part))
     return Split(split.faces, targets)
+
+
+def _key(split: Split, teachers: Sequence[Checkpoint], share: float) -> str:
+    """Return a sha256 of all that the blended targets follow from."""
+    sha256 = hashlib.sha256(f"{share}".encode())
+    for tensor in (split.faces, split.targets):
+        sha256.update(tensor.cpu().numpy().tobytes())
+    for teacher in teachers:
+        sha256.update(f"{digest(teacher.network)} {teacher.manifest.temperature}".encode())
+    return sha256.hexdigest()
 
 
 def _mean(group: Sequence[Checkpoint], faces: Tensor, machine: Machine) -> Tensor:

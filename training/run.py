@@ -6,7 +6,7 @@ cut and resumed does what an uncut one does. Not its duty: how long to go on (`t
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from training.model.network import AttentionFER, NetworkConfig
 from training.model.preprocess import InputSpec, normalise
 from training.model.stn import identity
 from training.optimise import make_optimiser, set_rate
+from training.whole_file import write_whole
 
 STATE_FILE, BEST_FILE, HISTORY_FILE = "state.pt", "best.safetensors", "history.jsonl"
+TAUGHT_FILE = "taught.pt"
 
 
 def best_checkpoint(folder: Path, data: Dataset) -> Path:
@@ -117,7 +119,8 @@ class Run:
         self.teachers = [digest(teacher.network) for teacher in teachers]
         self.train = train_split(self.learnt).to(machine.device)
         if config.teacher_share or teachers:
-            self.train = soften(self.train, self.learnt, teachers, config.teacher_share, machine)
+            share, kept = config.teacher_share, folder / TAUGHT_FILE
+            self.train = soften(self.train, self.learnt, teachers, share, machine, kept)
         self._shuffled: tuple[int, Tensor] | None = None
         self.module: nn.Module = self.network
         if machine.world > 1:
@@ -278,18 +281,3 @@ class Run:
             "checkpoint to start from": self.start,
             "set of teachers": ", ".join(self.teachers),
         }
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its place, then move it there: a kill leaves the old one, or none.
-
-    Args:
-        path: Where the file belongs.
-        write: Writes it to the path that it is given.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    write(part)
-    part.replace(path)

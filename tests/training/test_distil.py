@@ -72,6 +72,32 @@ def test_processes_share_the_faces(
     assert not (shares[0].any(1) & shares[1].any(1)).any()
 
 
+def test_a_run_that_goes_on_does_not_ask_again(
+    data: Dataset, cpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt, teachers = labellings(data, 0.0), [teacher(data.emotions, 0)]
+    asked: list[int] = []
+    monkeypatch.setattr(
+        distil,
+        "predict",
+        lambda *a, **k: asked.append(1) or predict(*a, **k),  # type: ignore[func-returns-value]
+    )
+    kept = tmp_path / "run" / "taught.pt"
+
+    def targets(share: float = 0.5, by: list[Checkpoint] = teachers) -> torch.Tensor:
+        return soften(train_split(learnt), learnt, by, share, cpu, kept).targets
+
+    first = targets()
+    assert asked
+    asked.clear()
+    torch.testing.assert_close(targets(), first, rtol=0, atol=0)
+    assert not asked
+    for other in ({"share": 0.25}, {"by": [teacher(data.emotions, 1)]}):
+        asked.clear()
+        assert not torch.equal(targets(**other), first)  # type: ignore[arg-type]
+        assert asked
+
+
 @pytest.mark.parametrize(
     ("emotions", "share", "said"),
     [
