@@ -69,8 +69,8 @@ class Outcome(NamedTuple):
         unmade: Whose faces could not be made, and why not.
         started: When the batch went to the engine, in the clock's time.
         seconds: How long the engine took.
+        busy_s: The same, less what the batch before it took of that.
         making_s: How long its faces took before that.
-        busy_s: Both together, less what the batch before it took of that.
         failed_calls: Calls of the engine that raised or gave an unusable answer.
     """
 
@@ -78,8 +78,8 @@ class Outcome(NamedTuple):
     unmade: list[tuple[Ticket, BaseException]]
     started: float
     seconds: float
-    making_s: float
     busy_s: float
+    making_s: float
     failed_calls: int
 
 
@@ -174,14 +174,14 @@ class BatchRunner:
                 answered.append(Answered(tried[0], [None]))
             else:
                 todo += reversed(halves)
-        begin_s, self._ended = max(begun.taken, self._ended), self._clock()
+        begin_s, self._ended = max(begun.started, self._ended), self._clock()
         return Outcome(
             answered,
             begun.unmade,
             begun.started,
             seconds=self._ended - begun.started,
-            making_s=begun.started - begun.taken,
             busy_s=self._ended - begin_s,
+            making_s=begun.started - begun.taken,
             failed_calls=failed_calls,
         )
 

@@ -246,8 +246,8 @@ class Batcher:
         faces = sum(len(answered.rows) for answered in outcome.answered)
         # Nothing is learnt from failures, which may be quick, nor from a hang.
         if faces and not outcome.failed_calls and outcome.busy_s <= self._hang_s:
-            self._rate.observe(faces, outcome.busy_s)
-        self._metrics.engine_busy_seconds.inc(outcome.busy_s - outcome.making_s)
+            self._rate.observe(faces, outcome.making_s + outcome.busy_s)
+        self._metrics.engine_busy_seconds.inc(outcome.busy_s)
         self._metrics.engine_failures.inc(outcome.failed_calls)
         self._metrics.queue_faces.set(self._queue.waiting)
         self._metrics.batch_faces.observe(faces)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from anyio.lowlevel import checkpoint as let_tasks_run
 from numpy.typing import NDArray
 
 from service import errors
+from service.inference.batch import BatchRunner
 from service.inference.batcher import Batcher, Inference
-from service.inference.ticket import Late
+from service.inference.ticket import Late, Part, Ticket
 from service.observe.metrics import Metrics
 from tests.service.gated_engine import GatedEngine, face
 from tests.service.inference.test_batcher import Clock, numbers, soon, value
@@ -135,6 +137,34 @@ async def test_nothing_is_made_for_who_has_gone(
     assert numbers(await stays) == [8]
     assert making.threads == []
     assert value(metrics, "fer_abandoned_faces_total") == 1
+
+
+async def test_two_batches_at_once_never_count_for_less_than_nothing() -> None:
+    """Making the second takes longer than the engine's share of it, which the first one hid."""
+    clock = Clock()
+
+    def finish(took_s: float, answer: NDArray[np.float32]) -> NDArray[np.float32]:
+        clock.now += took_s
+        return answer
+
+    took = iter((10.0, 1.0))
+    runner = BatchRunner(
+        GatedEngine(),
+        lambda batch: partial(finish, next(took), np.zeros((len(batch), 3), np.float32)),
+        lambda _: [],
+        clock,
+    )
+    loop = asyncio.get_running_loop()
+
+    def part(takes_s: float) -> Part:
+        making = Making(1, clock=clock, takes_s=takes_s)
+        ticket = Ticket(face(0), 1e9, 0.0, loop.create_future(), [None], 1, make=making)
+        return Part(ticket, 0, 1)
+
+    begun = [runner.begin([part(2.0)]), runner.begin([part(5.0)])]
+    first, second = (runner.finish(each) for each in begun)
+    assert (first.seconds, first.busy_s, first.making_s) == (15.0, 15.0, 2.0)
+    assert (second.seconds, second.busy_s, second.making_s) == (11.0, 1.0, 5.0)
 
 
 class Timed:
