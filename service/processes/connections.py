@@ -9,7 +9,7 @@ import asyncio
 import logging
 import resource
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,6 +17,7 @@ from service.errors import BadRequest, HeadersTooLarge, ServiceError, TooManyCon
 from service.http.disconnect import DEPARTURE, Departure
 from service.http.problems import problem_response
 from service.observe.metrics import Metrics
+from service.processes.joined import JoinedAnswers
 
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 100
@@ -89,6 +90,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it at once."""
         super().connection_made(transport)
+        self._answers = JoinedAnswers(transport)
+        self.transport = cast(asyncio.Transport, self._answers)  # uvicorn writes to it
         self._metrics.connections.set(len(self.connections))
         if len(self.connections) > self._limits.max_connections:
             self._metrics.connections_dropped.labels("limit").inc()
@@ -141,6 +144,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or see the last answer read."""
+        self._answers.flush()
         super().on_response_complete()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self._expect_reading()

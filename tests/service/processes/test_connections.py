@@ -310,6 +310,17 @@ async def test_who_leaves_is_dropped() -> None:
     assert engine.batches == [1, 1]  # of those that left, the one that was inside already
 
 
+async def test_a_head_alone_is_answered_and_the_connection_goes_on() -> None:
+    async with listening(PATIENT) as server:
+        reader, writer = await server.connect()
+        writer.write(GET.replace(b"GET", b"HEAD"))
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.write(GET)
+        assert (await answer(reader))[0] == 200
+        writer.close()
+
+
 async def test_a_refused_upload_is_skipped_and_its_connection_goes_on() -> None:
     engine = GatedEngine()
     async with listening(PATIENT, engine, max_batch=1, queue_size=1) as server:
