@@ -19,15 +19,17 @@ from service.config import Settings, SettingsError
 from service.engines import FaceEngine, open_engine, start_batcher
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.explain import Explainer
-from service.http.access import KeyGuard, describe_keys, open_to
+from service.http.access import KeyGuard, Keys, describe_keys, open_to
 from service.http.admission import Admission
 from service.http.dispatch import Dispatch
 from service.http.docs import add_docs, find_swagger_ui
+from service.http.door import Door
 from service.http.edge import Edge, Failures, reject, unexpected
 from service.http.page import add_page
 from service.http.problems import PROTOCOL
 from service.http.routes import add_routes
 from service.http.state import Service
+from service.http.tally import Tally
 from service.http.upload_memory import UploadMemory
 from service.http.v2.messages import MODEL, VERSION
 from service.http.v2.paths import add_protocol
@@ -109,22 +111,25 @@ def create_app(
 def _surround(
     app: FastAPI, settings: Settings, metrics: Metrics, always_open: frozenset[str]
 ) -> None:
-    """Put the middleware around the routes, the innermost first."""
+    """Put the middleware around the routes, the innermost first, and the door before all of it."""
     app.add_middleware(Dispatch, routes=app.routes)
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
+    keys = Keys(settings.api_keys) if settings.api_keys else None
     for path in settings.open_paths:
         if path not in paths:
             raise SettingsError(
                 f"FER_OPEN_PATHS has {path!r}, expected some of {', '.join(sorted(paths))}"
             )
-    if settings.api_keys:
+    if keys is not None:
         open_paths = always_open.union(settings.open_paths)
-        app.add_middleware(KeyGuard, keys=settings.api_keys, open_paths=open_paths)
+        app.add_middleware(KeyGuard, keys=keys, open_paths=open_paths)
         describe_keys(app, settings.open_paths)
     app.add_middleware(Failures, metrics=metrics)
     if settings.cors_origins:
         open_to(app, settings.cors_origins)
-    app.add_middleware(Edge, metrics=metrics, routes=paths)
+    tally = Tally(metrics, paths)
+    app.add_middleware(Edge, tally=tally)
+    app.state.door = Door(lambda: app.state.service, app.routes, metrics, tally, keys)
 
 
 @asynccontextmanager

@@ -49,6 +49,7 @@ ARROWS: dict[str, set[str]] = {
         "service.engines",
         "service.errors",
         "service.http.disconnect",
+        "service.http.door",
         "service.http.problems",
         "service.inference",
         "service.observe",

@@ -5,7 +5,7 @@ those who may not; the edge turns what is raised here into a problem.
 """
 
 import hmac
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,19 +24,39 @@ _SCHEMES: dict[str, dict[str, str]] = {
 }
 
 
+class Keys:
+    """The keys that are valid."""
+
+    def __init__(self, keys: Collection[str]) -> None:
+        """Know `keys`; at least one."""
+        self._keys = [key.encode("ascii") for key in keys]
+
+    def among(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Tell whether a request has one of them.
+
+        Args:
+            headers: The request's, names in lower case.
+        """
+        return any(map(self._knows, _offered(headers)))
+
+    def _knows(self, offered: bytes) -> bool:
+        # All of them, and each in constant time: how long it takes tells nothing about any key.
+        return sum([hmac.compare_digest(offered, key) for key in self._keys]) > 0
+
+
 class KeyGuard:
     """ASGI middleware: lets nobody without a key through, except to the paths that are open."""
 
-    def __init__(self, app: ASGIApp, keys: Collection[str], open_paths: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, open_paths: Collection[str]) -> None:
         """Guard `app`.
 
         Args:
             app: What answers.
-            keys: Any of them will do; at least one.
+            keys: Any of them will do.
             open_paths: Whole paths that need none.
         """
         self._app = app
-        self._keys = [key.encode("ascii") for key in keys]
+        self._keys = keys
         self._open = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,17 +66,13 @@ class KeyGuard:
             Unauthorized: It has no key, or a wrong one. Nothing of its body was read.
         """
         guarded = scope["type"] == "http" and scope["path"] not in self._open
-        if guarded and not any(map(self._knows, _offered(scope))):
+        if guarded and not self._keys.among(scope["headers"]):
             raise Unauthorized("Send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
         await self._app(scope, receive, send)
 
-    def _knows(self, offered: bytes) -> bool:
-        # All of them, and each in constant time: how long it takes tells nothing about any key.
-        return sum([hmac.compare_digest(offered, key) for key in self._keys]) > 0
 
-
-def _offered(scope: Scope) -> Iterator[bytes]:
-    for name, value in scope["headers"]:
+def _offered(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    for name, value in headers:
         if name == KEY_HEADER.encode():
             yield value
         elif name == b"authorization":

@@ -70,15 +70,26 @@ class Admission:
             QueueFull: No place is free; says when to try again.
             Overloaded: The wait would outlast the deadline; likewise.
         """
-        self._check_room()
+        if (refusal := self.refusal(deadline)) is not None:
+            raise refusal
+        return Place(self)
+
+    def refusal(self, deadline: float) -> QueueFull | Overloaded | None:
+        """Say why `enter` would not let a request in; None if it would.
+
+        Args:
+            deadline: As of `enter`.
+        """
+        if self.working >= self._limit:
+            return self._full()
         wait_s, most_s = self._predicted_s(), deadline - self._clock()
         if self._rush:
             self._rush = wait_s > 0.5 * CALM_S
             most_s = min(most_s, CALM_S)
-        if wait_s > most_s:
-            self._rush = True
-            raise Overloaded("The wait would be too long; try again later.", wait_s - most_s)
-        return Place(self)
+        if wait_s <= most_s:
+            return None
+        self._rush = True
+        return Overloaded("The wait would be too long; try again later.", wait_s - most_s)
 
     def begin(self) -> None:
         """Count one less that uploads and one more at work, and time it.
@@ -86,7 +97,8 @@ class Admission:
         Raises:
             QueueFull: Others were quicker and took all places.
         """
-        self._check_room()
+        if self.working >= self._limit:
+            raise self._full()
         self.uploading -= 1
         if not self.working:
             self._since = self._clock()
@@ -106,10 +118,9 @@ class Admission:
             self._seconds = self._seconds * _KEEP + now - self._since
             self._since = now
 
-    def _check_room(self) -> None:
-        if self.working >= self._limit:
-            self._rush = True
-            raise QueueFull("All places are taken; try again later.", self._retry_after_s())
+    def _full(self) -> QueueFull:
+        self._rush = True
+        return QueueFull("All places are taken; try again later.", self._retry_after_s())
 
     def _predicted_s(self) -> float:
         """Return in how many seconds one more would be answered; 0 in an empty house.

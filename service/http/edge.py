@@ -6,31 +6,27 @@ disconnect. Not its duty: any one route.
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import Counter, Histogram
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InternalError, ServiceError
 from service.http.disconnect import ClientGone
 from service.http.problems import problem_response
+from service.http.tally import Tally
 from service.observe import request_id
 from service.observe.metrics import Metrics
 
-# Label values come from fixed sets: a client can invent paths and methods.
-UNMATCHED = "unmatched"
-# What browsers ask before a page of another origin may: no prediction, whatever its path.
-PREFLIGHT = "preflight"
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 # Nothing was sent; the number that access logs have come to use for it.
 _CLIENT_GONE = 499
-_NAME_HEADER = request_id.HEADER.encode()
+NAME_HEADER = request_id.HEADER.encode()
 # Of the body of a request that came at a bad time, this much is skipped so that the connection can
 # be kept. To close it while its client still sends may reset it (of 5 MB from curl every third),
 # and the client would not learn when to come back; a new one would cost more than to skip.
 _MAX_SKIPPED_BYTES = 16 << 20
+
+Headers = Iterable[tuple[bytes, bytes]]
 
 _log = logging.getLogger(__name__)
 
@@ -39,33 +35,25 @@ class Edge:
     """ASGI middleware, the outermost: a name for every request, and its metrics."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        metrics: Metrics,
-        routes: Collection[str],
-        clock: Callable[[], float] = time.monotonic,
+        self, app: ASGIApp, tally: Tally, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Surround `app`.
 
         Args:
             app: What answers.
-            metrics: Told of each request.
-            routes: The paths that exist, none with parameters.
+            tally: Told of each request.
             clock: Seconds.
         """
         self._app = app
-        self._metrics = metrics
-        self._routes = frozenset(routes)
+        self._tally = tally
         self._clock = clock
-        # As many as the labels have values: what looks them up for each request is not cheap.
-        self._figures: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; anything but HTTP passes through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        name = request_id.begin(_offered_name(scope))
+        name = request_id.begin(offered_name(scope["headers"]))
         exchange = _Exchange(scope, receive, send, name)
         began, method = self._clock(), scope["method"]
         if method == "HEAD":  # the server leaves out the body, by its own copy of the scope
@@ -73,35 +61,8 @@ class Edge:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         finally:
-            self._record(exchange, scope, method, self._clock() - began)
-
-    def _record(self, exchange: "_Exchange", scope: Scope, method: str, seconds: float) -> None:
-        route, status = self._route(scope), exchange.status or _CLIENT_GONE
-        method = method if method in _METHODS else "other"
-        count, times = self._figures_of(route, method, status)
-        count.inc()
-        times.observe(seconds)
-        # A line for each request would cost as much as all of this; metrics tell the rest.
-        level = logging.WARNING if status == 500 else logging.DEBUG
-        if _log.isEnabledFor(level):
-            _log.log(level, "%s %s: %d after %.1f ms", method, route, status, 1e3 * seconds)
-
-    def _figures_of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
-        key = route, method, status
-        if (figures := self._figures.get(key)) is None:
-            metrics = self._metrics
-            figures = (
-                metrics.requests.labels(route, method, str(status)),
-                metrics.request_seconds.labels(route),
-            )
-            self._figures[key] = figures
-        return figures
-
-    def _route(self, scope: Scope) -> str:
-        path: str = scope["path"]
-        if scope["method"] == "OPTIONS":
-            return PREFLIGHT
-        return path if path in self._routes else UNMATCHED
+            status = exchange.status or _CLIENT_GONE
+            self._tally.record(scope["path"], method, status, self._clock() - began)
 
 
 class Failures:
@@ -187,25 +148,34 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), (_NAME_HEADER, self._name.encode())]
-            if not self._body_read and not _is_skipped(self._scope, self.status):
+            headers = [*message.get("headers", ()), (NAME_HEADER, self._name.encode())]
+            if not self._body_read and not is_skipped(dict(self._scope["headers"]), self.status):
                 # To keep the connection would mean to read the rest, however much it is.
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         await self._send(message)
 
 
-def _offered_name(scope: Scope) -> bytes | None:
-    return next((value for name, value in scope["headers"] if name == _NAME_HEADER), None)
+def offered_name(headers: Headers) -> bytes | None:
+    """Return what the client wants its request to be called, if anything.
+
+    Args:
+        headers: The request's, names in lower case.
+    """
+    return next((value for name, value in headers if name == NAME_HEADER), None)
 
 
-def _is_skipped(scope: Scope, status: int) -> bool:
-    """Whether what is left of a body does not keep the connection from going on."""
-    headers = Request(scope).headers
-    length = headers.get("content-length", "0")
-    if "transfer-encoding" in headers or not length.isdigit():
+def is_skipped(headers: Mapping[bytes, bytes], status: int) -> bool:
+    """Tell whether what is left of a body does not keep the connection from going on.
+
+    Args:
+        headers: The request's, names in lower case.
+        status: Of the answer.
+    """
+    length = headers.get(b"content-length", b"0")
+    if b"transfer-encoding" in headers or not length.isdigit():
         return False
-    if length == "0":  # there is none
+    if length == b"0":  # there is none
         return True
     # Who expects to be asked for the body may not send it.
-    return status == 503 and "expect" not in headers and int(length[:20]) <= _MAX_SKIPPED_BYTES
+    return status == 503 and b"expect" not in headers and int(length[:20]) <= _MAX_SKIPPED_BYTES

@@ -5,6 +5,7 @@ Not its duty: deciding which error it is, counting or logging it.
 
 import math
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import pydantic_core
@@ -56,3 +57,19 @@ def problem_response(
     if path == PROTOCOL or path.startswith(f"{PROTOCOL}/"):
         body["error"] = error.detail
     return Response(pydantic_core.to_json(body), error.status, all_headers, MEDIA_TYPE)
+
+
+def problem_bytes(
+    error: ServiceError, headers: Mapping[str, str] | None = None, path: str = ""
+) -> bytes:
+    """Return the same as HTTP/1.1 has it, head and body, for a connection that no server answers.
+
+    Args:
+        error: What went wrong.
+        headers: Further headers.
+        path: What was asked for, if known.
+    """
+    response = problem_response(error, headers, path)
+    head = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()]
+    head += [name + b": " + value for name, value in response.raw_headers]
+    return b"\r\n".join(head) + b"\r\n\r\n" + bytes(response.body)

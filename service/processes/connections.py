@@ -15,7 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import BadRequest, HeadersTooLarge, ServiceError, TooManyConnections
 from service.http.disconnect import DEPARTURE, Departure
-from service.http.problems import problem_response
+from service.http.door import Door
+from service.http.problems import problem_bytes
 from service.observe.metrics import Metrics
 from service.processes.joined import JoinedAnswers
 
@@ -68,21 +69,22 @@ class BoundedProtocol(HttpToolsProtocol):
     """Uvicorn's protocol within `ConnectionLimits`; on the event loop, one a connection."""
 
     def __init__(
-        self, limits: ConnectionLimits, metrics: Metrics, *args: Any, **kwargs: Any
+        self, limits: ConnectionLimits, metrics: Metrics, door: Door, *args: Any, **kwargs: Any
     ) -> None:
         """Bound what uvicorn makes of `args` and `kwargs`.
 
         Args:
             limits: The operator's.
             metrics: Told how many connections there are, and of each that was dropped.
+            door: Asked first, at each request's head.
             args: Uvicorn's.
             kwargs: Uvicorn's.
         """
         super().__init__(*args, **kwargs)
-        self._limits, self._metrics = limits, metrics
+        self._limits, self._metrics, self._door = limits, metrics, door
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
-        self._in_head = self._leaving = False
+        self._in_head = self._leaving = self._turned_away = False
         self._departure = Departure()
         self._head_bytes = 0
         self._refusal: ServiceError = BadRequest("The request is not valid HTTP/1.1.")
@@ -116,27 +118,43 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_headers_too_large())
             return
         super().data_received(data)
-        if self._head_timer is None and self._idle and not self.transport.is_closing():
+        waits = self._head_timer is not None or self.timeout_keep_alive_task is not None
+        if self._idle and not waits and not self.transport.is_closing():
             self._expect_head()
 
     def on_message_begin(self) -> None:
         """Note the first byte of a head."""
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._turned_away = True, 0, False
 
     def on_headers_complete(self) -> None:
-        """Start the request."""
+        """Start the request, or turn it away."""
         self._in_head = False
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._have_head()
         if len(self.headers) > MAX_HEADERS:
             self._refusal = _headers_too_large()
             raise ValueError("too many headers")  # ends the parsing, and in `send_400_response`
+        if self._turn_away():
+            return
         self.scope["state"][DEPARTURE] = self._departure
         super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body, unless nobody wants it any more."""
+        if not self._turned_away:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of the body; where it was answered before, the next request is awaited."""
+        if not self._turned_away:
+            super().on_message_complete()
+        if self._idle and self.timeout_keep_alive_task is None:
+            self._have_head()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn calls it with one
         """Answer what cannot be parsed, as a problem like every other."""
@@ -177,6 +195,25 @@ class BoundedProtocol(HttpToolsProtocol):
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    def _turn_away(self) -> bool:
+        """Answer a request for which there is no time, if its connection can go on."""
+        parser = self.parser
+        plain = parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        if not (plain and self._idle) or self._leaving or parser.should_upgrade():
+            return False
+        answer = self._door.refuse(parser.get_method(), self.url, self.headers)
+        if answer is None:
+            return False
+        self._turned_away = True
+        self.transport.write(answer)
+        self.on_response_complete()
+        return True
+
+    def _have_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(
             self._limits.header_timeout_s, self._drop, "header_timeout"
@@ -195,10 +232,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, error: ServiceError) -> None:
         """Answer without the application, and close."""
         self._metrics.rejections.labels(error.code).inc()
-        response = problem_response(error, {"connection": "close"})
-        head = [f"HTTP/1.1 {error.status} {error.title}".encode()]
-        head += [name + b": " + value for name, value in response.raw_headers]
-        self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + bytes(response.body))
+        self.transport.write(problem_bytes(error, {"connection": "close"}))
         self.transport.close()
         self._expect_reading()
 

@@ -84,7 +84,10 @@ class _Server(uvicorn.Server):
             self._app,
             loop="uvloop",
             # Called with uvicorn's own arguments, like the class that it expects.
-            http=cast(Any, partial(BoundedProtocol, limits, self._app.state.metrics)),
+            http=cast(
+                Any,
+                partial(BoundedProtocol, limits, self._app.state.metrics, self._app.state.door),
+            ),
             ws="none",
             lifespan="on",
             log_config=None,

@@ -85,8 +85,8 @@ async def test_a_request_is_told_from_its_neighbours_in_every_line(
 
     handler = Keep()
     handler.setFormatter(JsonFormatter())
-    logger = logging.getLogger("service.http.edge")
-    caplog.set_level(logging.DEBUG, logger="service.http.edge")
+    logger = logging.getLogger("service.http.tally")
+    caplog.set_level(logging.DEBUG, logger="service.http.tally")
     logger.addHandler(handler)
     names = [f"request-{number}" for number in range(20)]
     try:

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import ServerState
 
+from service.errors import Overloaded
 from service.processes.connections import (
     MAX_HEAD_BYTES,
     BoundedProtocol,
@@ -55,7 +56,12 @@ async def listening(
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
             lambda: BoundedProtocol(
-                limits, app.state.metrics, config=config, server_state=state, app_state={}
+                limits,
+                app.state.metrics,
+                app.state.door,
+                config=config,
+                server_state=state,
+                app_state={},
             ),
             "127.0.0.1",
             0,
@@ -345,6 +351,77 @@ async def test_a_refused_upload_is_skipped_and_its_connection_goes_on() -> None:
         engine.gate.set()
         for reader, writer in waiting:
             assert (await answer(reader))[0] == 200
+            writer.close()
+
+
+def refuse_all(server: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody in, and see to it that the door says so and not the application."""
+    error = Overloaded("The wait would be too long; try again later.", 1.0)
+    monkeypatch.setattr(server.app.state.service.admission, "refusal", lambda _: error)
+    monkeypatch.setattr(server.app.state.service.admission, "enter", None)
+
+
+def upload(size: int, further: bytes = b"") -> bytes:
+    return b"POST /predict HTTP/1.1\r\ncontent-length: %d\r\n%s\r\n" % (size, further) + b"x" * size
+
+
+async def test_who_is_turned_away_may_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(HASTY) as server:
+        refuse_all(server, monkeypatch)
+        reader, writer = await server.connect()
+        for _ in range(3):  # whole, and one behind the other
+            writer.write(upload(20_000) + upload(0) + GET)
+            for status in (503, 503, 200):
+                assert (await answer(reader))[0] == status
+        head, _, rest = upload(300_000).partition(b"xxxxx")
+        writer.write(head)
+        status, headers, body = await answer(reader)  # before any of the body
+        assert (status, headers["retry-after"], json.loads(body)["code"]) == (
+            503,
+            "1",
+            "overloaded",
+        )
+        for start in range(0, 300_000, 50_000):
+            writer.write((b"xxxxx" + rest)[start : start + 50_000])
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(3 * HASTY.header_timeout_s)  # idle; no head is overdue
+        writer.write(GET)
+        assert (await answer(reader))[0] == 200
+        assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 0
+        assert (
+            server.sample("fer_requests_total", route="/predict", method="POST", status="503") == 7
+        )
+        writer.close()
+
+
+async def test_who_is_turned_away_and_trickles_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(HASTY) as server:
+        refuse_all(server, monkeypatch)
+        reader, writer = await server.connect()
+        writer.write(upload(300_000)[:1000])
+        assert (await answer(reader))[0] == 503
+        ending = asyncio.create_task(ended(reader))
+        while not ending.done():
+            writer.write(b"x")
+            await asyncio.sleep(0.01)
+        assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 1
+        writer.close()
+
+
+async def test_whose_connection_ends_is_left_to_the_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with listening(PATIENT) as server:
+        monkeypatch.setattr(server.app.state.door, "refuse", None)  # nobody asks it
+        for request in (
+            upload(10, b"connection: close\r\n"),
+            upload(10).replace(b"HTTP/1.1", b"HTTP/1.0"),
+        ):
+            reader, writer = await server.connect()
+            writer.write(request)
+            status, headers, _ = await answer(reader)
+            assert (status, headers["connection"]) == (400, "close")
+            assert await ended(reader) == b""
             writer.close()
 
 
