@@ -74,20 +74,19 @@ class Campaign:
         return model.answer(model.infer(face[None])[0])["probabilities"]
 
     def _ceiling(self, _: set[str]) -> None:
-        for engine in ("ours", "plain"):
-            self._say(f"ceiling, engine {engine}")
-            seconds = min(1.0, self.options.seconds / 4)
-            try:
-                self.results["ceiling"].append(ceiling.measure(engine, self.cores, seconds))
-            except _FAILURES as error:
-                self._problem(f"engine {engine}", "ceiling", str(error))
-            self._save()
+        if "throughput" in self.options.only:
+            return  # it is measured there, beside what is compared with it
+        for number in range(self.options.rounds):
+            self._measure_ceiling(number)
 
     def _throughput(self, available: set[str]) -> None:
         for number in range(self.options.rounds):
             variants = [v for v in self._variants() if v.peer in available]
             self.dice.shuffle(variants)
+            ours = next((v for v in variants if v.peer == "ours"), None)
             for variant in variants:
+                if variant == ours and "ceiling" in self.options.only:
+                    self._measure_ceiling(number)  # right before: machines drift within a round
                 self._with(variant, f"round {number + 1}", self._measure_loads, number)
 
     def _floor(self, available: set[str]) -> None:
@@ -122,6 +121,17 @@ class Campaign:
         except _FAILURES as error:
             self._problem(variant.name, what, str(error) or type(error).__name__)
         self._save()
+
+    def _measure_ceiling(self, number: int) -> None:
+        seconds = min(1.0, self.options.seconds / 4)
+        for engine in ("ours", "plain"):
+            self._say(f"ceiling {number + 1}, engine {engine}")
+            try:
+                found = ceiling.measure(engine, self.cores, seconds)
+                self.results["ceiling"].append({"round": number} | found)
+            except _FAILURES as error:
+                self._problem(f"engine {engine}", "ceiling", str(error))
+            self._save()
 
     def _measure_loads(self, server: Server, number: int) -> None:
         variant, options = server.variant, self.options

@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving.rows import is_main, median_of, most_workers, ranked, variant_of
+from benchmarks.serving.rows import (
+    ceilings,
+    is_main,
+    median_of,
+    most_workers,
+    ranked,
+    variant_of,
+)
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -23,7 +30,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         for axis, key in zip(axes, ("requests_per_s", "p99_ms"), strict=True):
             values = [median_of(mine, key, c) for c in counts]
             axis.plot(counts, values, marker="o", label=variant.title, **style)
-    for row in results["ceiling"]:
+    for row in ceilings(results):
         if row["engine"] == "ours":
             axes[0].axhline(row["requests_per_s"]["256"], color="grey", linestyle=":")
             axes[0].annotate(

@@ -80,14 +80,17 @@ def _latency_goals(
     )
     p99 = median_of(ours, "p99_ms", 64)
     yield "p99 at 64 connections, ms", p99, f"≤ {shown(best)}, the best peer's", p99 <= best
+    shares, over = [], []
     for row in results["ceiling"]:
-        if row["engine"] == "ours":
-            share = median_of(ours, "requests_per_s", 64) / row["requests_per_s"]["256"]
-            yield "share of the ceiling at 64 connections", share, "≥ 0.80", share >= 0.8
-            alone = row["alone"]
-            least = alone["forward_ms"]["1"] + alone["decode_ms"]["256"]
-            over = median_of(ours, "p50_ms", 1) - least
-            yield "p50 at 1 connection beyond decode + forward, ms", over, "≤ 1.0", over <= 1.0
+        mine = [r for r in ours if r["round"] == row["round"]]
+        if row["engine"] == "ours" and mine:  # of the same minute: machines drift
+            most = row["requests_per_s"]["256"]
+            shares.append(median_of(mine, "requests_per_s", 64) / most)
+            least = row["alone"]["forward_ms"]["1"] + row["alone"]["decode_ms"]["256"]
+            over.append(median_of(mine, "p50_ms", 1) - least)
+    share, wait = median(shares), median(over)
+    yield "share of the ceiling at 64 connections", share, "≥ 0.80", share >= 0.8
+    yield "p50 at 1 connection beyond decode + forward, ms", wait, "≤ 1.0", wait <= 1.0
 
 
 def best_peer(rows: Sequence[Row]) -> str | None:

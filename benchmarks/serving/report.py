@@ -16,6 +16,7 @@ from benchmarks.serving.pictures import TITLES
 from benchmarks.serving.rows import (
     as_table,
     behaviours,
+    ceilings,
     is_main,
     median_of,
     most_workers,
@@ -130,8 +131,8 @@ def ceiling(results: dict[str, Any]) -> str:
     head = ["engine", "forward, batch 1", "best batch", "forward there"]
     head += [f"decode {TITLES[p]}" for p in TITLES] + ["requests/s at 256 px"]
     lines = []
-    for row in results["ceiling"]:
-        best = str(row["best_batch"])
+    for row in ceilings(results):
+        best = row["best_batch"]
         times = [row["forward_ms"]["1"], row["forward_ms"][best], *row["decode_ms"].values()]
         first, there, *decode = (f"{shown(t, 2)} ms" for t in times)
         lines.append(

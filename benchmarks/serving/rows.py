@@ -39,6 +39,23 @@ def behaviours(results: dict[str, Any], what: str) -> list[Row]:
     return [row for row in results["behaviour"] if row["what"] == what]
 
 
+def ceilings(results: dict[str, Any]) -> list[Row]:
+    """Return a row an engine: of every number the median over the rounds."""
+    rows = results["ceiling"]
+    found = []
+    for engine in dict.fromkeys(row["engine"] for row in rows):
+        row = _medians([row for row in rows if row["engine"] == engine])
+        found.append(row | {"best_batch": min(row["forward_ms"], key=row["forward_ms"].get)})
+    return found
+
+
+def _medians(rows: Sequence[Any]) -> Any:
+    first = rows[0]
+    if isinstance(first, dict):
+        return {key: _medians([row[key] for row in rows]) for key in first}
+    return first if isinstance(first, str) else median(rows)
+
+
 def most_workers(results: dict[str, Any]) -> int:
     """Return the larger worker count: all cores, where both were measured."""
     return max((r["workers"] for r in results["loads"]), default=results["machine"]["cores"])

@@ -90,6 +90,42 @@ def test_the_peer_with_our_engine_is_the_one_that_is_best_as_it_is(
     assert "| 1.20 | ≥ 1.0 | yes |" in goals
 
 
+def ceiling(engine: str, number: int, rate: float) -> dict[str, Any]:
+    forward = {"1": 2.0, "16": 1.0, "24": 1.0 - 0.1 * number, "32": 0.9}
+    decode = {"48": 0.1, "256": 0.2, "1080": 1.0, "12mp": 9.0}
+    return {
+        "round": number,
+        "engine": engine,
+        "alone": {"forward_ms": {"1": 2.0 + number}, "decode_ms": decode},
+        "forward_ms": forward,
+        "decode_ms": decode,
+        "best_batch": 32,
+        "requests_per_s": {"256": rate},
+    }
+
+
+def test_each_round_is_held_against_the_ceiling_of_its_own_minute(results: dict[str, Any]) -> None:
+    loads = [
+        load("ours", "ours", rate) | {"round": n} for n, rate in enumerate((800.0, 600.0, 9.0))
+    ]
+    alone = [load("ours", "ours", 1.0, 1) | {"round": n, "p50_ms": 5.0} for n in range(3)]
+    results["loads"] = loads + alone
+    results["ceiling"] = [
+        ceiling("ours", n, rate) for n, rate in enumerate((1000.0, 700.0, 1000.0))
+    ]
+    results["ceiling"] += [ceiling("plain", 0, 1.0)]
+
+    tables = report.tables(results)
+
+    assert "| share of the ceiling at 64 connections | 0.80 | ≥ 0.80 | yes |" in tables["Goals"]
+    assert "| p50 at 1 connection beyond decode + forward, ms | 1.80 |" in tables["Goals"]
+    _, _, ours, plain = tables["Ceiling"].splitlines()
+    cells = [cell.strip() for cell in ours.split("|")]
+    assert cells[1:5] == ["ours", "2.00 ms", "24", "0.90 ms"]
+    assert cells[-2] == "1 000"
+    assert plain.split("|")[-2].strip() == "1.00"
+
+
 def test_goodput_is_also_told_of_the_cores_that_the_generator_left(
     results: dict[str, Any],
 ) -> None:
