@@ -6,8 +6,11 @@ with them (`service.http.intake`, `service.http.routes`).
 """
 
 import asyncio
+import fcntl
 import logging
 import resource
+import termios
+from array import array
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,7 +26,7 @@ from service.processes.joined import JoinedAnswers
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 100
 # How long a connection without a request stays open at shutdown, for one already on its way.
-_LAST_CALL_S = 0.1
+LAST_CALL_S = 0.1
 # What the process opens besides connections: libraries, metrics, the event loop's own.
 _OTHER_DESCRIPTORS = 128
 
@@ -187,7 +190,14 @@ class BoundedProtocol(HttpToolsProtocol):
         """Finish the present request, or one that is on its way already; then close."""
         self._leaving = True
         if self._idle:
-            self.loop.call_later(_LAST_CALL_S, super().shutdown)
+            self.loop.call_later(LAST_CALL_S, self._leave)
+        else:
+            super().shutdown()
+
+    def _leave(self) -> None:
+        # A busy loop may come here before it reads what has arrived. Closing would reset that.
+        if self._idle and _has_unread(self.transport):
+            self.loop.call_later(LAST_CALL_S, self._leave)
         else:
             super().shutdown()
 
@@ -235,6 +245,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(problem_bytes(error, {"connection": "close"}))
         self.transport.close()
         self._expect_reading()
+
+
+def _has_unread(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether bytes have arrived that nobody has read."""
+    if transport.is_closing():
+        return False
+    unread = array("i", [0])
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, unread)
+    return unread[0] > 0
 
 
 def _headers_too_large() -> HeadersTooLarge:

@@ -125,6 +125,7 @@ class _Server(uvicorn.Server):
         for listener in sockets or ():
             take_no_more(listener)
         await asyncio.sleep(_LAST_ACCEPT_S)
+        await asyncio.sleep(0)  # a busy loop may have come here before it looked who waits
         await super().shutdown(sockets)
         if not self._app.state.service.pool.idle:
             # Python would wait for its thread, and for a decoder that never ends forever.

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import resource
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from uvicorn.server import ServerState
 
 from service.errors import Overloaded
 from service.processes.connections import (
+    LAST_CALL_S,
     MAX_HEAD_BYTES,
     BoundedProtocol,
     ConnectionLimits,
@@ -442,6 +446,32 @@ async def test_a_request_on_its_way_at_shutdown_is_answered() -> None:
         assert await ended(silent) == b""
         writer.close()
         other.close()
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
+async def test_a_request_that_a_busy_loop_has_not_read_at_shutdown_is_answered() -> None:
+    async with listening(PATIENT) as server:
+        reader, writer = await server.connect()
+        writer.write(GET)
+        assert (await answer(reader))[0] == 200
+        (leaving,) = server.state.connections
+        ours, theirs = socket.socketpair()
+
+        def keep_busy() -> None:
+            # The loop has asked which sockets have something to read; next it looks at its timers.
+            os.write(writer.get_extra_info("socket").fileno(), GET)
+            time.sleep(2 * LAST_CALL_S)
+            loop.remove_reader(ours)
+
+        with ours, theirs:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(ours, keep_busy)
+            leaving.shutdown()
+            theirs.send(b"now")
+            status, headers, _ = await answer(reader)
+            assert (status, headers["connection"]) == (200, "close")
+            assert await ended(reader) == b""
+        writer.close()
 
 
 def test_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
