@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from service.inference.explanation import Explanation, explain
-from service.inference.fused import can_fuse, fuse, multiplies_bfloat16
+from service.inference.fused import Step, can_fuse, fuse, multiplies_bfloat16
 from service.inference.tuning import batch_seconds, largest
 from training.model.checkpoint import Checkpoint, Manifest
 from training.model.network import AttentionFER
@@ -74,7 +74,7 @@ class Engine:
         layout = {"memory_format": torch.channels_last}
         network = network.to(self._device).to(**layout)  # type: ignore[call-overload]
         self._network: AttentionFER = network
-        self._fast, self.precision = _fastest(
+        self._logits, self.precision = _fastest(
             network, self.manifest.input_spec, self._device, precision
         )
 
@@ -95,7 +95,7 @@ class Engine:
         if len(faces) == 0:
             return np.empty((0, len(self.manifest.emotions)), np.float32)
         with torch.inference_mode():
-            logits = self._fast(self._images(faces)).logits
+            logits = self._logits(self._images(faces))
             probabilities = torch.softmax(logits.float() / self.manifest.temperature, dim=1)
         result: NDArray[np.float32] = probabilities.cpu().numpy()
         return result
@@ -171,10 +171,10 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
 def _fastest(
     network: AttentionFER, spec: InputSpec, device: torch.device, precision: Precision
-) -> tuple[AttentionFER, str]:
-    """Return what to infer with, and what it computes in."""
+) -> tuple[Step, str]:
+    """Return what maps images to logits, and what it computes in."""
     if device.type != "cpu" or not can_fuse():
-        return network, "float32"
+        return lambda images: network(images).logits, "float32"
     if precision == "auto" and multiplies_bfloat16():
         return fuse(network, spec, torch.bfloat16), "bfloat16"
     return fuse(network, spec, torch.float32), "float32"

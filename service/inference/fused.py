@@ -7,19 +7,23 @@ calls; nothing is compiled. Where the CPU has instructions for bfloat16, the sta
 compute in it, and all else in float32: the transform, because positions need the digits, the stem,
 because the picture does, and what is between convolutions, because it is faster.
 
+Of a single face a tenth of the time went to what is around the arithmetic. So the network becomes
+plain functions over tensors, not modules, and says the same in fewer operators.
+
 Not its duty: folding batch norm, which comes before; GPUs.
 """
 
-import copy
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.model.attention import ChannelAttention, SpatialAttention
-from training.model.network import AttentionFER
+from training.model.network import AttentionFER, Block
 from training.model.preprocess import InputSpec
+from training.model.stn import SpatialTransformer, identity
 
 # Weights are packed as a batch of this size reads them best. Any will do: what costs is to pack
 # for no size at all, which makes AVX2 pack anew, at 20 ms a convolution, in every pass.
@@ -27,6 +31,8 @@ _PACKED_FOR = 8
 
 Shapes = Mapping[nn.Module, list[int]]
 """What each convolution is given: faces, channels, rows and columns."""
+Step = Callable[[Tensor], Tensor]
+"""A part of the network, without gradients; features are float[n, c, h, w], channels last."""
 
 
 def can_fuse() -> bool:
@@ -40,97 +46,155 @@ def multiplies_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def fuse(network: AttentionFER, spec: InputSpec, dtype: torch.dtype) -> AttentionFER:
-    """Return a network that computes what another does, faster, without gradients, on the CPU.
+def fuse(network: AttentionFER, spec: InputSpec, dtype: torch.dtype) -> Step:
+    """Return what computes a network's logits, faster, on the CPU.
 
     Args:
-        network: On the CPU, in evaluation mode, batch norm folded; left as it is.
+        network: On the CPU, in evaluation mode, batch norm folded, without gradients; left as it
+            is, and to be left so.
         spec: Sizes of the faces that it will see.
         dtype: What the stages' convolutions compute in: float32, which changes the logits by
             rounding alone, or bfloat16, where `multiplies_bfloat16`.
 
     Returns:
-        The network; it maps float32 to float32. To be called from one thread at a time.
+        Maps float32[n, 1, h, w], normalised and channels last, to logits float32[n, classes].
+        To be called from one thread at a time.
     """
-    fused = copy.deepcopy(network).requires_grad_(False)
-    shapes = _shapes(fused, spec)
-    if fused.stn is not None:
-        fused.stn.localise = _sequence(fused.stn.localise, shapes, torch.float32)
-    fused.stem = _sequence(fused.stem, shapes, torch.float32)
-    fused.stages = _sequence(fused.stages, shapes, dtype)
-    return fused
+    shapes = shapes_of(network, spec)
+    steps = [] if network.stn is None else [straightener(network.stn, spec, shapes)]
+    steps += _steps(network.stem, shapes, torch.float32)
+    blocks = (module for module in network.stages.modules() if isinstance(module, Block))
+    steps += [_block(block, shapes, dtype) for block in blocks]
+    features, classify = _chain(steps), network.classify.forward
+    return lambda images: classify(features(images).mean(dim=(2, 3)))
 
 
-class PackedConvolution(nn.Module):
-    """A convolution and the activation behind it, its weights in the order that oneDNN reads."""
+def straightener(stn: SpatialTransformer, spec: InputSpec, shapes: Shapes) -> Step:
+    """Return what straightens images, float32[n, 1, h, w] to the same.
 
-    def __init__(
-        self,
-        conv: nn.Conv2d,
-        shape: list[int],
-        dtype: torch.dtype,
-        activation: nn.Module | None = None,
-        widen: bool = True,
-    ) -> None:
-        """Pack a convolution.
+    Args:
+        stn: As `fuse` takes a network.
+        spec: Sizes of the images.
+        shapes: Of the localisation network's convolutions.
+    """
+    size = [spec.height, spec.width]
+    # Where each pixel lies, and 1: of every batch the same, up to the transform.
+    grid = F.affine_grid(identity(torch.zeros(1)), [1, 1, *size], align_corners=False)
+    places = F.pad(grid.view(-1, 2), (0, 1), value=1.0)
+    localise = _chain(_steps(stn.localise, shapes, torch.float32))
+    parameters = _chain([*(layer.forward for layer in stn.hidden), stn.head.forward])
 
-        Args:
-            conv: Its weights, padding by numbers.
-            shape: Of what it will be given, apart from how many.
-            dtype: What it computes in.
-            activation: `nn.GELU` or `nn.ReLU`, if any.
-            widen: Return float32; else what it computes in.
-        """
-        super().__init__()
-        way = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
-        self._way: tuple[Any, ...] = way
-        self._dtype, self._widen = dtype, widen
-        self._activation = _name(activation)
-        weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
-        # Not buffers: nothing moves or saves these, and an opaque layout could not be.
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *way, shape)
-        self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+    def straighten(images: Tensor) -> Tensor:
+        theta = stn.theta(parameters(localise(images)))
+        read = (places @ theta.transpose(1, 2)).view(-1, *size, 2)
+        return F.grid_sample(images, read, padding_mode="border", align_corners=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map float[n, c, h, w] to another such, channels last."""
-        name, algorithm = self._activation
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            features.to(self._dtype), self._weight, self._bias, *self._way, name, [], algorithm
-        )
-        return out.float() if self._widen else out
+    return straighten
 
 
-class ChannelGate(nn.Module):
-    """Channel attention without the indices of its maxima, which only a gradient needs."""
+def _block(block: Block, shapes: Shapes, dtype: torch.dtype) -> Step:
+    layers = [m for m in block.body if not isinstance(m, ChannelAttention | SpatialAttention)]
+    convolve, beside = _chain(_steps(layers, shapes, dtype)), _shortcut(block, shapes, dtype)
+    weigh = _chain(_channel_gate(m) for m in block.body if isinstance(m, ChannelAttention))
+    gates = [_spatial_gate(m, shapes) for m in block.body if isinstance(m, SpatialAttention)]
+    places, activate = gates[0] if gates else None, cast(Step, block.activation.forward)
 
-    def __init__(self, attention: ChannelAttention) -> None:
-        """Take its layers."""
-        super().__init__()
-        self.shared = attention.shared
+    def run(features: Tensor) -> Tensor:
+        narrow = features.to(dtype)
+        out = weigh(convolve(narrow).float())
+        shortcut = features if beside is None else beside(narrow).float()
+        if places is None:
+            return activate(shortcut + out)
+        return activate(torch.addcmul(shortcut, out, places(out)))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Weigh the channels of features float[n, c, h, w]; same shape back."""
+    return run
+
+
+def _shortcut(block: Block, shapes: Shapes, dtype: torch.dtype) -> Step | None:
+    steps = list(_steps(block.shortcut, shapes, dtype))
+    return _chain(steps) if steps else None
+
+
+def _channel_gate(attention: ChannelAttention) -> Step:
+    """Return what weighs channels, without the indices of maxima, which only a gradient needs."""
+    first, activation, last = attention.shared
+    hidden, last = _chain((first.forward, activation.forward)), cast(nn.Linear, last)
+    bias = 2 * last.bias
+
+    def gate(features: Tensor) -> Tensor:
         descriptors = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))))
-        mean, maximum = self.shared(descriptors).chunk(2)
-        return features * torch.sigmoid(mean + maximum)[:, :, None, None]
+        mean, maximum = hidden(descriptors).chunk(2)
+        # The last layer is linear: once for the sum gives the sum of both.
+        weights = F.linear(mean + maximum, last.weight, bias)
+        return features * weights.sigmoid_()[:, :, None, None]
+
+    return gate
 
 
-class SpatialGate(nn.Module):
-    """Spatial attention, likewise."""
+def _spatial_gate(attention: SpatialAttention, shapes: Shapes) -> Step:
+    """Return what maps features to the weights of their places, float[n, 1, h, w], likewise."""
+    conv = attention.conv
+    convolve = _convolution(conv, shapes[conv], torch.float32)
 
-    def __init__(self, attention: SpatialAttention, shape: list[int]) -> None:
-        """Take its convolution, and the shape of what that will be given."""
-        super().__init__()
-        self.conv = PackedConvolution(attention.conv, shape, torch.float32)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Weigh the places of features float[n, c, h, w]; same shape back."""
+    def gate(features: Tensor) -> Tensor:
         mean, maximum = features.mean(dim=1, keepdim=True), features.amax(dim=1, keepdim=True)
-        return features * torch.sigmoid(self.conv(torch.cat((mean, maximum), dim=1)))
+        return convolve(torch.cat((mean, maximum), dim=1)).sigmoid_()
+
+    return gate
 
 
-def _shapes(network: AttentionFER, spec: InputSpec) -> Shapes:
-    """Run a network to see what each convolution is given."""
+def _steps(layers: Iterable[nn.Module], shapes: Shapes, dtype: torch.dtype) -> Iterator[Step]:
+    """Yield a step a layer, each convolution joined with the activation behind it."""
+    left = list(layers)
+    while left:
+        layer = left.pop(0)
+        if isinstance(layer, nn.Conv2d):
+            activated = bool(left) and isinstance(left[0], nn.GELU | nn.ReLU)
+            activation = left.pop(0) if activated else None
+            yield _convolution(layer, shapes[layer], dtype, activation)
+        else:
+            yield layer.forward
+
+
+def _convolution(
+    conv: nn.Conv2d, shape: list[int], dtype: torch.dtype, activation: nn.Module | None = None
+) -> Step:
+    """Pack a convolution, padded by numbers, and the activation behind it.
+
+    Args:
+        conv: The convolution.
+        shape: Of what it will be given, apart from how many.
+        dtype: What it takes, computes in and gives.
+        activation: `nn.GELU` or `nn.ReLU`, if any.
+    """
+    way = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+    weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *way, shape)
+    bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+    name, formula = _name(activation)
+    convolve = torch.ops.mkldnn._convolution_pointwise.default
+    return lambda features: convolve(features, packed, bias, *way, name, [], formula)
+
+
+def _chain(steps: Iterable[Step]) -> Step:
+    """Return the steps as one; of none, the one that changes nothing."""
+    every = tuple(steps)
+
+    def run(features: Tensor) -> Tensor:
+        for step in every:
+            features = step(features)
+        return features
+
+    return every[0] if len(every) == 1 else run
+
+
+def shapes_of(network: AttentionFER, spec: InputSpec) -> Shapes:
+    """Run a network once, to see what each of its convolutions is given.
+
+    Args:
+        network: As `fuse` takes it.
+        spec: Likewise.
+    """
     shapes: dict[nn.Module, list[int]] = {}
 
     def keep(module: nn.Module, given: tuple[Tensor]) -> None:
@@ -143,35 +207,6 @@ def _shapes(network: AttentionFER, spec: InputSpec) -> Shapes:
     for handle in handles:
         handle.remove()
     return shapes
-
-
-def _fused(module: nn.Module, shapes: Shapes, dtype: torch.dtype) -> nn.Module:
-    if isinstance(module, nn.Sequential):
-        return _sequence(module, shapes, dtype)
-    if isinstance(module, ChannelAttention):
-        return ChannelGate(module)
-    if isinstance(module, SpatialAttention):
-        return SpatialGate(module, shapes[module.conv])
-    for name, child in module.named_children():
-        setattr(module, name, _fused(child, shapes, dtype))
-    return module
-
-
-def _sequence(sequence: nn.Sequential, shapes: Shapes, dtype: torch.dtype) -> nn.Sequential:
-    return nn.Sequential(*_layers(list(sequence), shapes, dtype))
-
-
-def _layers(layers: list[nn.Module], shapes: Shapes, dtype: torch.dtype) -> Iterator[nn.Module]:
-    """Yield the layers of a sequence, each convolution joined with the activation behind it."""
-    while layers:
-        layer = layers.pop(0)
-        if not isinstance(layer, nn.Conv2d):
-            yield _fused(layer, shapes, dtype)
-            continue
-        activated = bool(layers) and isinstance(layers[0], nn.GELU | nn.ReLU)
-        activation = layers.pop(0) if activated else None
-        into_another = bool(layers) and isinstance(layers[0], nn.Conv2d)
-        yield PackedConvolution(layer, shapes[layer], dtype, activation, widen=not into_another)
 
 
 def _name(activation: nn.Module | None) -> tuple[str, str]:

@@ -218,7 +218,7 @@ def test_bfloat16_only_where_the_cpu_has_it_and_it_is_wanted(
     monkeypatch.setattr("service.inference.engine.fuse", lambda network, spec, dtype: dtype)
     engine = Engine(checkpoint, "cpu", precision=precision)
     assert engine.precision == expected
-    assert str(engine._fast) == f"torch.{expected}"
+    assert str(engine._logits) == f"torch.{expected}"
 
 
 def test_a_torch_without_onednn_will_do(
@@ -226,7 +226,6 @@ def test_a_torch_without_onednn_will_do(
 ) -> None:
     monkeypatch.setattr("service.inference.engine.can_fuse", lambda: False)
     plain = Engine(checkpoint, "cpu")
-    assert plain._fast is plain._network
     assert plain.precision == "float32"
     np.testing.assert_allclose(plain.infer(some_faces(3)), engine.infer(some_faces(3)), atol=1e-5)
 

@@ -5,10 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from service.inference.engine import fold_batch_norm
-from service.inference.fused import PackedConvolution, can_fuse, fuse, multiplies_bfloat16
+from service.inference.fused import (
+    can_fuse,
+    fuse,
+    multiplies_bfloat16,
+    shapes_of,
+    straightener,
+)
 from tests.service.inference.test_engine import build_checkpoint
 from training.model.network import AttentionFER, NetworkConfig
 from training.model.preprocess import InputSpec
@@ -44,10 +49,9 @@ def test_float32_changes_nothing_but_rounding(
     )
     images = some_images(3)
     with torch.inference_mode():
-        expected, actual = network(images), fuse(network, InputSpec(), torch.float32)(images)
-    torch.testing.assert_close(actual.logits, expected.logits, atol=1e-5, rtol=1e-5)
-    if stn:
-        torch.testing.assert_close(actual.theta, expected.theta, atol=1e-5, rtol=1e-5)
+        expected = network(images).logits
+        actual = fuse(network, InputSpec(), torch.float32)(images)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -55,8 +59,20 @@ def test_any_batch_of_other_sizes(count: int) -> None:
     network = folded(widths=(8, 12, 20), depths=(1, 1, 1), transform="affine", classes=8)
     images, spec = some_images(count, 32, 40), InputSpec(32, 40)
     with torch.inference_mode():
-        expected, actual = network(images), fuse(network, spec, torch.float32)(images)
-    torch.testing.assert_close(actual.logits, expected.logits, atol=1e-5, rtol=1e-5)
+        expected, actual = network(images).logits, fuse(network, spec, torch.float32)(images)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_images_are_straightened_as_the_network_does() -> None:
+    network = folded(widths=(8,), depths=(1,))
+    images, spec = some_images(3, 32, 40), InputSpec(32, 40)
+    assert network.stn is not None
+    network.stn.head.weight.data.normal_(std=1.0)
+    with torch.inference_mode():
+        expected, theta = network.stn(images)
+        actual = straightener(network.stn, spec, shapes_of(network, spec))(images)
+    assert (theta - theta[0]).abs().max() > 0.01, "all are turned alike"
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 @native
@@ -64,30 +80,26 @@ def test_bfloat16_is_near() -> None:
     network = folded(widths=(32, 64), depths=(1, 2))
     images = some_images(16)
     with torch.inference_mode():
-        expected, actual = network(images), fuse(network, InputSpec(), torch.bfloat16)(images)
-    assert actual.logits.dtype == torch.float32
-    difference = (actual.logits.softmax(1) - expected.logits.softmax(1)).abs().max()
-    assert 0 < difference < 0.01
-    # Where the face is read does not suffer at all.
-    assert expected.theta is not None
-    torch.testing.assert_close(actual.theta, expected.theta, atol=1e-5, rtol=1e-5)
+        expected = network(images).logits
+        actual = fuse(network, InputSpec(), torch.bfloat16)(images)
+    assert actual.dtype == torch.float32
+    assert 0 < (actual.softmax(1) - expected.softmax(1)).abs().max() < 0.01
 
 
 def test_the_network_stays_as_it_was() -> None:
     network = folded(widths=(8,), depths=(1,))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    fused = fuse(network, InputSpec(), torch.float32)
-    assert not any(isinstance(module, PackedConvolution) for module in network.modules())
+    with torch.inference_mode():
+        fuse(network, InputSpec(), torch.float32)(some_images(1))
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not any(isinstance(module, nn.Conv2d) for module in fused.modules())
 
 
 def test_the_answer_is_not_overwritten() -> None:
     fused = fuse(folded(widths=(8,), depths=(1,)), InputSpec(), torch.float32)
     with torch.inference_mode():
-        first = fused(some_images(2)).logits
+        first = fused(some_images(2))
         before = first.clone()
         fused(-some_images(2))
     assert torch.equal(first, before)
