@@ -11,6 +11,7 @@ import logging
 import resource
 import termios
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -72,19 +73,27 @@ class BoundedProtocol(HttpToolsProtocol):
     """Uvicorn's protocol within `ConnectionLimits`; on the event loop, one a connection."""
 
     def __init__(
-        self, limits: ConnectionLimits, metrics: Metrics, door: Door, *args: Any, **kwargs: Any
+        self,
+        limits: ConnectionLimits,
+        metrics: Metrics,
+        door: Door,
+        *args: Any,
+        tell: Callable[[int], object] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Bound what uvicorn makes of `args` and `kwargs`.
 
         Args:
             limits: The operator's.
-            metrics: Told how many connections there are, and of each that was dropped.
+            metrics: Told of each connection that was dropped.
             door: Asked first, at each request's head.
             args: Uvicorn's.
+            tell: Told how many connections there are; by default the metrics are.
             kwargs: Uvicorn's.
         """
         super().__init__(*args, **kwargs)
         self._limits, self._metrics, self._door = limits, metrics, door
+        self._tell = tell or metrics.connections.set
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._in_head = self._leaving = self._turned_away = False
@@ -97,7 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._answers = JoinedAnswers(transport)
         self.transport = cast(asyncio.Transport, self._answers)  # uvicorn writes to it
-        self._metrics.connections.set(len(self.connections))
+        self._tell(len(self.connections))
         if len(self.connections) > self._limits.max_connections:
             self._metrics.connections_dropped.labels("limit").inc()
             self._refuse(TooManyConnections("All connections are taken; try again shortly."))
@@ -108,7 +117,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Forget a connection."""
         super().connection_lost(exc)
         self._departure.happen()
-        self._metrics.connections.set(len(self.connections))
+        self._tell(len(self.connections))
         for timer in (self._head_timer, self._unread_timer, self.timeout_keep_alive_task):
             if timer is not None:
                 timer.cancel()

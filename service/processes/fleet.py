@@ -1,7 +1,8 @@
 """What the processes of one service know of each other: who lives and who is well.
 
 A file in shared memory with a record for each worker, and for each engine that is a process of its
-own, written by that process about once a second and wiped by the supervisor when it died. Times
+own, written by that process about once a second, wiped by the supervisor when it died; of a worker
+also how many connections it has. Times
 are of the monotonic clock, which all processes of a host share. Not its duty: starting them
 (`service.processes.workers`), counting (`service.observe.metrics`).
 """
@@ -18,6 +19,8 @@ STALE_S = 5.0
 """A worker that has not reported for so long is not well: its event loop does not turn."""
 
 _RECORD = struct.Struct("qdd")  # process id, when it last reported, when it last was well
+_HELD = struct.Struct("q")  # behind it: connections
+_SIZE = _RECORD.size + _HELD.size
 
 
 class Fleet:
@@ -43,7 +46,7 @@ class Fleet:
         self.folder = folder
         self.slots = range(workers)
         self.engine_slots = range(workers, workers + engines)
-        size = (workers + engines) * _RECORD.size
+        size = (workers + engines) * _SIZE
         descriptor = os.open(folder / "fleet", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # Room now, or an error now: without it the kernel would end whoever writes later.
@@ -70,10 +73,21 @@ class Fleet:
     def wipe(self, slot: int) -> None:
         """Forget the process of `slot`, which is gone."""
         self._write(slot, 0, 0.0, 0.0)
+        self.hold(slot, 0)
 
     def well(self, slot: int) -> bool:
         """Whether the process of `slot` takes traffic, as far as is known."""
         return time.monotonic() - self._read(slot)[2] <= STALE_S
+
+    def hold(self, slot: int, connections: int) -> None:
+        """Say how many connections the worker of `slot` has."""
+        start = slot * _SIZE + _RECORD.size
+        self._memory[start : start + _HELD.size] = _HELD.pack(connections)
+
+    def held(self, slot: int) -> int:
+        """Return how many it has, as it said last."""
+        connections: int = _HELD.unpack_from(self._memory, slot * _SIZE + _RECORD.size)[0]
+        return connections
 
     def all_well(self) -> bool:
         """Whether every process takes traffic."""
@@ -103,11 +117,11 @@ class Fleet:
 
     def _write(self, slot: int, process: int, reported: float, well: float) -> None:
         # By assignment: `pack_into` would show zeros in between.
-        start = slot * _RECORD.size
+        start = slot * _SIZE
         self._memory[start : start + _RECORD.size] = _RECORD.pack(process, reported, well)
 
     def _read(self, slot: int) -> tuple[int, float, float]:
-        process, reported, well = _RECORD.unpack_from(self._memory, slot * _RECORD.size)
+        process, reported, well = _RECORD.unpack_from(self._memory, slot * _SIZE)
         return process, reported, well
 
 

@@ -14,15 +14,12 @@ BACKLOG = 2048
 _SO_ATTACH_FILTER = 26  # of Linux; Python does not name it
 
 
-def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """Take a port, without listening yet.
 
     Args:
         host: An address or a name.
         port: 0 takes a free one.
-        shared: Whether the other workers of this service take it too. The kernel then deals new
-            connections out evenly; from one socket that all of them accept on, a worker was
-            measured to take up to all of 16 and 52 of 64 connections out of four workers' share.
 
     Returns:
         The socket, bound.
@@ -37,8 +34,6 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if shared:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(address)
         except OSError:
             listener.close()
@@ -48,21 +43,6 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
             f"cannot listen on FER_HOST={host} FER_PORT={port}: {error.strerror}"
         ) from None
     return listener
-
-
-def reserve(host: str, port: int) -> socket.socket:
-    """Take a port for workers to share, and keep it from everybody else.
-
-    Returns:
-        A socket that is bound and must not listen: as long as it is open the port is the service's.
-
-    Raises:
-        SettingsError: It cannot be had.
-    """
-    # Alone first: another service with workers of its own would let us in among them.
-    with bind(host, port) as alone:
-        port = alone.getsockname()[1]
-    return bind(host, port, shared=True)
 
 
 def listen(listener: socket.socket) -> None:

@@ -21,6 +21,7 @@ from service.app import create_app
 from service.config import Settings
 from service.engines import FaceEngine, open_engine
 from service.inference.remote_batcher import RemoteBatcher
+from service.processes.acceptor import Acceptor
 from service.processes.connections import BoundedProtocol, ConnectionLimits, allow_descriptors
 from service.processes.exits import exit_well_on_signals
 from service.processes.fleet import Seat
@@ -43,8 +44,8 @@ def serve(
 
     Args:
         settings: The operator's.
-        listener: Bound, not listening yet: nobody connects before the engine is loaded, and to
-            one of several workers not before it is warm.
+        listener: Bound: nobody connects before the engine is loaded, nor before the first of
+            several workers, who share it, is warm.
         engine: What classifies faces, or the way to what does in another process; None opens the
             one that the settings name.
         seat: This process's place among several; a worker also ends when its standard input does,
@@ -59,11 +60,9 @@ def serve(
     exit_well_on_signals()
     steady_heap()
     engine = engine or open_engine(settings)
-    # A worker's port is its supervisor's already. It listens once it is warm, so that nobody
-    # knocks while the others could have answered.
     if seat is None:
         listen(listener)
-    _Server(settings, engine, seat, began).run(sockets=[listener])
+    _Server(settings, engine, seat, listener, began).run(sockets=[] if seat else [listener])
 
 
 class _Server(uvicorn.Server):
@@ -74,6 +73,7 @@ class _Server(uvicorn.Server):
         settings: Settings,
         engine: FaceEngine | RemoteBatcher,
         seat: Seat | None,
+        listener: socket.socket,
         began: float,
     ) -> None:
         self._app = create_app(settings, engine, seat)
@@ -86,7 +86,13 @@ class _Server(uvicorn.Server):
             # Called with uvicorn's own arguments, like the class that it expects.
             http=cast(
                 Any,
-                partial(BoundedProtocol, limits, self._app.state.metrics, self._app.state.door),
+                partial(
+                    BoundedProtocol,
+                    limits,
+                    self._app.state.metrics,
+                    self._app.state.door,
+                    tell=self._tell,
+                ),
             ),
             ws="none",
             lifespan="on",
@@ -99,13 +105,17 @@ class _Server(uvicorn.Server):
             timeout_graceful_shutdown=math.ceil(settings.drain_s),
         )
         super().__init__(config)
-        self._orphanable = seat is not None
-        self._began = began
+        self._seat, self._listener, self._began = seat, listener, began
+        self._acceptor: Acceptor | None = None  # of one of several workers
+        self._orphaned = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self._orphanable:
+        if self._seat is not None:
             asyncio.get_running_loop().add_reader(sys.stdin, self._leave)
+            listen(self._listener)
+            self._acceptor = Acceptor(self._listener, self._seat, self._connected, self._protocol)
+            self._acceptor.start()
         # What was loaded stays for good: the garbage collector need not walk all of torch again
         # and again, stopping every request meanwhile.
         gc.collect()
@@ -113,7 +123,7 @@ class _Server(uvicorn.Server):
         about = self._app.state.service.about
         _log.info(
             "ready at %s: %s %s on %s, after %.1f s",
-            " ".join(map(url_of, sockets or ())),
+            url_of(self._listener),
             about.manifest.name,
             about.manifest.version,
             about.device,
@@ -122,10 +132,12 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.service.begin_drain()
-        for listener in sockets or ():
-            take_no_more(listener)
+        if self._seat is None or self._orphaned:  # else the supervisor does; or others go on
+            take_no_more(self._listener)
         await asyncio.sleep(_LAST_ACCEPT_S)
         await asyncio.sleep(0)  # a busy loop may have come here before it looked who waits
+        if self._acceptor is not None:
+            await self._acceptor.close()
         await super().shutdown(sockets)
         if not self._app.state.service.pool.idle:
             # Python would wait for its thread, and for a decoder that never ends forever.
@@ -136,4 +148,21 @@ class _Server(uvicorn.Server):
         """End like at a signal: the supervisor never writes, so its pipe can only have closed."""
         asyncio.get_running_loop().remove_reader(sys.stdin)
         _log.error("the supervisor is gone; shutting down")
-        self.should_exit = True
+        self._orphaned = self.should_exit = True
+
+    def _connected(self) -> int:
+        return len(self.server_state.connections)
+
+    def _tell(self, connections: int) -> None:
+        """Show how many connections there are: to everybody, and to the other workers."""
+        self._app.state.metrics.connections.set(connections)
+        if self._seat is not None:
+            self._seat.fleet.hold(self._seat.slot, connections)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Make what serves one connection, as uvicorn does for its own listeners."""
+        kind = cast(Any, self.config.http_protocol_class)
+        protocol: asyncio.Protocol = kind(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol

@@ -1,4 +1,4 @@
-"""One of several workers: `python -m service.processes.worker SLOT FOLDER`.
+"""One of several workers: `python -m service.processes.worker SLOT FOLDER DESCRIPTOR`.
 
 For the supervisor alone. Not its duty: anything that a service of one process does too
 (`service.processes.server`).
@@ -6,6 +6,7 @@ For the supervisor alone. Not its duty: anything that a service of one process d
 
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from service.inference.remote_batcher import RemoteBatcher
 from service.observe.logs import set_up_logging
 from service.processes.exits import exit_well_on_signals, refuse
 from service.processes.fleet import Fleet
-from service.processes.listener import bind
 from service.processes.seating import take_seat
 from service.processes.server import serve
 from training.model.checkpoint import CheckpointError
@@ -30,7 +30,7 @@ def main() -> None:
         settings = Settings.from_environ(os.environ)
         seat = take_seat(folder, settings, slot)
         set_up_logging(settings.log_level, settings.log_format, seat.fleet.title(slot))
-        with bind(settings.host, settings.port, shared=True) as listener:
+        with socket.socket(fileno=int(sys.argv[3])) as listener:  # the supervisor's, and everyone's
             serve(settings, listener, _reach_engines(seat.fleet, settings), seat)
     except (SettingsError, CheckpointError, EngineError) as error:
         refuse(error)

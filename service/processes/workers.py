@@ -1,8 +1,8 @@
 """Several processes that serve side by side, under a supervisor that only starts and watches.
 
-    supervisor ─▶ worker 0 ┐                                                     ┌▶ engine 0
-               ─▶ worker 1 ┼▶ one port, one folder in memory (fleet, metrics) ───┤
-               ─▶ worker 2 ┘                                   sockets, or nobody └▶ engine 1
+    supervisor ─▶ worker 0 ┐                                                       ┌▶ engine 0
+               ─▶ worker 1 ┼▶ one listener, one folder in memory (fleet, metrics) ─┤
+               ─▶ worker 2 ┘                                    sockets, or nobody └▶ engine 1
 
 Each worker is a fresh interpreter with limits of its own; with an engine and a queue of its own
 too, unless there is an engine process a device for all of them. Whoever dies is replaced; the
@@ -22,13 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from service.config import Settings, key_of
 from service.observe import shared_metrics
 from service.processes.exits import EXIT_MISCONFIGURED
 from service.processes.fleet import REPORT_EVERY_S, Fleet
-from service.processes.listener import reserve, url_of
+from service.processes.listener import bind, take_no_more, url_of
 from service.processes.seating import open_fleet
 
 _LONGEST_PAUSE_S = 30.0
@@ -54,28 +55,32 @@ def supervise(settings: Settings) -> int:
     """
     in_memory = os.access(_SHARED_MEMORY, os.W_OK)
     with (
-        reserve(settings.host, settings.port) as reserved,
+        bind(settings.host, settings.port) as listener,
         tempfile.TemporaryDirectory(
             prefix="attention-fer-",
             dir=_SHARED_MEMORY if in_memory else None,
             ignore_cleanup_errors=True,
         ) as folder,
     ):
-        settings = replace(settings, port=reserved.getsockname()[1])
+        settings = replace(settings, port=listener.getsockname()[1])
         fleet = open_fleet(Path(folder), settings)
         environ = os.environ | {key_of("port"): str(settings.port)}
 
         def start(slot: int) -> "subprocess.Popen[bytes]":
             kind = "engine" if slot in fleet.engine_slots else "worker"
+            handed = (listener.fileno(),) if kind == "worker" else ()
+            command = [sys.executable, "-m", f"service.processes.{kind}", str(slot), folder]
             return subprocess.Popen(
-                [sys.executable, "-m", f"service.processes.{kind}", str(slot), folder],
+                [*command, *map(str, handed)],
+                pass_fds=handed,
                 # Its end tells the process of ours. A group of its own: Ctrl-C is for us alone.
                 stdin=subprocess.PIPE,
                 process_group=0,
                 env=environ,
             )
 
-        return Supervisor(fleet, start, settings.drain_s, url_of(reserved)).run()
+        leave = partial(take_no_more, listener)
+        return Supervisor(fleet, start, settings.drain_s, url_of(listener), leave).run()
 
 
 @dataclass
@@ -98,6 +103,7 @@ class Supervisor:
         start: "Callable[[int], subprocess.Popen[bytes]]",
         drain_s: float,
         url: str,
+        leave: Callable[[], object] = lambda: None,
     ) -> None:
         """Start nothing yet.
 
@@ -106,9 +112,10 @@ class Supervisor:
             start: Starts that of a slot.
             drain_s: How long it may take to finish.
             url: Where the workers listen, for the log.
+            leave: Called before they are told to finish.
         """
         self._fleet, self._start = fleet, start
-        self._drain_s, self._url = drain_s, url
+        self._drain_s, self._url, self._leave = drain_s, url, leave
         # Engines first, because the workers wait for them.
         self._posts = [
             _Post(slot, fleet.title(slot).replace("-", " "))
@@ -179,6 +186,7 @@ class Supervisor:
             _log.info("all %d workers are ready at %s", len(self._fleet.slots), self._url)
 
     def _finish(self, wait: Callable[[float], None]) -> int:
+        self._leave()
         # The engines last: until then the workers answer what they accepted.
         codes = [self._end(slots, wait) for slots in (self._fleet.slots, self._fleet.engine_slots)]
         return max(codes)

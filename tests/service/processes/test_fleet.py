@@ -72,9 +72,23 @@ def test_a_wiped_worker_is_gone(fleet: Fleet) -> None:
     assert list(fleet.processes()) == [0]
 
 
+def test_connections_are_known_to_all_until_their_worker_is_gone(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    other = Fleet(tmp_path, 2)
+    assert other.held(1) == 0
+    fleet.report(0, True)
+    fleet.hold(0, 3)
+    fleet.hold(1, 70_000)
+    assert (other.held(0), other.held(1)) == (3, 70_000)
+    assert other.well(0), "counting told something else too"
+    other.wipe(1)
+    assert (fleet.held(0), fleet.held(1)) == (3, 0)
+
+
 def test_the_file_has_its_room_from_the_start(tmp_path: Path) -> None:
     Fleet(tmp_path, 100)
     status = (tmp_path / "fleet").stat()
-    assert status.st_size == 2400
+    assert status.st_size == 3200
     assert status.st_blocks * 512 >= status.st_size
     assert status.st_mode & 0o077 == 0

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from service.config import SettingsError
-from service.processes.listener import bind, listen, reserve, take_no_more, url_of
+from service.processes.listener import bind, listen, take_no_more, url_of
 
 
 def connecting(port: int) -> socket.socket:
@@ -38,18 +38,18 @@ def test_who_has_connected_is_still_accepted_and_nobody_else() -> None:
         connection.close()
 
 
-def test_a_reserved_port_is_shared_with_workers_alone() -> None:
-    with reserve("127.0.0.1", 0) as reserved:
-        port = reserved.getsockname()[1]
-        with bind("127.0.0.1", port, shared=True) as worker:
-            listen(worker)
-            client = connecting(port)
-            assert connected(client, 5)
-            client.close()
-            with pytest.raises(SettingsError, match="Address already in use"):
-                bind("127.0.0.1", port)
-            with pytest.raises(SettingsError, match="Address already in use"):
-                reserve("127.0.0.1", port)
+def test_a_port_is_had_once() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        listen(listener)
+        with pytest.raises(SettingsError, match="Address already in use"):
+            bind("127.0.0.1", listener.getsockname()[1])
+
+
+def test_who_binds_at_the_same_time_finds_out_as_it_listens() -> None:
+    with bind("127.0.0.1", 0) as listener, bind(*listener.getsockname()) as rival:
+        listen(listener)
+        with pytest.raises(SettingsError, match="cannot listen any more"):
+            listen(rival)
 
 
 def test_urls() -> None:

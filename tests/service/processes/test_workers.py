@@ -113,6 +113,18 @@ async def test_requests_over_several_workers_are_counted_exactly(several: Server
         assert REQUESTS / 10 < share < REQUESTS, "one worker did it all"
 
 
+async def test_each_worker_has_as_many_connections(several: Server) -> None:
+    fleet = Fleet(folder_of(several), WORKERS)
+    streams = []
+    for _ in range(8 * WORKERS):
+        streams.append(await asyncio.open_connection("127.0.0.1", several.port))
+        streams[-1][1].write(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        await streams[-1][0].readuntil(b"}")  # somebody has taken it
+    assert [fleet.held(slot) for slot in fleet.slots] == [8] * WORKERS
+    for _, writer in streams:
+        writer.close()
+
+
 def test_gauges_and_processes_are_of_all_workers(several: Server) -> None:
     assert several.sample("fer_queue_limit_faces") == WORKERS * 1024
     eventually(lambda: several.sample("fer_ready") == 1)
@@ -160,7 +172,7 @@ def test_one_that_hangs_turns_readiness_off_until_it_goes_on(random_checkpoint: 
     with running(settings(random_checkpoint), ready=ALL_READY) as server:
 
         def answers() -> int:
-            # Of the one that goes on: the kernel deals the other its share of the connections.
+            # Of the one that goes on; the other has taken nothing since.
             with contextlib.suppress(httpx.TimeoutException):
                 return httpx.get(f"{server.url}/health/ready", timeout=1).status_code
             return 0

@@ -1,0 +1,127 @@
+"""Connections taken from one socket by several workers, so that each has as many as the others.
+
+    listener ─▶ worker 0   who has fewest takes the next one at once;
+             ─▶ worker 1   who has more waits a moment, and takes it if nobody did
+
+With a socket each the kernel deals evenly only by chance: of 8 connections that were kept open, two
+workers got 2 and 6, and answered 12 % less than with 4 and 4. Where all accept as they come,
+whoever is idle takes nearly all. And here who has connected waits for any of them, so that nobody
+is lost with a worker.
+
+Not its duty: what is said on a connection (`service.processes.connections`), how many there may be.
+"""
+
+import asyncio
+import logging
+import select
+import socket
+from collections.abc import Callable
+
+from service.processes.fleet import Seat
+
+GIVE_WAY_S = 0.01
+"""How long a worker leaves a connection to those that have fewer."""
+LOOK_S = 0.001
+"""How often it looks meanwhile whether it still has more."""
+# Where workers have many, one may have this share more: to the last one would slow a rush down.
+_SLACK = 1 / 16
+_EXHAUSTED_S = 0.5  # until descriptors or memory are asked for again
+
+_log = logging.getLogger(__name__)
+
+
+class Acceptor:
+    """One worker's hand on the shared socket; on the event loop alone."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        seat: Seat,
+        connected: Callable[[], int],
+        protocol: Callable[[], asyncio.BaseProtocol],
+    ) -> None:
+        """Take nothing yet.
+
+        Args:
+            listener: Listening, and shared by all workers; closed at the end.
+            seat: This worker's place.
+            connected: How many connections it has.
+            protocol: Makes what serves a connection.
+        """
+        self._listener, self._seat = listener, seat
+        self._connected, self._protocol = connected, protocol
+        self._taking: set[asyncio.Task[object]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._since: float | None = None  # when the one that waits was left to others
+
+    def start(self) -> None:
+        """Take connections from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._listener.setblocking(False)
+        self._polling = select.poll()
+        self._polling.register(self._listener, select.POLLIN)
+        self._loop.add_reader(self._listener, self._look)
+
+    async def close(self) -> None:
+        """Take no more; what was taken has begun to be served."""
+        self._loop.remove_reader(self._listener)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._taking:
+            await asyncio.wait(self._taking)
+        self._listener.close()
+
+    def _look(self) -> None:
+        """A connection waits, unless another worker was faster."""
+        if self._has_more():
+            now = self._loop.time()
+            self._since = self._since or now
+            if now - self._since < GIVE_WAY_S:
+                self._pause(LOOK_S)
+                return
+        self._since = None
+        self._accept()
+
+    def _has_more(self) -> bool:
+        fleet, mine = self._seat.fleet, self._count()
+        others = (slot for slot in fleet.slots if slot != self._seat.slot)
+        return any(
+            mine > held + int(held * _SLACK) and fleet.well(slot)
+            for slot in others
+            if (held := fleet.held(slot)) < mine
+        )
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener)
+        self._timer = self._loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._timer = None
+        self._loop.add_reader(self._listener, self._look)
+        if self._polling.poll(0):
+            self._look()
+        else:
+            self._since = None  # another worker has it
+
+    def _accept(self) -> None:
+        try:
+            taken, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # another one has it, or nobody any more
+        except OSError as error:
+            _log.error("no connection can be taken at present: %s", error.strerror)
+            self._pause(_EXHAUSTED_S)
+            return
+        taken.setblocking(False)
+        task: asyncio.Task[object] = self._loop.create_task(
+            self._loop.connect_accepted_socket(self._protocol, taken)
+        )
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+        self._count()
+
+    def _count(self) -> int:
+        """Count this worker's connections, and let the others know."""
+        mine = self._connected() + len(self._taking)
+        self._seat.fleet.hold(self._seat.slot, mine)
+        return mine

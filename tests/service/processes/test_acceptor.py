@@ -1,0 +1,166 @@
+"""Tests of `service.processes.acceptor`: who of several takes a connection."""
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from service.processes.acceptor import Acceptor
+from service.processes.fleet import Fleet, Seat
+from service.processes.listener import bind, listen
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}  # as the service runs
+
+
+class Worker:
+    """An acceptor and the connections that it took."""
+
+    def __init__(self, fleet: Fleet, slot: int, listener: socket.socket) -> None:
+        self.transports: set[asyncio.Transport] = set()
+        self.seat = Seat(fleet, slot)
+        own = socket.socket(fileno=os.dup(listener.fileno()))
+        self.acceptor = Acceptor(own, self.seat, lambda: len(self.transports), self._protocol)
+
+    def _protocol(self) -> asyncio.Protocol:
+        worker = self
+
+        class Kept(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                self.transport = transport
+                worker.transports.add(transport)  # type: ignore[arg-type]
+
+            def connection_lost(self, _: Exception | None) -> None:
+                worker.transports.discard(self.transport)  # type: ignore[arg-type]
+                worker.seat.fleet.hold(worker.seat.slot, len(worker.transports))
+
+        return Kept()
+
+
+class Workplace:
+    """A listener, and workers around it."""
+
+    def __init__(self, listener: socket.socket, folder: Path) -> None:
+        self.fleet = Fleet(folder, 2)
+        self.workers = [Worker(self.fleet, slot, listener) for slot in self.fleet.slots]
+        self.address = listener.getsockname()
+        self.clients: list[socket.socket] = []
+
+    @property
+    def counts(self) -> list[int]:
+        return [len(worker.transports) for worker in self.workers]
+
+    async def connect(self, count: int) -> None:
+        """Connect so many clients, one after the other."""
+        for _ in range(count):
+            taken = sum(self.counts)
+            self.clients.append(socket.create_connection(self.address))
+            await until(lambda: sum(self.counts) > taken)  # noqa: B023
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Workplace]:
+    with bind("127.0.0.1", 0) as listener:
+        listen(listener)
+        place = Workplace(listener, tmp_path)
+        yield place
+        for client in place.clients:
+            client.close()
+        for worker in place.workers:
+            for transport in tuple(worker.transports):
+                transport.abort()
+        await until(lambda: sum(place.counts) == 0)
+
+
+async def test_each_has_as_many(place: Workplace) -> None:
+    for worker in place.workers:
+        place.fleet.report(worker.seat.slot, True)
+        worker.acceptor.start()
+    await place.connect(8)
+    assert place.counts == [4, 4]
+    for transport in tuple(place.workers[0].transports):
+        transport.abort()
+    await until(lambda: place.counts == [0, 4])
+    await place.connect(4)
+    assert place.counts == [4, 4]
+    for worker in place.workers:
+        await worker.acceptor.close()
+
+
+async def test_who_is_not_well_is_not_waited_for(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.processes.acceptor.GIVE_WAY_S", 3600.0)
+    place.fleet.report(0, True)
+    place.fleet.report(1, False)
+    place.workers[0].acceptor.start()
+    await place.connect(5)
+    assert place.counts == [5, 0]
+    await place.workers[0].acceptor.close()
+    place.workers[1].acceptor._listener.close()
+
+
+async def test_who_seems_well_and_takes_none_is_not_waited_for_long(place: Workplace) -> None:
+    place.fleet.report(0, True)
+    place.fleet.report(1, True)
+    place.workers[0].acceptor.start()
+    await place.connect(5)
+    assert place.counts == [5, 0]
+    await place.workers[0].acceptor.close()
+    place.workers[1].acceptor._listener.close()
+
+
+async def test_who_closes_serves_what_it_took_and_leaves_the_rest(place: Workplace) -> None:
+    first, second = place.workers
+    place.fleet.report(0, True)
+    first.acceptor.start()
+    place.clients.append(socket.create_connection(place.address))
+    while not first.acceptor._taking:
+        await asyncio.sleep(0)
+    await first.acceptor.close()
+    assert place.counts == [1, 0]
+    place.clients.append(socket.create_connection(place.address))
+    second.acceptor.start()
+    await until(lambda: place.counts == [1, 1])
+    await second.acceptor.close()
+
+
+async def test_without_descriptors_it_goes_on_later(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.processes.acceptor._EXHAUSTED_S", 0.01)
+    first, second = place.workers
+    listener, refusals = first.acceptor._listener, [errno.EMFILE, errno.ENFILE]
+
+    class Exhausted:
+        def accept(self) -> object:
+            if refusals:
+                raise OSError(refusals.pop(), "Too many open files")
+            return listener.accept()
+
+        def fileno(self) -> int:
+            return listener.fileno()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(listener, name)
+
+    first.acceptor._listener = Exhausted()  # type: ignore[assignment]
+    first.acceptor.start()
+    await place.connect(1)
+    assert place.counts == [1, 0]
+    assert caplog.text.count("no connection can be taken at present: Too many open files") == 2
+    await first.acceptor.close()
+    second.acceptor._listener.close()
