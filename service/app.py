@@ -143,8 +143,7 @@ async def _lifespan(
     prepare_pillow(settings.max_image_pixels)
     batcher, about = await _start_engine(settings, engine, metrics)
     detector = await asyncio.to_thread(open_detector, settings)
-    service = _start(settings, about, batcher, detector, metrics)
-    service.seat = seat
+    service = _start(settings, about, batcher, detector, metrics, seat)
     app.state.service = service
     service.check()
     reporting = None if seat is None else asyncio.create_task(_report(service))
@@ -207,6 +206,7 @@ def _start(
     batcher: Classifier,
     detector: Detector | None,
     metrics: Metrics,
+    seat: Seat | None,
 ) -> Service:
     """Start the parts, on the event loop, around an engine that answers."""
     manifest = about.manifest
@@ -219,9 +219,10 @@ def _start(
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
     predictor = Predictor(manifest, batcher, pool, metrics, finder, worker)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
-    admission = Admission(settings.queue_size)
+    admission = Admission(settings.queue_size, fleet=seat.fleet if seat else None)
     memory = UploadMemory(settings.max_buffered_bytes)
-    return Service(settings, metrics, about, batcher, pool, predictor, explainer, admission, memory)
+    parts = (batcher, pool, predictor, explainer, admission, memory)
+    return Service(settings, metrics, about, *parts, seat)
 
 
 def _as_service_error(error: HTTPException, path: str) -> ServiceError:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from service.errors import Overloaded, QueueFull, ServiceError
+from service.processes.fleet import Fleet
 
 # What an answer's weight shrinks to with each later one: the last two hundred count, which is
 # several batches, since all answers of one come at the same moment.
@@ -43,13 +44,20 @@ class Admission:
         working: Those that have one and no answer.
     """
 
-    def __init__(self, queue_size: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        queue_size: int,
+        clock: Callable[[], float] = time.monotonic,
+        fleet: Fleet | None = None,
+    ) -> None:
         """Begin empty, without a measurement.
 
         Args:
             queue_size: Most requests that may wait, besides one that is served.
             clock: Seconds, as deadlines count them.
+            fleet: Where several workers tell each other of a rush; None where there are none.
         """
+        self._fleet = fleet
         self._limit = queue_size + 1
         self._clock = clock
         self.uploading = self.working = 0
@@ -85,10 +93,11 @@ class Admission:
         wait_s, most_s = self._predicted_s(), deadline - self._clock()
         if self._rush:
             self._rush = wait_s > 0.5 * CALM_S
+        if self._rush or self._rush_elsewhere():
             most_s = min(most_s, CALM_S)
         if wait_s <= most_s:
             return None
-        self._rush = True
+        self.rush()
         return Overloaded("The wait would be too long; try again later.", wait_s - most_s)
 
     def begin(self) -> None:
@@ -118,8 +127,19 @@ class Admission:
             self._seconds = self._seconds * _KEEP + now - self._since
             self._since = now
 
-    def _full(self) -> QueueFull:
+    def rush(self) -> None:
+        """Note that somebody was refused: until the wait is short again it is kept short."""
         self._rush = True
+        if self._fleet is not None:
+            self._fleet.rush()
+
+    def _rush_elsewhere(self) -> bool:
+        # Who is refused by one worker asks it again, and never the others, on whose connections
+        # everybody waits: they would go on with the queue that they had.
+        return self._fleet is not None and self._fleet.rushed_s() < 0.5 * CALM_S
+
+    def _full(self) -> QueueFull:
+        self.rush()
         return QueueFull("All places are taken; try again later.", self._retry_after_s())
 
     def _predicted_s(self) -> float:
@@ -167,6 +187,8 @@ class Place:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if isinstance(error, Overloaded | QueueFull):  # decoder or queue knew better
+            self._admission.rush()
         if not self._received:
             self._admission.uploading -= 1
             return

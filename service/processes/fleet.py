@@ -2,8 +2,8 @@
 
 A file in shared memory with a record for each worker, and for each engine that is a process of its
 own, written by that process about once a second, wiped by the supervisor when it died; of a worker
-also how many connections it has. Times
-are of the monotonic clock, which all processes of a host share. Not its duty: starting them
+also how many connections it has. Behind the records: when any of them last had too much to do.
+Times are of the monotonic clock, which all processes of a host share. Not its duty: starting them
 (`service.processes.workers`), counting (`service.observe.metrics`).
 """
 
@@ -21,6 +21,7 @@ STALE_S = 5.0
 _RECORD = struct.Struct("qdd")  # process id, when it last reported, when it last was well
 _HELD = struct.Struct("q")  # behind it: connections
 _SIZE = _RECORD.size + _HELD.size
+_RUSH = struct.Struct("d")
 
 
 class Fleet:
@@ -46,7 +47,7 @@ class Fleet:
         self.folder = folder
         self.slots = range(workers)
         self.engine_slots = range(workers, workers + engines)
-        size = (workers + engines) * _SIZE
+        size = (workers + engines) * _SIZE + _RUSH.size
         descriptor = os.open(folder / "fleet", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # Room now, or an error now: without it the kernel would end whoever writes later.
@@ -88,6 +89,15 @@ class Fleet:
         """Return how many it has, as it said last."""
         connections: int = _HELD.unpack_from(self._memory, slot * _SIZE + _RECORD.size)[0]
         return connections
+
+    def rush(self) -> None:
+        """Say that a worker has refused somebody, because there is too much to do."""
+        self._memory[-_RUSH.size :] = _RUSH.pack(time.monotonic())
+
+    def rushed_s(self) -> float:
+        """Return how long ago that was, in seconds; very long where it never was."""
+        last: float = _RUSH.unpack_from(self._memory, len(self._memory) - _RUSH.size)[0]
+        return time.monotonic() - last if last else float("inf")
 
     def all_well(self) -> bool:
         """Whether every process takes traffic."""

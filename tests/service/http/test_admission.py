@@ -1,11 +1,14 @@
 """Tests of `service.http.admission`: who would be too late is told at the door."""
 
 import asyncio
+import time
+from pathlib import Path
 
 import pytest
 
-from service.errors import BadImage, Overloaded, QueueFull
+from service.errors import BadImage, Overloaded, QueueFull, ServiceError
 from service.http.admission import CALM_S, Admission, Place
+from service.processes.fleet import Fleet
 
 LATE = 1000.0
 
@@ -184,3 +187,43 @@ def test_who_refused_keeps_the_wait_short_until_the_rush_is_over(
         pass
     occupy(admission, 20)
     admission.enter(clock.now + 4.0)  # as long as before
+
+
+@pytest.mark.parametrize("error", [Overloaded("late", 1.0), QueueFull("full", 1.0)])
+@pytest.mark.parametrize("received", [False, True])
+def test_who_is_refused_further_in_begins_a_rush_too(
+    admission: Admission, clock: Clock, error: ServiceError, received: bool
+) -> None:
+    serve(admission, clock, seconds=0.1, times=20)
+    occupy(admission, 20)
+    (place,) = occupy(admission, 1, received)  # 2.5 s
+    assert admission.refusal(clock.now + 4.0) is None
+    leave(place, error)
+    assert isinstance(admission.refusal(clock.now + 4.0), Overloaded)
+
+
+def test_a_rush_at_one_worker_keeps_the_wait_short_at_all(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", clock)
+    one, other = (Admission(50, clock, Fleet(tmp_path, 2)) for _ in range(2))
+    for admission, count in ((one, 40), (other, 20)):
+        serve(admission, clock, seconds=0.1, times=20)
+        occupy(admission, count)
+    assert other.refusal(clock.now + 4.0) is None  # 2.4 s
+    assert isinstance(one.refusal(clock.now + 4.0), Overloaded)  # 4.7 s
+    clock.now += 0.1
+    assert isinstance(other.refusal(clock.now + 4.0), Overloaded)
+
+
+def test_a_rush_elsewhere_is_over_when_nobody_is_refused_any_more(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", clock)
+    fleet = Fleet(tmp_path, 2)
+    admission = Admission(50, clock, fleet)
+    serve(admission, clock, seconds=0.1, times=20)
+    occupy(admission, 20)
+    fleet.rush()
+    clock.now += 0.5 * CALM_S
+    assert admission.refusal(clock.now + 4.0) is None

@@ -86,9 +86,18 @@ def test_connections_are_known_to_all_until_their_worker_is_gone(
     assert (fleet.held(0), fleet.held(1)) == (3, 0)
 
 
+def test_a_rush_is_known_to_all(fleet: Fleet, tmp_path: Path, now: list[float]) -> None:
+    other = Fleet(tmp_path, 2)
+    assert other.rushed_s() == float("inf")
+    fleet.rush()
+    now[0] += 0.25
+    assert other.rushed_s() == 0.25
+    assert other.processes() == {}, "counting told something else too"
+
+
 def test_the_file_has_its_room_from_the_start(tmp_path: Path) -> None:
     Fleet(tmp_path, 100)
     status = (tmp_path / "fleet").stat()
-    assert status.st_size == 3200
+    assert status.st_size == 3208
     assert status.st_blocks * 512 >= status.st_size
     assert status.st_mode & 0o077 == 0
