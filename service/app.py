@@ -88,6 +88,9 @@ def create_app(
         redoc_url=None,
         # A redirect would quote the client's Host header, and lose the upload.
         redirect_slashes=False,
+        # Nothing of a request, nor of what it raises, leaves by another way than our own metrics
+        # and log, whatever the environment says; and nobody is asked whether it should.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         lifespan=lambda app: _lifespan(app, settings, engine, metrics, seat),
     )
     app.state.service = None
