@@ -1,7 +1,7 @@
 """Connections taken from one socket by several workers, so that each has as many as the others.
 
     listener ─▶ worker 0   who has fewest takes the next one at once;
-             ─▶ worker 1   who has more waits a moment, and takes it if nobody did
+             ─▶ worker 1   who has more, or is not well, waits a moment, in case nobody else does
 
 With a socket each the kernel deals evenly only by chance: of 8 connections that were kept open, two
 workers got 2 and 6, and answered 12 % less than with 4 and 4. Where all accept as they come,
@@ -13,6 +13,7 @@ Not its duty: what is said on a connection (`service.processes.connections`), ho
 
 import asyncio
 import logging
+import math
 import select
 import socket
 from collections.abc import Callable
@@ -52,7 +53,8 @@ class Acceptor:
         self._connected, self._protocol = connected, protocol
         self._taking: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._since: float | None = None  # when the one that waits was left to others
+        self._since: float | None = None  # when those that wait were left to others
+        self._taken = 0  # how many connections they had then
 
     def start(self) -> None:
         """Take connections from now on."""
@@ -73,23 +75,24 @@ class Acceptor:
 
     def _look(self) -> None:
         """A connection waits, unless another worker was faster."""
-        if self._has_more():
-            now = self._loop.time()
-            self._since = self._since or now
-            if now - self._since < GIVE_WAY_S:
-                self._pause(LOOK_S)
-                return
+        fleet, slot, mine = self._seat.fleet, self._seat.slot, self._count()
+        others = [other for other in fleet.slots if other != slot]
+        enough = mine if fleet.well(slot) else math.inf
+        better = any(
+            enough > (1 + _SLACK) * fleet.held(other) and fleet.well(other) for other in others
+        )
+        if better and not self._idle_for_long(sum(map(fleet.held, others))):
+            self._pause(LOOK_S)
+            return
         self._since = None
         self._accept()
 
-    def _has_more(self) -> bool:
-        fleet, mine = self._seat.fleet, self._count()
-        others = (slot for slot in fleet.slots if slot != self._seat.slot)
-        return any(
-            mine > held + int(held * _SLACK) and fleet.well(slot)
-            for slot in others
-            if (held := fleet.held(slot)) < mine
-        )
+    def _idle_for_long(self, taken: int) -> bool:
+        """Whether the others, who have so many, took none in all the time that they were left."""
+        now = self._loop.time()
+        if self._since is None or taken > self._taken:
+            self._since, self._taken = now, taken
+        return now - self._since >= GIVE_WAY_S
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)

@@ -108,10 +108,10 @@ class Fleet:
         return sum(map(self.well, self.slots))
 
     def any_unwell(self) -> bool:
-        """Whether a worker lives and takes no traffic: it is sent its share all the same.
+        """Whether a worker lives and takes no traffic: who is connected to it asks it all the same.
 
-        Nobody is sent to the place of one that is gone or not there yet. Engines do not count:
-        each worker knows which of them it can reach.
+        Nobody asks one that is gone or not there yet. Engines do not count: each worker knows
+        which of them it can reach.
         """
         return any(not self.well(slot) for slot in self.processes() if slot in self.slots)
 

@@ -113,6 +113,17 @@ async def test_who_is_not_well_is_not_waited_for(
     place.workers[1].acceptor._listener.close()
 
 
+async def test_who_is_not_well_leaves_them_to_others(place: Workplace) -> None:
+    place.fleet.report(0, False)
+    place.fleet.report(1, True)
+    for worker in place.workers:
+        worker.acceptor.start()
+    await place.connect(5)
+    assert place.counts == [0, 5]
+    for worker in place.workers:
+        await worker.acceptor.close()
+
+
 async def test_who_seems_well_and_takes_none_is_not_waited_for_long(place: Workplace) -> None:
     place.fleet.report(0, True)
     place.fleet.report(1, True)
