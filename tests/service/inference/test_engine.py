@@ -225,6 +225,7 @@ def test_a_torch_without_onednn_will_do(
     checkpoint: Checkpoint, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.inference.engine.can_fuse", lambda: False)
+    monkeypatch.setattr("service.inference.engine.fuse", None)  # nobody calls it
     plain = Engine(checkpoint, "cpu")
     assert plain.precision == "float32"
     np.testing.assert_allclose(plain.infer(some_faces(3)), engine.infer(some_faces(3)), atol=1e-5)

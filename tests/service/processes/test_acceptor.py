@@ -80,12 +80,14 @@ async def place(tmp_path: Path) -> AsyncIterator[Workplace]:
         for client in place.clients:
             client.close()
         for worker in place.workers:
+            worker.acceptor._listener.close()  # of one that never began
             for transport in tuple(worker.transports):
                 transport.abort()
         await until(lambda: sum(place.counts) == 0)
 
 
-async def test_each_has_as_many(place: Workplace) -> None:
+async def test_each_has_as_many(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.processes.acceptor.GIVE_WAY_S", 3600.0)
     for worker in place.workers:
         place.fleet.report(worker.seat.slot, True)
         worker.acceptor.start()
@@ -110,10 +112,12 @@ async def test_who_is_not_well_is_not_waited_for(
     await place.connect(5)
     assert place.counts == [5, 0]
     await place.workers[0].acceptor.close()
-    place.workers[1].acceptor._listener.close()
 
 
-async def test_who_is_not_well_leaves_them_to_others(place: Workplace) -> None:
+async def test_who_is_not_well_leaves_them_to_others(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.processes.acceptor.GIVE_WAY_S", 3600.0)
     place.fleet.report(0, False)
     place.fleet.report(1, True)
     for worker in place.workers:
@@ -131,7 +135,6 @@ async def test_who_seems_well_and_takes_none_is_not_waited_for_long(place: Workp
     await place.connect(5)
     assert place.counts == [5, 0]
     await place.workers[0].acceptor.close()
-    place.workers[1].acceptor._listener.close()
 
 
 async def test_who_closes_serves_what_it_took_and_leaves_the_rest(place: Workplace) -> None:
@@ -153,7 +156,7 @@ async def test_without_descriptors_it_goes_on_later(
     place: Workplace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("service.processes.acceptor._EXHAUSTED_S", 0.01)
-    first, second = place.workers
+    first = place.workers[0]
     listener, refusals = first.acceptor._listener, [errno.EMFILE, errno.ENFILE]
 
     class Exhausted:
@@ -174,4 +177,3 @@ async def test_without_descriptors_it_goes_on_later(
     assert place.counts == [1, 0]
     assert caplog.text.count("no connection can be taken at present: Too many open files") == 2
     await first.acceptor.close()
-    second.acceptor._listener.close()
