@@ -38,7 +38,6 @@ class Acceptor:
         self,
         listener: socket.socket,
         seat: Seat,
-        connected: Callable[[], int],
         protocol: Callable[[], asyncio.BaseProtocol],
     ) -> None:
         """Take nothing yet.
@@ -46,12 +45,12 @@ class Acceptor:
         Args:
             listener: Listening, and shared by all workers; closed at the end.
             seat: This worker's place.
-            connected: How many connections it has.
             protocol: Makes what serves a connection.
         """
-        self._listener, self._seat = listener, seat
-        self._connected, self._protocol = connected, protocol
-        self._taking: set[asyncio.Task[object]] = set()
+        self._listener, self._seat, self._protocol = listener, seat, protocol
+        self._connected = 0
+        self._opening = 0  # taken, and not yet among those
+        self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._since: float | None = None  # when those that wait were left to others
         self._taken = 0  # how many connections they had then
@@ -64,20 +63,31 @@ class Acceptor:
         self._polling.register(self._listener, select.POLLIN)
         self._loop.add_reader(self._listener, self._look)
 
+    def tell(self, connected: int) -> None:
+        """Learn that a connection was made or lost, and let the other workers know.
+
+        Args:
+            connected: How many this worker has now.
+        """
+        if connected > self._connected:
+            self._opening -= 1
+        self._connected = connected
+        self._hold()
+
     async def close(self) -> None:
         """Take no more; what was taken has begun to be served."""
         self._loop.remove_reader(self._listener)
         if self._timer is not None:
             self._timer.cancel()
-        if self._taking:
-            await asyncio.wait(self._taking)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         self._listener.close()
 
     def _look(self) -> None:
         """A connection waits, unless another worker was faster."""
-        fleet, slot, mine = self._seat.fleet, self._seat.slot, self._count()
+        fleet, slot = self._seat.fleet, self._seat.slot
         others = [other for other in fleet.slots if other != slot]
-        enough = mine if fleet.well(slot) else math.inf
+        enough = self._connected + self._opening if fleet.well(slot) else math.inf
         better = any(
             enough > (1 + _SLACK) * fleet.held(other) and fleet.well(other) for other in others
         )
@@ -115,16 +125,20 @@ class Acceptor:
             _log.error("no connection can be taken at present: %s", error.strerror)
             self._pause(_EXHAUSTED_S)
             return
-        taken.setblocking(False)
-        task: asyncio.Task[object] = self._loop.create_task(
-            self._loop.connect_accepted_socket(self._protocol, taken)
-        )
-        self._taking.add(task)
-        task.add_done_callback(self._taking.discard)
-        self._count()
+        self._opening += 1
+        self._hold()
+        task: asyncio.Task[object] = self._loop.create_task(self._open(taken))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _count(self) -> int:
-        """Count this worker's connections, and let the others know."""
-        mine = self._connected() + len(self._taking)
-        self._seat.fleet.hold(self._seat.slot, mine)
-        return mine
+    async def _open(self, taken: socket.socket) -> None:
+        try:
+            taken.setblocking(False)
+            await self._loop.connect_accepted_socket(self._protocol, taken)
+        except OSError as error:
+            _log.error("a connection could not be opened: %s", error)
+            self._opening -= 1
+            self._hold()
+
+    def _hold(self) -> None:
+        self._seat.fleet.hold(self._seat.slot, self._connected + self._opening)

@@ -114,7 +114,7 @@ class _Server(uvicorn.Server):
         if self._seat is not None:
             asyncio.get_running_loop().add_reader(sys.stdin, self._leave)
             listen(self._listener)
-            self._acceptor = Acceptor(self._listener, self._seat, self._connected, self._protocol)
+            self._acceptor = Acceptor(self._listener, self._seat, self._protocol)
             self._acceptor.start()
         # What was loaded stays for good: the garbage collector need not walk all of torch again
         # and again, stopping every request meanwhile.
@@ -150,14 +150,11 @@ class _Server(uvicorn.Server):
         _log.error("the supervisor is gone; shutting down")
         self._orphaned = self.should_exit = True
 
-    def _connected(self) -> int:
-        return len(self.server_state.connections)
-
     def _tell(self, connections: int) -> None:
         """Show how many connections there are: to everybody, and to the other workers."""
         self._app.state.metrics.connections.set(connections)
-        if self._seat is not None:
-            self._seat.fleet.hold(self._seat.slot, connections)
+        if self._acceptor is not None:
+            self._acceptor.tell(connections)
 
     def _protocol(self) -> asyncio.Protocol:
         """Make what serves one connection, as uvicorn does for its own listeners."""

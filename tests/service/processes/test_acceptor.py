@@ -28,7 +28,7 @@ class Worker:
         self.transports: set[asyncio.Transport] = set()
         self.seat = Seat(fleet, slot)
         own = socket.socket(fileno=os.dup(listener.fileno()))
-        self.acceptor = Acceptor(own, self.seat, lambda: len(self.transports), self._protocol)
+        self.acceptor = Acceptor(own, self.seat, self._protocol)
 
     def _protocol(self) -> asyncio.Protocol:
         worker = self
@@ -37,10 +37,11 @@ class Worker:
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 self.transport = transport
                 worker.transports.add(transport)  # type: ignore[arg-type]
+                worker.acceptor.tell(len(worker.transports))
 
             def connection_lost(self, _: Exception | None) -> None:
                 worker.transports.discard(self.transport)  # type: ignore[arg-type]
-                worker.seat.fleet.hold(worker.seat.slot, len(worker.transports))
+                worker.acceptor.tell(len(worker.transports))
 
         return Kept()
 
@@ -63,7 +64,8 @@ class Workplace:
         for _ in range(count):
             taken = sum(self.counts)
             self.clients.append(socket.create_connection(self.address))
-            await until(lambda: sum(self.counts) > taken)  # noqa: B023
+            while sum(self.counts) == taken:
+                await asyncio.sleep(0)  # so soon that nothing is settled yet
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -142,7 +144,7 @@ async def test_who_closes_serves_what_it_took_and_leaves_the_rest(place: Workpla
     place.fleet.report(0, True)
     first.acceptor.start()
     place.clients.append(socket.create_connection(place.address))
-    while not first.acceptor._taking:
+    while not first.acceptor._tasks:
         await asyncio.sleep(0)
     await first.acceptor.close()
     assert place.counts == [1, 0]
@@ -150,6 +152,35 @@ async def test_who_closes_serves_what_it_took_and_leaves_the_rest(place: Workpla
     second.acceptor.start()
     await until(lambda: place.counts == [1, 1])
     await second.acceptor.close()
+
+
+async def test_what_cannot_be_opened_counts_no_longer(
+    place: Workplace, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.fleet.report(0, True)
+    first = place.workers[0]
+    listener, taken = first.acceptor._listener, []
+
+    class Broken:
+        def accept(self) -> tuple[socket.socket, object]:
+            connection, address = listener.accept()
+            if not taken:
+                connection.close()
+            taken.append(connection)
+            return connection, address
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(listener, name)
+
+    first.acceptor._listener = Broken()  # type: ignore[assignment]
+    first.acceptor.start()
+    place.clients.append(socket.create_connection(place.address))
+    await until(lambda: "a connection could not be opened" in caplog.text)
+    assert place.fleet.held(0) == 0
+    await place.connect(1)
+    assert place.counts == [1, 0]
+    assert place.fleet.held(0) == 1
+    await first.acceptor.close()
 
 
 async def test_without_descriptors_it_goes_on_later(

@@ -115,12 +115,16 @@ async def test_requests_over_several_workers_are_counted_exactly(several: Server
 
 async def test_each_worker_has_as_many_connections(several: Server) -> None:
     fleet = Fleet(folder_of(several), WORKERS)
-    streams = []
+    streams, held = [], []
     for _ in range(8 * WORKERS):
         streams.append(await asyncio.open_connection("127.0.0.1", several.port))
         streams[-1][1].write(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         await streams[-1][0].readuntil(b"}")  # somebody has taken it
-    assert [fleet.held(slot) for slot in fleet.slots] == [8] * WORKERS
+        held.append([fleet.held(slot) for slot in fleet.slots])
+    assert sum(held[-1]) == 8 * WORKERS
+    # One more than the other, or two where that one stood still for a moment; chance alone would
+    # hardly ever stay within that all the way.
+    assert all(max(each) - min(each) <= 2 for each in held), held
     for _, writer in streams:
         writer.close()
 
