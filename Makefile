@@ -1,6 +1,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+NATIVE := service/inference/native
 DATA ?= data/fer2013.csv
 FOLDER ?= runs/fer2013
 CHECKPOINT ?=
@@ -12,15 +13,15 @@ ARGS ?=
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/dev  ## Make .venv with all that tests, checks and training need
+setup: $(VENV)/dev $(NATIVE)/libnative.so  ## Make .venv with all that tests, checks and training need
 
-serve: $(VENV)/serve  ## Serve the shipped checkpoint on http://localhost:8000
+serve: $(VENV)/serve $(NATIVE)/libnative.so  ## Serve the shipped checkpoint on http://localhost:8000
 	$(BIN)/python -m service
 
-test: $(VENV)/dev  ## Run the tests that take seconds
+test: setup  ## Run the tests that take seconds
 	$(BIN)/pytest
 
-check: $(VENV)/dev  ## Run ruff, mypy and the tests: exactly what CI runs first
+check: setup  ## Run ruff, mypy and the tests: exactly what CI runs first
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -37,6 +38,7 @@ bench:  ## Measure the service beside its peers, for hours; ARGS="--servers ours
 
 clean:  ## Remove .venv and what tools left behind; runs/ and checkpoints/ stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -f $(NATIVE)/libnative.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps make each set-up happen once, and again when its inputs change. torch goes first and
@@ -47,6 +49,9 @@ $(VENV)/serve: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt --editable .
 	$(BIN)/python -m service.pictures.model_file || echo "no face will be looked for until it is there"
 	touch $@
+
+$(NATIVE)/libnative.so: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h $(NATIVE)/*.sh)
+	sh $(NATIVE)/compile.sh
 
 $(VENV)/dev: $(VENV)/serve
 	$(BIN)/pip install --quiet -c constraints.txt --editable '.[training,dev]'

@@ -22,6 +22,7 @@ ARROWS: dict[str, set[str]] = {
         "service.threads",
         "training.model",
     },
+    "service/inference/native": {"training.model"},
     "service/drawing": {"service.inference.explanation", "service.pictures"},
     "service/observe": {"service.errors", "service.processes.fleet"},
     "service/client": set(),

@@ -68,6 +68,7 @@ def enter_main() -> None:
     if problem := make(MAIN, HERE / "requirements.txt"):
         sys.exit(f"the benchmark's environment {problem}")
     python = str(MAIN / "bin/python")
+    subprocess.run(["sh", str(ROOT / "service/inference/native/compile.sh")], check=True)
     os.chdir(ROOT)
     os.execv(python, [python, "-m", "benchmarks.serving", *sys.argv[1:]])
 

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from service.inference.native import attention, library, winograd
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.network import AttentionFER, Block
 from training.model.preprocess import InputSpec
@@ -99,14 +100,28 @@ def straightener(stn: SpatialTransformer, spec: InputSpec, shapes: Shapes) -> St
 def _block(block: Block, shapes: Shapes, dtype: torch.dtype) -> Step:
     layers = [m for m in block.body if not isinstance(m, ChannelAttention | SpatialAttention)]
     convolve, beside = _chain(_steps(layers, shapes, dtype)), _shortcut(block, shapes, dtype)
+    end = _ending(block, shapes)
+
+    def run(features: Tensor) -> Tensor:
+        narrow = features.to(dtype)
+        shortcut = features if beside is None else beside(narrow).float()
+        return end(convolve(narrow).float(), shortcut)
+
+    return run
+
+
+def _ending(block: Block, shapes: Shapes) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return what maps a block's convolved features, and what came past them, to its own."""
+    last = [module for module in block.body if isinstance(module, nn.Conv2d)][-1]
+    native, (_, _, height, width) = library(), shapes[last]
+    if native and attention.suits(block, last.out_channels):
+        return attention.ending(native, block, last.out_channels, height, width)
     weigh = _chain(_channel_gate(m) for m in block.body if isinstance(m, ChannelAttention))
     gates = [_spatial_gate(m, shapes) for m in block.body if isinstance(m, SpatialAttention)]
     places, activate = gates[0] if gates else None, cast(Step, block.activation.forward)
 
-    def run(features: Tensor) -> Tensor:
-        narrow = features.to(dtype)
-        out = weigh(convolve(narrow).float())
-        shortcut = features if beside is None else beside(narrow).float()
+    def run(features: Tensor, shortcut: Tensor) -> Tensor:
+        out = weigh(features)
         if places is None:
             return activate(shortcut + out)
         return activate(torch.addcmul(shortcut, out, places(out)))
@@ -189,6 +204,9 @@ def _convolution(
         dtype: What it takes, computes in and gives.
         activation: `nn.GELU` or `nn.ReLU`, if any.
     """
+    native, (_, _, height, width) = library(), shape
+    if native and dtype == torch.float32 and winograd.suits(conv, activation):
+        return winograd.convolution(native, conv, height, width, activation)
     way = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
     weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
     packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *way, shape)

@@ -15,12 +15,22 @@ from service.inference.fused import (
     shapes_of,
     straightener,
 )
+from service.inference.native import library
 from tests.service.inference.test_engine import build_checkpoint
 from training.model.network import AttentionFER, NetworkConfig
 from training.model.preprocess import InputSpec
 
 pytestmark = pytest.mark.skipif(not can_fuse(), reason="this torch has no oneDNN")
-native = pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU has no bfloat16")
+bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU has no bfloat16")
+
+
+@pytest.fixture(params=[True, False], ids=["native", "torch"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with the library in C and once without it."""
+    if not request.param:
+        monkeypatch.setattr("service.inference.fused.library", lambda: None)
+    elif library() is None:
+        pytest.skip("libnative.so is not compiled (make setup), or not for this CPU")
 
 
 def folded(**config: Any) -> AttentionFER:
@@ -38,7 +48,7 @@ def some_images(count: int, height: int = 48, width: int = 48) -> torch.Tensor:
     list(itertools.product((True, False), (True, False), (True, False), ("gelu", "relu"))),
 )
 def test_float32_changes_nothing_but_rounding(
-    stn: bool, channel: bool, spatial: bool, activation: Any
+    stn: bool, channel: bool, spatial: bool, activation: Any, either_way: None
 ) -> None:
     network = folded(
         widths=(8, 16),
@@ -56,7 +66,7 @@ def test_float32_changes_nothing_but_rounding(
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_any_batch_of_other_sizes(count: int) -> None:
+def test_any_batch_of_other_sizes(count: int, either_way: None) -> None:
     network = folded(widths=(8, 12, 20), depths=(1, 1, 1), transform="affine", classes=8)
     images, spec = some_images(count, 32, 40), InputSpec(32, 40)
     with torch.inference_mode():
@@ -78,8 +88,8 @@ def test_images_are_straightened_as_the_network_does() -> None:
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
-@native
-def test_bfloat16_is_near() -> None:
+@bfloat16
+def test_bfloat16_is_near(either_way: None) -> None:
     network = folded(widths=(32, 64), depths=(1, 2))
     images = some_images(16)
     with torch.inference_mode():

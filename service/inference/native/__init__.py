@@ -1,0 +1,53 @@
+"""What torch's operators do not do fast enough on a CPU with AVX2, in C.
+
+`make serve` compiles the C files beside this one to `libnative.so` where there is a C compiler.
+Without it, or on another CPU, `service.inference.fused` computes all with torch's operators.
+"""
+
+import ctypes
+import logging
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+_log = logging.getLogger(__name__)
+
+LANES = 8
+"""Channels come in multiples of it."""
+_LIBRARY = Path(__file__).with_name("libnative.so")
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the library; None where it was not compiled, or not for such a CPU."""
+    capabilities = torch.cpu.get_capabilities()
+    able = all(capabilities.get(name, False) for name in ("avx2", "fma3"))
+    if not able:
+        return None
+    if not _LIBRARY.exists():
+        _log.warning(
+            "%s is missing: the network takes twice as long as it could; with a C compiler, "
+            "`make serve` or compile.sh beside it makes it",
+            _LIBRARY,
+        )
+        return None
+    native = ctypes.CDLL(str(_LIBRARY))
+    integer, size, pointer, real = ctypes.c_int, ctypes.c_long, ctypes.c_void_p, ctypes.c_float
+    native.winograd_scratch.restype = native.attend_scratch.restype = size
+    native.winograd_scratch.argtypes = [integer, size, size]
+    native.winograd.argtypes = [integer, *[pointer] * 5, *[size] * 5, integer]
+    native.attend_scratch.argtypes = [size] * 4
+    native.attend.argtypes = [*[pointer] * 4, *[size] * 5, *[pointer] * 5, real, integer]
+    native.winograd.restype = native.attend.restype = None
+    return native
+
+
+def activation_number(activation: nn.Module | None) -> int | None:
+    """Return what lanes.h calls an activation; None where it does not have it."""
+    if activation is None:
+        return 0
+    if isinstance(activation, nn.ReLU):
+        return 1
+    return 2 if isinstance(activation, nn.GELU) and activation.approximate == "none" else None

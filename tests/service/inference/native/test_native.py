@@ -1,0 +1,69 @@
+"""Tests of `service.inference.native`: the library, where it is and where it is not."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.inference import native
+
+FOLDER = Path(native.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    native.library.cache_clear()
+    yield
+    native.library.cache_clear()
+
+
+def compile_to(folder: Path, compiler: str | None = None) -> str:
+    environment = {"PATH": "/usr/bin:/bin"} | ({} if compiler is None else {"CC": compiler})
+    done = subprocess.run(
+        ["sh", str(FOLDER / "compile.sh"), str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stderr
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc)")
+@pytest.mark.skipif(
+    "avx2" not in torch.cpu.get_capabilities(), reason="this is no x86-64 processor"
+)
+def test_it_compiles_without_a_warning(tmp_path: Path) -> None:
+    assert compile_to(tmp_path) == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["libnative.so"]
+
+
+def test_without_a_compiler_it_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "libnative.so").touch()  # of an older source
+    assert "the network will take twice as long" in compile_to(tmp_path, "no-such-compiler")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_it_is_missing_a_line_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "fma3": True})
+    monkeypatch.setattr(native, "_LIBRARY", tmp_path / "libnative.so")
+    assert native.library() is None
+    assert native.library() is None
+    assert caplog.text.count("libnative.so is missing") == 1
+    assert "make serve" in caplog.text
+
+
+@pytest.mark.parametrize("capabilities", [{"avx2": True}, {"architecture": "aarch64"}])
+def test_other_cpus_go_without_it_and_without_a_word(
+    capabilities: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert native.library() is None
+    assert caplog.text == ""
