@@ -9,6 +9,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import BadRequest, ImageTooLarge, NoImage, ServiceError, TooManyImages
+from service.http.plain_form import read_plain
 from service.http.upload_memory import Lease
 
 FIELD = "image"
@@ -73,21 +74,8 @@ class Form:
         self._disposition = b""
         self._current: bytearray | None = None
         self._complete = False
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._on_part_begin,
-                "on_header_field": self._on_header_field,
-                "on_header_value": self._on_header_value,
-                "on_header_end": self._on_header_end,
-                "on_headers_finished": self._on_headers_finished,
-                "on_part_data": self._on_part_data,
-                "on_part_end": self._on_part_end,
-                "on_end": self._on_end,
-            },
-            max_header_count=MAX_PART_HEADERS,
-            max_header_size=MAX_PART_HEADER_BYTES,
-        )
+        self._boundary = boundary
+        self._parser: MultipartParser | None = None  # none before it is needed
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes.
@@ -98,6 +86,12 @@ class Form:
             TooManyImages: More than allowed.
             QueueFull: Uploads hold all the memory that they may.
         """
+        if self._complete:
+            return  # what follows the last boundary is not of the form
+        if self._parser is None:
+            if self._take_plain(chunk):
+                return
+            self._parser = self._begin_parsing()
         try:
             self._parser.write(chunk)
         except FormParserError:
@@ -115,6 +109,33 @@ class Form:
         if not self._images:
             raise NoImage("The form has no field named 'image'.")
         return self._images
+
+    def _take_plain(self, chunk: bytes) -> bool:
+        """Take the whole form, if this is one and it needs no parser."""
+        image = read_plain(chunk, self._boundary)
+        if image is None or len(image) > self._limits.max_image_bytes:
+            return False
+        self._lease.take(len(image))
+        self._images.append(image)
+        self._complete = True
+        return True
+
+    def _begin_parsing(self) -> MultipartParser:
+        return MultipartParser(
+            self._boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+            max_header_count=MAX_PART_HEADERS,
+            max_header_size=MAX_PART_HEADER_BYTES,
+        )
 
     def _on_part_begin(self) -> None:
         self._disposition = b""
