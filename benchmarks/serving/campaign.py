@@ -91,7 +91,7 @@ class Campaign:
                 self._with(variant, f"round {number + 1}", self._measure_loads, number)
 
     def _floor(self, available: set[str]) -> None:
-        """CPU time of the servers alone: with one worker, and a model that does nothing."""
+        """CPU time of the servers alone: one worker on a core, a model that does nothing."""
         for number in range(self.options.rounds):
             peers = list(dict.fromkeys(v.peer for v in self._variants([1]) if v.peer in available))
             self.dice.shuffle(peers)
