@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from service.inference.native import attention, library, winograd
+from service.inference.native import attention, computes_wider, gather, library, winograd
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.network import AttentionFER, Block
 from training.model.preprocess import InputSpec
@@ -205,8 +205,11 @@ def _convolution(
         activation: `nn.GELU` or `nn.ReLU`, if any.
     """
     native, (_, _, height, width) = library(), shape
-    if native and dtype == torch.float32 and winograd.suits(conv, activation):
-        return winograd.convolution(native, conv, height, width, activation)
+    if native and dtype == torch.float32:
+        if winograd.suits(conv, activation):
+            return winograd.convolution(native, conv, height, width, activation)
+        if gather.suits(conv, activation) and not computes_wider():
+            return gather.convolution(native, conv, height, width, activation)
     way = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
     weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
     packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *way, shape)

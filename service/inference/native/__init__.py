@@ -14,8 +14,8 @@ from torch import nn
 
 _log = logging.getLogger(__name__)
 
-LANES = 8
-"""Channels come in multiples of it."""
+LANES, PANEL = 8, 16
+"""As in lanes.h and products.h: channels come in multiples of them."""
 _LIBRARY = Path(__file__).with_name("libnative.so")
 
 
@@ -35,13 +35,24 @@ def library() -> ctypes.CDLL | None:
         return None
     native = ctypes.CDLL(str(_LIBRARY))
     integer, size, pointer, real = ctypes.c_int, ctypes.c_long, ctypes.c_void_p, ctypes.c_float
-    native.winograd_scratch.restype = native.attend_scratch.restype = size
+    for needed in (native.winograd_scratch, native.gather_scratch, native.attend_scratch):
+        needed.restype = size
     native.winograd_scratch.argtypes = [integer, size, size]
     native.winograd.argtypes = [integer, *[pointer] * 5, *[size] * 5, integer]
+    native.gather_scratch.argtypes = [size] * 3
+    native.gather.argtypes = [*[pointer] * 5, *[size] * 8, integer]
     native.attend_scratch.argtypes = [size] * 4
     native.attend.argtypes = [*[pointer] * 4, *[size] * 5, *[pointer] * 5, real, integer]
-    native.winograd.restype = native.attend.restype = None
+    native.winograd.restype = native.gather.restype = native.attend.restype = None
     return native
+
+
+def computes_wider() -> bool:
+    """Tell whether this CPU has lanes for twice as many floats, which oneDNN uses and this not.
+
+    Multiplying less still gains there; multiplying as much does not.
+    """
+    return bool(torch.cpu.get_capabilities().get("avx512_f", False))
 
 
 def activation_number(activation: nn.Module | None) -> int | None:

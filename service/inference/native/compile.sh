@@ -5,7 +5,7 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here}/libnative.so
 if ! ${CC:-cc} -O3 -mavx2 -mfma -Wall -Wextra -shared -fPIC \
-  -o "$out.part" "$here/attention.c" "$here/winograd.c" -lm; then
+  -o "$out.part" "$here/attention.c" "$here/gather.c" "$here/winograd.c" -lm; then
   rm -f "$out" "$out.part"
   echo "not compiled: on a CPU the network will take twice as long" >&2
   exit 0

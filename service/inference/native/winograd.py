@@ -10,9 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from service.inference.native import LANES, activation_number
-
-_PANEL = 16  # as in winograd.c
+from service.inference.native import LANES, PANEL, activation_number
 
 # From a kernel's three weights to the points at which m outputs are multiplied.
 _KERNEL_AT = {
@@ -42,7 +40,7 @@ def suits(conv: nn.Conv2d, activation: nn.Module | None) -> bool:
         and conv.groups == 1
         and conv.padding_mode == "zeros"
     )
-    divisible = conv.in_channels % LANES == 0 and conv.out_channels % _PANEL == 0
+    divisible = conv.in_channels % LANES == 0 and conv.out_channels % PANEL == 0
     return plain and divisible and activation_number(activation) is not None
 
 
@@ -96,5 +94,5 @@ def _packed(weight: Tensor, tile: int) -> Tensor:
     at = torch.tensor(_KERNEL_AT[tile], dtype=torch.float64)
     points = torch.einsum("ai,ocij,bj->aboc", at, weight.double(), at).float()
     after, before = weight.shape[:2]
-    panels = points.reshape(len(at) ** 2, after // _PANEL, _PANEL, before)
+    panels = points.reshape(len(at) ** 2, after // PANEL, PANEL, before)
     return panels.transpose(2, 3).contiguous()

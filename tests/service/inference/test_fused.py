@@ -132,3 +132,11 @@ def test_only_measured_instructions_count(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert multiplies_bfloat16() is expected
+
+
+def test_on_a_wider_cpu_onednn_does_what_it_does_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.inference.fused.computes_wider", lambda: True)
+    network, images = folded(widths=(16, 32), depths=(1, 1)), some_images(2)
+    with torch.inference_mode():
+        expected, actual = network(images).logits, fuse(network, InputSpec(), torch.float32)(images)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)

@@ -67,3 +67,13 @@ def test_other_cpus_go_without_it_and_without_a_word(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert native.library() is None
     assert caplog.text == ""
+
+
+def test_only_wider_cpus_compute_wider(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capabilities, expected in (
+        ({"avx2": True, "avx512_f": True}, True),
+        ({"avx2": True, "avx512_f": False}, False),
+        ({"architecture": "aarch64"}, False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        assert native.computes_wider() is expected

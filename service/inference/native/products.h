@@ -1,0 +1,45 @@
+/* Products of matrices, the right one packed in panels: what convolutions come down to. */
+
+#include "lanes.h"
+
+#define PANEL 16   /* output channels of which a product's weights lie side by side */
+#define AHEAD 128  /* rows of a panel: large weights come from memory, and should be on their way */
+
+/* to[rows][PANEL] = from[rows][depth] weight[depth][PANEL] */
+INLINE void product(int rows, const float *from, const float *weight, float *to, long depth,
+                    long stride) {
+    vec sum[6][2];
+    for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = all(0);
+    for (long i = 0; i < depth; i++, weight += PANEL) {
+        _mm_prefetch((const char *)(weight + AHEAD * PANEL), _MM_HINT_T0);
+        vec left = load(weight), right = load(weight + LANES);
+        for (int r = 0; r < rows; r++) {
+            vec value = all(from[r * depth + i]);
+            sum[r][0] += value * left;
+            sum[r][1] += value * right;
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        store(to + r * stride, sum[r][0]);
+        store(to + r * stride + LANES, sum[r][1]);
+    }
+}
+
+/* The same of any number of rows, as evenly as six registers' worth allows. */
+INLINE void products(long rows, const float *from, const float *weight, float *to, long depth,
+                     long stride) {
+    for (long groups = (rows + 5) / 6; groups > 0; groups--) {
+        long some = (rows + groups - 1) / groups;
+        switch (some) {
+            case 1: product(1, from, weight, to, depth, stride); break;
+            case 2: product(2, from, weight, to, depth, stride); break;
+            case 3: product(3, from, weight, to, depth, stride); break;
+            case 4: product(4, from, weight, to, depth, stride); break;
+            case 5: product(5, from, weight, to, depth, stride); break;
+            case 6: product(6, from, weight, to, depth, stride); break;
+        }
+        rows -= some;
+        from += some * depth;
+        to += some * stride;
+    }
+}
