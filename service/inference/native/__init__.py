@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +53,17 @@ def computes_wider() -> bool:
     Multiplying less still gains there; multiplying as much does not.
     """
     return bool(torch.cpu.get_capabilities().get("avx512_f", False))
+
+
+def as_read(features: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """Return features float32[n, channels, height, width] as they lie in memory for the library.
+
+    Raises:
+        ValueError: They are of another size or dtype.
+    """
+    if features.shape[1:] != (channels, height, width) or features.dtype != torch.float32:
+        raise ValueError(f"features are {features.dtype}{list(features.shape)}")
+    return features.contiguous(memory_format=torch.channels_last)
 
 
 def activation_number(activation: nn.Module | None) -> int | None:

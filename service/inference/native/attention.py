@@ -5,14 +5,13 @@ Of torch's it takes eighteen operators, and of a single face most of that time i
 
 import ctypes
 from collections.abc import Callable
-from itertools import chain
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from service.inference.native import LANES, activation_number
+from service.inference.native import LANES, activation_number, as_read
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.network import Block
 
@@ -46,15 +45,13 @@ def ending(
     packed = (*weights, kernel)
 
     def attend(features: Tensor, shortcut: Tensor) -> Tensor:
-        given = [t.contiguous(memory_format=torch.channels_last) for t in (features, shortcut)]
-        faces = len(features)
-        for t in given:
-            if t.shape != (faces, channels, height, width) or t.dtype != torch.float32:
-                raise ValueError(f"features are {t.dtype}{list(t.shape)}")
+        given = [as_read(t, channels, height, width) for t in (features, shortcut)]
+        if len(features) != len(shortcut):
+            raise ValueError(f"features are of {len(features)} faces and {len(shortcut)}")
         out = torch.empty_like(given[0])
-        pointers = [t.data_ptr() for t in chain(given, (out, scratch))]
+        pointers = [t.data_ptr() for t in (*given, out, scratch)]
         constants = [None if t is None else t.data_ptr() for t in packed]
-        sizes = (faces, height, width, channels, hidden)
+        sizes = (len(features), height, width, channels, hidden)
         native.attend(*pointers, *sizes, *constants, bias, number)
         return out
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from service.inference.native import PANEL, activation_number
+from service.inference.native import PANEL, activation_number, as_read
 
 
 def suits(conv: nn.Conv2d, activation: nn.Module | None) -> bool:
@@ -44,10 +44,7 @@ def convolution(
     scratch = torch.empty(native.gather_scratch(kernel, before, after))
 
     def convolve(features: Tensor) -> Tensor:
-        features = features.contiguous(memory_format=torch.channels_last)
-        faces = len(features)
-        if features.shape != (faces, before, height, width) or features.dtype != torch.float32:
-            raise ValueError(f"features are {features.dtype}{list(features.shape)}")
+        features, faces = as_read(features, before, height, width), len(features)
         out = torch.empty((faces, after, down, across), memory_format=torch.channels_last)
         pointers = [t.data_ptr() for t in (features, weight, bias, out, scratch)]
         sizes = (faces, height, width, before, after, kernel, stride, padding)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from service.inference.native import LANES, PANEL, activation_number
+from service.inference.native import LANES, PANEL, activation_number, as_read
 
 # From a kernel's three weights to the points at which m outputs are multiplied.
 _KERNEL_AT = {
@@ -67,10 +67,7 @@ def convolution(
     scratch = torch.empty(native.winograd_scratch(tile, before, after))
 
     def convolve(features: Tensor) -> Tensor:
-        features = features.contiguous(memory_format=torch.channels_last)
-        faces = len(features)
-        if features.shape != (faces, before, height, width) or features.dtype != torch.float32:
-            raise ValueError(f"features are {features.dtype}{list(features.shape)}")
+        features, faces = as_read(features, before, height, width), len(features)
         out = torch.empty((faces, after, height, width), memory_format=torch.channels_last)
         tensors = (features, weight, bias, out, scratch)
         pointers = [tensor.data_ptr() for tensor in tensors]

@@ -85,7 +85,7 @@ def test_other_features_are_refused(wrong: Tensor) -> None:
     native = library()
     assert native is not None
     end = attention.ending(native, a_block(16), 16, 6, 6)
-    with pytest.raises(ValueError, match=r"features are torch\.float"):
+    with pytest.raises(ValueError, match="features are"):
         end(some(1, 16, 6, 6), wrong)
 
 
