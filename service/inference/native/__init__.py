@@ -26,14 +26,18 @@ def library() -> ctypes.CDLL | None:
     able = all(capabilities.get(name, False) for name in ("avx2", "fma3"))
     if not able:
         return None
-    if not _LIBRARY.exists():
+    try:
+        return _declared(ctypes.CDLL(str(_LIBRARY)))
+    except (OSError, AttributeError) as error:  # not there, of another system, of older source
         _log.warning(
-            "%s is missing: the network takes twice as long as it could; with a C compiler, "
-            "`make serve` or compile.sh beside it makes it",
-            _LIBRARY,
+            "the network takes twice as long as it could: %s; with a C compiler, `make serve` or "
+            "compile.sh beside it makes it anew",
+            error,
         )
         return None
-    native = ctypes.CDLL(str(_LIBRARY))
+
+
+def _declared(native: ctypes.CDLL) -> ctypes.CDLL:
     integer, size, pointer, real = ctypes.c_int, ctypes.c_long, ctypes.c_void_p, ctypes.c_float
     for needed in (native.winograd_scratch, native.gather_scratch, native.attend_scratch):
         needed.restype = size

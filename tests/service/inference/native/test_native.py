@@ -54,8 +54,25 @@ def test_where_it_is_missing_a_line_says_what_to_do(
     monkeypatch.setattr(native, "_LIBRARY", tmp_path / "libnative.so")
     assert native.library() is None
     assert native.library() is None
-    assert caplog.text.count("libnative.so is missing") == 1
+    assert caplog.text.count("libnative.so: cannot open shared object file") == 1
     assert "make serve" in caplog.text
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc)")
+@pytest.mark.parametrize("source", ["", "int winograd_scratch;"])
+def test_one_of_older_source_or_none_at_all_is_done_without(
+    source: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    old = tmp_path / "libnative.so"
+    if source:
+        command = ["cc", "-shared", "-o", str(old), "-xc", "-"]
+        subprocess.run(command, input=source, text=True, check=True)
+    else:
+        old.write_bytes(b"of another system")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "fma3": True})
+    monkeypatch.setattr(native, "_LIBRARY", old)
+    assert native.library() is None
+    assert "libnative.so" in caplog.text
 
 
 @pytest.mark.parametrize("capabilities", [{"avx2": True}, {"architecture": "aarch64"}])
