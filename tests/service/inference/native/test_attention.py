@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from service.inference.native import attention, library
-from tests.service.inference.native.compiled import compiled
+from tests.service.inference.native.subjects import compiled, some
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.network import Block, NetworkConfig
 
@@ -23,11 +23,6 @@ def a_block(channels: int, **config: Any) -> Block:
         ):
             layer.weight.data *= 3
     return block.eval().requires_grad_(False)
-
-
-def some(*size: int, seed: int = 0) -> Tensor:
-    features = torch.randn(size, generator=torch.Generator().manual_seed(seed))
-    return features.to(memory_format=torch.channels_last)
 
 
 def expected(block: Block, features: Tensor, shortcut: Tensor) -> Tensor:

@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.inference.native import gather, library
-from tests.service.inference.native.compiled import compiled
-
-GELU, TANH, RELU = nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU()
-
-
-def some(*size: int) -> Tensor:
-    features = torch.randn(size, generator=torch.Generator().manual_seed(sum(size)))
-    return features.to(memory_format=torch.channels_last)
+from service.inference.native import gather
+from tests.service.inference.native.subjects import (
+    GELU,
+    OTHERS,
+    RELU,
+    TANH,
+    assert_convolves,
+    assert_refuses,
+    compiled,
+    some,
+)
 
 
 def a_convolution(before: int, after: int, kernel: Any, **options: Any) -> nn.Conv2d:
@@ -45,39 +47,19 @@ def test_it_is_the_convolution(
     activation: nn.Module | None,
 ) -> None:
     conv = a_convolution(before, after, kernel, stride=stride, padding=padding)
-    features, native = some(faces, before, height, width), library()
-    assert native is not None
-    assert gather.suits(conv, activation)
-    kept = features.clone()
-    actual = gather.convolution(native, conv, height, width, activation)(features)
-    expected = (activation or nn.Identity())(conv(features))
-    assert actual.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
-    assert torch.equal(features, kept)
+    assert_convolves(gather, conv, activation, some(faces, before, height, width), atol=1e-5)
 
 
 @compiled
-def test_every_answer_is_its_own_and_features_of_any_layout_do() -> None:
-    conv, native = a_convolution(16, 16, 2, bias=False), library()
-    assert native is not None
-    convolve = gather.convolution(native, conv, 6, 6, None)
-    first = convolve(some(2, 16, 6, 6))
-    before = first.clone()
-    torch.testing.assert_close(convolve(some(2, 16, 6, 6).mul(-1).contiguous()), -before)
-    assert torch.equal(first, before)
-    assert convolve(torch.empty(0, 16, 6, 6)).shape == (0, 16, 5, 5)
+def test_without_a_bias() -> None:
+    conv = a_convolution(16, 16, 2, bias=False)
+    assert_convolves(gather, conv, GELU, some(2, 16, 6, 6), atol=1e-5)
 
 
 @compiled
-@pytest.mark.parametrize(
-    "features", [some(1, 16, 6, 7), some(1, 8, 6, 6), some(1, 16, 6, 6).double()]
-)
+@pytest.mark.parametrize("features", OTHERS)
 def test_other_features_are_refused(features: Tensor) -> None:
-    native = library()
-    assert native is not None
-    convolve = gather.convolution(native, a_convolution(16, 16, 2), 6, 6, None)
-    with pytest.raises(ValueError, match=r"features are torch\.float"):
-        convolve(features)
+    assert_refuses(gather, a_convolution(16, 16, 2), features)
 
 
 @pytest.mark.parametrize(
