@@ -74,9 +74,10 @@ def find_faces(
 
 def whole_picture(picture: Picture, spec: InputSpec) -> Face:
     """Return the whole picture as a face, squeezed to the input's size as in training."""
-    box = Box(0, 0, picture.width, picture.height)
-    grey = Image.fromarray(picture.grey)
-    return Face(box, np.asarray(_resized(grey, spec)), box)
+    box, pixels = Box(0, 0, picture.width, picture.height), picture.grey
+    if pixels.shape != (spec.height, spec.width):
+        pixels = np.asarray(_resized(Image.fromarray(pixels), spec))
+    return Face(box, pixels, box)
 
 
 def _cut(picture: Picture, spec: InputSpec, found: Boxes) -> Face:
