@@ -9,10 +9,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import BadRequest, ImageTooLarge, NoImage, ServiceError, TooManyImages
-from service.http.plain_form import read_plain
+from service.http.plain_form import FIELD, read_plain
 from service.http.upload_memory import Lease
 
-FIELD = "image"
 Upload = bytearray | ServiceError
 """The bytes of one picture, or why it was not kept."""
 

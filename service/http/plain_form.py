@@ -7,12 +7,15 @@ small picture on the event loop. Not its duty: every other form, which is left t
 
 import re
 
+FIELD = "image"
+"""The name of a part that holds a picture."""
+
 # The part's headers, as browsers, curl, httpx and requests write them. Anything else, an escaped
 # name among it, is for the parser to understand.
 _HEADERS = re.compile(
-    rb'content-disposition: form-data; name="image"(?:; filename="[^"\\\r\n]*")?'
-    rb"(?:\r\ncontent-type: [^\r\n]*)?",
-    re.IGNORECASE,
+    rb'(?i:content-disposition): form-data; name="'
+    + FIELD.encode()
+    + rb'"(?:; filename="[^"\\\r\n]*")?(?:\r\n(?i:content-type): [^\r\n]*)?'
 )
 _MAX_HEADER_BYTES = 512
 _AFTER_THE_LAST = (b"--", b"--\r\n")

@@ -68,6 +68,7 @@ def test_what_everybody_sends_needs_no_parser(headers: bytes, end: bytes, data: 
         form_of(part(b"a"), part(b"b", b'Content-Disposition: form-data; name="other"')),
         form_of(part(b"a", b'Content-Disposition: form-data; name="other"')),
         form_of(part(b"a", b"Content-Disposition: form-data; name=image")),
+        form_of(part(b"a", DISPOSITION.replace(b"image", b"IMAGE"))),  # another field's name
         form_of(part(b"a", b'Content-Disposition: form-data; name="image"; name="other"')),
         form_of(part(b"a", DISPOSITION + b"\r\n" + DISPOSITION)),
         form_of(part(b"a", TYPE.strip() + b"\r\n" + DISPOSITION)),
@@ -118,6 +119,8 @@ HEADERS = st.sampled_from(
         DISPOSITION + TYPE,
         TYPE.strip() + b"\r\n" + DISPOSITION,
         DISPOSITION.lower(),
+        DISPOSITION.upper(),
+        DISPOSITION.replace(b"image", b"Image"),
         DISPOSITION + b";",
         DISPOSITION.replace(b'"image"', b'"other"'),
         DISPOSITION.replace(b": ", b":"),
