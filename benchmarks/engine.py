@@ -4,9 +4,11 @@ usage: python -m benchmarks.engine [--device auto|cpu|cuda] [--seconds S] [--max
                                    [--fer2013 FILE] [--checkpoint FILE]
 
 Every engine that the device has, side by side in alternating rounds, medians: on CUDA eager and by
-graphs, float32 and bfloat16, one batch at a time and two in flight; on a CPU float32 and what is
-served. Face bytes come from the host and probabilities go back, as when serving. A face counts
-twice its multiply-adds. The limit is of the engine's own precision: the faster of a large matrix
+graphs, float32 and bfloat16, one batch at a time and two in flight; on a CPU eager, by oneDNN
+alone, with `service.inference.native` where it is compiled, and what is served. Face bytes come
+from the host and probabilities go back, as when serving. A face counts twice its multiply-adds;
+Winograd's convolutions take fewer, and so go beyond the limit. The limit is of the engine's own
+precision: the faster of a large matrix
 product and a large convolution, before or after. One of the two alone is no limit: on an AMD CPU
 torch's float32 products ran at 98 GFLOP/s and its convolutions at 236, so that shares came out at
 190 %. With FER2013's file the accuracy on PublicTest stands beside it.
@@ -20,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -31,6 +34,7 @@ from service.inference.cuda_buckets import buckets
 from service.inference.cuda_engine import CudaEngine
 from service.inference.engine import Engine, find_device
 from service.inference.tuning import largest
+from service.processes.heap import steady_heap
 from training.dataset import load
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
@@ -54,6 +58,7 @@ def main() -> None:
     checkpoint = load_checkpoint(options.checkpoint)
     max_batch = options.max_batch or largest(str(device))
     torch.set_num_threads(1)
+    steady_heap()  # as the service has it, or page faults would be measured
     engines = contenders(checkpoint, device, max_batch)
     print(
         f"{name_of(Machine(device))}, torch {torch.__version__}, {checkpoint.manifest.name} "
@@ -85,7 +90,13 @@ def contenders(
     """Return every engine of a device by name."""
     if device.type == "cpu":
         plain, served = (Engine(checkpoint, "cpu", max_batch, 1, p) for p in ("float32", "auto"))
+        with patch("service.inference.engine.can_fuse", lambda: False):
+            eager = Engine(checkpoint, "cpu", max_batch, 1, "float32")
+        with patch("service.inference.fused.library", lambda: None):
+            without = Engine(checkpoint, "cpu", max_batch, 1, "float32")
         return {
+            "eager float32": Contender(eager.infer, torch.float32),
+            "float32 without the library in C": Contender(without.infer, torch.float32),
             "float32": Contender(plain.infer, torch.float32),
             f"served ({served.precision})": Contender(served.infer, dtype_of(served)),
         }
