@@ -36,7 +36,7 @@ def ending(
     Returns:
         Maps features and what came past the block's body, each float32[n, channels, height,
         width] and channels last, to what the block gives; without gradients. To be called from
-        one thread at a time.
+        one thread at a time; raises ValueError for features of another size or dtype.
     """
     number = activation_number(block.activation)
     hidden, weights = _channel_weights(block)

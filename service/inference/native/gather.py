@@ -23,18 +23,10 @@ def suits(conv: nn.Conv2d, activation: nn.Module | None) -> bool:
 def convolution(
     native: ctypes.CDLL, conv: nn.Conv2d, height: int, width: int, activation: nn.Module | None
 ) -> Callable[[Tensor], Tensor]:
-    """Pack a convolution and the activation behind it.
+    """Pack a convolution, one that `suits`, as `winograd.convolution` packs those that suit it.
 
-    Args:
-        native: The library.
-        conv: One that `suits`, on the CPU.
-        height: Of the features that it will be given.
-        width: Likewise.
-        activation: `nn.GELU` or `nn.ReLU`, if any.
-
-    Returns:
-        Maps features float32[n, c, height, width], channels last, to such; without gradients.
-        To be called from one thread at a time.
+    What is returned is exact to float32's rounding, and gives the rows and columns that kernel,
+    stride and padding leave.
     """
     number, before, after = activation_number(activation), conv.in_channels, conv.out_channels
     kernel, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])

@@ -58,7 +58,8 @@ def convolution(
 
     Returns:
         Maps features float32[n, c, height, width], channels last, to such; without gradients.
-        Exact to about 1e-5 of their size. To be called from one thread at a time.
+        Exact to about 1e-5 of their size. To be called from one thread at a time; raises
+        ValueError for features of another size or dtype.
     """
     number, tile = activation_number(activation), _tile(height, width)
     before, after = conv.in_channels, conv.out_channels
