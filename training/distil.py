@@ -1,10 +1,12 @@
 """Training targets softened by trained networks: what they make of every training face.
 
-Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531. Deviations:
-the teachers see each face once, before the first step, so that steps cost no more, as it is and
-mirrored, so that one pass learns what two would say; and their mean is blended into the targets at
-temperature 1, which for a cross-entropy is the same as a loss of its own. Not its duty: the loss
-(`training.labelling`).
+Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531. Deviation:
+the teachers' mean is blended into the targets at temperature 1, which for a cross-entropy is the
+same as a loss of its own. Either (`soften`) they see each face once, before the first step, so
+that steps cost no more, as it is and mirrored, so that one pass learns what two would say; or
+(`Panel`) at every step the very pictures that the student sees (Beyer et al. 2022, "Knowledge
+distillation: A good teacher is patient and consistent", arXiv:2106.05237), which costs a forward
+pass of each a step. Not its duty: the loss (`training.labelling`).
 """
 
 import hashlib
@@ -55,6 +57,75 @@ def soften(
         ValueError: There are no teachers for a labelling, one that names other emotions, or no
             share for any.
     """
+    groups = _groups(learnt, teachers, share)
+    key = _key(split, teachers, share)
+    if kept and kept.is_file():
+        stored = torch.load(kept, map_location=split.targets.device, weights_only=True)
+        if stored["key"] == key:
+            return Split(split.faces, stored["targets"])
+    targets = split.targets.clone()
+    for labelling, group in groups:
+        said = _mean(group, split.faces, machine).to(targets.device)
+        columns = labelling.columns
+        targets[:, columns] = (1.0 - share) * targets[:, columns] + share * said
+    if kept and machine.leads:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(kept, lambda part: torch.save({"key": key, "targets": targets}, part))
+    return Split(split.faces, targets)
+
+
+class Panel:
+    """Teachers who are asked at every step about the very pictures that the student sees."""
+
+    def __init__(
+        self,
+        learnt: tuple[Labelling, ...],
+        teachers: Sequence[Checkpoint],
+        share: float,
+        machine: Machine,
+    ) -> None:
+        """Bring the teachers to the machine's device.
+
+        Args:
+            learnt: What the targets' columns mean.
+            teachers: Trained networks; a labelling is taught by those that name its emotions, and
+                all take the student's input.
+            share: The teachers' share of each target, 0 to 1.
+            machine: Where to compute.
+
+        Raises:
+            ValueError: As from `soften`.
+        """
+        self.groups = _groups(learnt, teachers, share)
+        self.share, self.machine = share, machine
+        for teacher in teachers:
+            teacher.network.to(machine.device, memory_format=machine.memory_format).eval()  # type: ignore[call-overload]
+            if machine.compiles:
+                teacher.network.compile()
+
+    @torch.no_grad()
+    def blend(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the targets of a batch with the teachers' share in them.
+
+        Args:
+            images: float32[n, 1, h, w], as the student gets them.
+            targets: float32[n, all classes], what the labels say.
+        """
+        blended = targets.clone()
+        for labelling, group in self.groups:
+            said = torch.zeros_like(targets[:, labelling.columns])
+            for teacher in group:
+                with self.machine.autocast():
+                    logits = teacher.network(images).logits
+                said += (logits.float() / teacher.manifest.temperature).softmax(1)
+            blended[:, labelling.columns].lerp_(said / len(group), self.share)
+        return blended
+
+
+def _groups(
+    learnt: tuple[Labelling, ...], teachers: Sequence[Checkpoint], share: float
+) -> list[tuple[Labelling, list[Checkpoint]]]:
+    """Return each labelling with the teachers that name its emotions, or raise ValueError."""
     if not share:
         raise ValueError("teachers are named, but the recipe's teacher_share is 0")
     known = {labelling.data.emotions for labelling in learnt}
@@ -63,12 +134,7 @@ def soften(
             raise ValueError(
                 f"a teacher names {', '.join(teacher.manifest.emotions)}; no labelling learnt does"
             )
-    key = _key(split, teachers, share)
-    if kept and kept.is_file():
-        stored = torch.load(kept, map_location=split.targets.device, weights_only=True)
-        if stored["key"] == key:
-            return Split(split.faces, stored["targets"])
-    targets = split.targets.clone()
+    groups = []
     for labelling in learnt:
         group = [t for t in teachers if t.manifest.emotions == labelling.data.emotions]
         if not group:
@@ -76,13 +142,8 @@ def soften(
                 f"teacher_share is {share:g}, but no teacher names the emotions of "
                 f"{labelling.data.name}"
             )
-        said = _mean(group, split.faces, machine).to(targets.device)
-        columns = labelling.columns
-        targets[:, columns] = (1.0 - share) * targets[:, columns] + share * said
-    if kept and machine.leads:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(kept, lambda part: torch.save({"key": key, "targets": targets}, part))
-    return Split(split.faces, targets)
+        groups.append((labelling, group))
+    return groups
 
 
 def _key(split: Split, teachers: Sequence[Checkpoint], share: float) -> str:

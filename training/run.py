@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training.augment import augment, flip, mixup
 from training.config import TrainConfig
 from training.dataset import Dataset
-from training.distil import soften
+from training.distil import Panel, soften
 from training.ema import Ema
 from training.evaluate import Scores, predict, score
 from training.labelling import Labelling, labellings, loss, network_of, start_from, train_split
@@ -118,7 +118,10 @@ class Run:
         self.sums = torch.zeros(2, device=machine.device)
         self.teachers = [digest(teacher.network) for teacher in teachers]
         self.train = train_split(self.learnt).to(machine.device)
-        if config.teacher_share or teachers:
+        self.panel: Panel | None = None
+        if config.teachers_watch:
+            self.panel = Panel(self.learnt, teachers, config.teacher_share, machine)
+        elif config.teacher_share or teachers:
             share, kept = config.teacher_share, folder / TAUGHT_FILE
             self.train = soften(self.train, self.learnt, teachers, share, machine, kept)
         self._shuffled: tuple[int, Tensor] | None = None
@@ -141,8 +144,11 @@ class Run:
         images, targets = self._batch(epoch)
         set_rate(self.optimiser, config, progress.step / self.steps_per_epoch)
         self.module.train()
+        images = images.contiguous(memory_format=self.machine.memory_format)
+        if self.panel:
+            targets = self.panel.blend(images, targets)
         with self.machine.autocast():
-            logits, theta = self.module(images.contiguous(memory_format=self.machine.memory_format))
+            logits, theta = self.module(images)
         missed = loss(logits.float(), targets, self.learnt, config.label_smoothing)
         moved = torch.zeros_like(missed) if theta is None else (theta - identity(theta))
         penalty = config.stn_identity_penalty * moved.square().mean()

@@ -12,7 +12,7 @@ from tests.training.conftest import teacher
 from training import distil
 from training.config import TrainConfig
 from training.dataset import Dataset, Split
-from training.distil import soften
+from training.distil import Panel, soften
 from training.evaluate import predict
 from training.labelling import labellings, train_split
 from training.loop import fit
@@ -115,14 +115,44 @@ def test_what_does_not_fit_is_named(
         soften(train_split(learnt), learnt, teachers, share, cpu)
 
 
+def test_a_panel_blends_what_its_teachers_make_of_the_very_pictures(
+    data: Dataset, cpu: Machine
+) -> None:
+    second = dataclasses.replace(data, emotions=("happy", "sad"), second=None)
+    second = dataclasses.replace(
+        second, train=Split(data.train.faces, data.train.targets[:, :2] * 0 + 0.5)
+    )
+    learnt = labellings(dataclasses.replace(data, second=second), 1.0)
+    seven = [teacher(data.emotions, 0), teacher(data.emotions, 1, temperature=2.0)]
+    two = teacher(second.emotions, 2)
+    images, targets = torch.randn(5, 1, 48, 48), train_split(learnt).targets[:5]
+
+    blended = Panel(learnt, [seven[0], two, seven[1]], 0.25, cpu).blend(images, targets)
+
+    said = [t.network(images).logits.div(t.manifest.temperature).softmax(1) for t in seven]
+    wanted = 0.75 * targets[:, :7] + 0.25 * (said[0] + said[1]) / 2
+    torch.testing.assert_close(blended[:, :7], wanted)
+    wanted = 0.75 * targets[:, 7:] + 0.25 * two.network(images).logits.softmax(1)
+    torch.testing.assert_close(blended[:, 7:], wanted)
+
+
+@pytest.mark.parametrize("named", [[], [("happy", "sad")]])
+def test_a_panel_without_a_teacher_of_a_labelling_is_refused(
+    data: Dataset, cpu: Machine, named: list[tuple[str, ...]]
+) -> None:
+    with pytest.raises(ValueError, match="teacher"):
+        Panel(labellings(data, 0.0), [teacher(names, 0) for names in named], 0.5, cpu)
+
+
+@pytest.mark.parametrize("watch", [False, True])
 def test_a_student_learns_what_only_its_teacher_knows(
-    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine, watch: bool
 ) -> None:
     fit(Run(data, dataclasses.replace(recipe, epochs=10), InputSpec(), tmp_path / "t", cpu))
     known = load_checkpoint(best_checkpoint(tmp_path / "t", data))
     shuffled = data.train.targets[torch.randperm(len(data.train))]
     unlabelled = dataclasses.replace(data, train=Split(data.train.faces, shuffled))
-    taught = dataclasses.replace(recipe, epochs=10, teacher_share=1.0)
+    taught = dataclasses.replace(recipe, epochs=10, teacher_share=1.0, teachers_watch=watch)
 
     history = fit(Run(unlabelled, taught, InputSpec(), tmp_path / "s", cpu, teachers=[known]))
 
