@@ -220,7 +220,8 @@ def _start(
         batcher.give_way_while(pool.crowded)
         worker = batcher if settings.fills_cores else None
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
-    predictor = Predictor(manifest, batcher, pool, metrics, finder, worker)
+    alone = isinstance(batcher, RemoteBatcher) and settings.fills_cores
+    predictor = Predictor(manifest, batcher, pool, metrics, finder, worker, alone)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
     admission = Admission(settings.queue_size, fleet=seat.fleet if seat else None)
     memory = UploadMemory(settings.max_buffered_bytes)

@@ -5,7 +5,8 @@
 
 Where the worker shares a core with those threads, it decodes quick pictures itself as it takes them
 into a batch: a wake-up of a thread and one of the loop less, a tenth more requests a second from 8
-clients and a fourteenth from 64.
+clients and a fourteenth from 64. Where the engine is elsewhere and this process has a core alone,
+the loop does, for the same reason.
 
 Not its duty: HTTP; who waits for the answer, and for how long.
 """
@@ -82,6 +83,7 @@ class Predictor:
         metrics: Metrics,
         finder: FaceFinder,
         worker: Batcher | None = None,
+        alone: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join the parts.
@@ -93,6 +95,7 @@ class Predictor:
             metrics: Told of every picture and face.
             finder: Finds the faces of pictures, in the pool's threads.
             worker: The batcher, where its worker is to decode quick pictures; else None.
+            alone: Whether the loop is to: it has one core, and nobody else computes on it.
             clock: Seconds, as deadlines count them.
         """
         self._manifest = manifest
@@ -101,6 +104,7 @@ class Predictor:
         self._metrics = metrics
         self._finder = finder
         self._worker = worker
+        self._alone = alone
         self._clock = clock
         self._counts = {
             emotion: (metrics.faces.labels(emotion), metrics.confidence.labels(emotion))
@@ -150,10 +154,12 @@ class Predictor:
         """
         began = self._clock()
         decode = partial(self._decode, image, search)
-        if self._worker is not None and self._finder.is_quick(image, search):
+        quick = (self._alone or self._worker is not None) and self._finder.is_quick(image, search)
+        if quick and self._worker is not None:
             done, inferences = await self._in_batch(self._worker, decode, deadline, explained)
         else:
-            done, inferences = await self._in_pool(decode, deadline, explained)
+            done = self._at_once(decode) if quick else await self._pool.run(decode, deadline)
+            inferences = await self._classify(done, deadline, explained)
         faces = done.result.faces
         body = {
             "faces": [self._face(*pair) for pair in zip(faces, inferences, strict=True)],
@@ -163,16 +169,18 @@ class Predictor:
         }
         return Recognised(faces, inferences, body)
 
-    async def _in_pool(
-        self, decode: Callable[[], Decoded], deadline: float, explained: bool
-    ) -> tuple[Done[Decoded], list[Inference]]:
-        done = await self._pool.run(decode, deadline)
+    def _at_once(self, decode: Callable[[], Decoded]) -> Done[Decoded]:
+        began = self._clock()
+        return Done(decode(), 0.0, self._clock() - began)
+
+    async def _classify(
+        self, done: Done[Decoded], deadline: float, explained: bool
+    ) -> list[Inference]:
         self._observe(done)
         if not done.result.faces:
             self._metrics.faceless.inc()
-            return done, []
-        faces = _stack(done.result.faces)
-        return done, await self._batcher.submit(faces, deadline, explained)
+            return []
+        return await self._batcher.submit(_stack(done.result.faces), deadline, explained)
 
     async def _in_batch(
         self, worker: Batcher, decode: Callable[[], Decoded], deadline: float, explained: bool

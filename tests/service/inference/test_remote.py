@@ -184,7 +184,7 @@ async def test_failures_arrive_and_others_do_not_notice(tmp_path: Path, metrics:
         )
         assert isinstance(bad, InferenceFailed)
         assert not isinstance(good, BaseException)
-        here.batcher.submit = None  # type: ignore[assignment,method-assign]
+        here.batcher.enqueue = None  # type: ignore[assignment,method-assign]
         with pytest.raises(InternalError):
             await remote.submit(face(3), soon())
 
