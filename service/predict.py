@@ -5,8 +5,7 @@
 
 Where the worker shares a core with those threads, it decodes quick pictures itself as it takes them
 into a batch: a wake-up of a thread and one of the loop less, a tenth more requests a second from 8
-clients and a fourteenth from 64. Where the engine is elsewhere and this process has a core alone,
-the loop does, for the same reason.
+clients and a fourteenth from 64. Where the engine is another process, the loop does it likewise.
 
 Not its duty: HTTP; who waits for the answer, and for how long.
 """
@@ -23,8 +22,7 @@ import numpy.typing as npt
 
 from service.errors import ServiceError
 from service.http.problems import problem
-from service.inference.batcher import Batcher
-from service.inference.classifier import Classifier
+from service.inference.classifier import Classifier, TakeBack
 from service.inference.ticket import Faces, Inference, Late
 from service.observe.metrics import Metrics
 from service.pictures.faces import Face
@@ -82,8 +80,7 @@ class Predictor:
         pool: DecodePool,
         metrics: Metrics,
         finder: FaceFinder,
-        worker: Batcher | None = None,
-        alone: bool = False,
+        makes_faces: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join the parts.
@@ -94,8 +91,7 @@ class Predictor:
             pool: Decodes pictures.
             metrics: Told of every picture and face.
             finder: Finds the faces of pictures, in the pool's threads.
-            worker: The batcher, where its worker is to decode quick pictures; else None.
-            alone: Whether the loop is to: it has one core, and nobody else computes on it.
+            makes_faces: Whether the batcher is to decode quick pictures as it takes their faces.
             clock: Seconds, as deadlines count them.
         """
         self._manifest = manifest
@@ -103,8 +99,7 @@ class Predictor:
         self._pool = pool
         self._metrics = metrics
         self._finder = finder
-        self._worker = worker
-        self._alone = alone
+        self._makes_faces = makes_faces
         self._clock = clock
         self._counts = {
             emotion: (metrics.faces.labels(emotion), metrics.confidence.labels(emotion))
@@ -134,6 +129,53 @@ class Predictor:
         """
         return (await self.recognise(image, deadline, search)).body
 
+    def answers_at_once(self, image: bytes | bytearray, search: FaceSearch) -> bool:
+        """Tell whether `begin` takes a picture: none of the pool's threads has to work for it.
+
+        Args:
+            image: The picture's bytes; anything.
+            search: Which of its faces are wanted.
+        """
+        return self._makes_faces and self._finder.is_quick(image, search)
+
+    def begin(
+        self,
+        image: bytes | bytearray,
+        deadline: float,
+        search: FaceSearch,
+        tell: Callable[[dict[str, Any] | BaseException], object],
+    ) -> TakeBack:
+        """Do as `predict` does, without waiting for it.
+
+        Args:
+            image: The bytes of a picture that `answers_at_once`.
+            deadline: When the answer is of no more use, in the clock's time.
+            search: Which of its faces are wanted.
+            tell: Called once, later, with what `predict` returns or raises.
+
+        Returns:
+            How to take its faces out of the queue.
+
+        Raises:
+            ServiceError: Any kind that `decode` or the batcher raises at once.
+        """
+        began = self._clock()
+        decoding = _Decoding(partial(self._decode, image, search), self._clock)
+
+        def settle(answer: list[Inference] | BaseException) -> None:
+            if isinstance(answer, BaseException):
+                tell(answer)
+                return
+            try:
+                self._observe(decoding.done)
+                body = self._body(decoding.done, answer, began)
+            except Exception as error:  # noqa: BLE001 - it is this request's alone
+                tell(error)
+            else:
+                tell(body)
+
+        return self._batcher.enqueue(self._late(decoding), deadline, False, settle)
+
     async def recognise(
         self,
         image: bytes | bytearray,
@@ -154,43 +196,43 @@ class Predictor:
         """
         began = self._clock()
         decode = partial(self._decode, image, search)
-        quick = (self._alone or self._worker is not None) and self._finder.is_quick(image, search)
-        if quick and self._worker is not None:
-            done, inferences = await self._in_batch(self._worker, decode, deadline, explained)
-        else:
-            done = self._at_once(decode) if quick else await self._pool.run(decode, deadline)
-            inferences = await self._classify(done, deadline, explained)
-        faces = done.result.faces
-        body = {
-            "faces": [self._face(*pair) for pair in zip(faces, inferences, strict=True)],
+        how = self._in_batch if self.answers_at_once(image, search) else self._in_pool
+        done, inferences = await how(decode, deadline, explained)
+        return Recognised(done.result.faces, inferences, self._body(done, inferences, began))
+
+    def _body(
+        self, done: Done[Decoded], inferences: Sequence[Inference], began: float
+    ) -> dict[str, Any]:
+        faces = zip(done.result.faces, inferences, strict=True)
+        return {
+            "faces": [self._face(*pair) for pair in faces],
             "image": {"width": done.result.width, "height": done.result.height},
             "model": {"name": self._manifest.name, "version": self._manifest.version},
             "timing": _timing(done, inferences, self._clock() - began),
         }
-        return Recognised(faces, inferences, body)
 
-    def _at_once(self, decode: Callable[[], Decoded]) -> Done[Decoded]:
-        began = self._clock()
-        return Done(decode(), 0.0, self._clock() - began)
-
-    async def _classify(
-        self, done: Done[Decoded], deadline: float, explained: bool
-    ) -> list[Inference]:
+    async def _in_pool(
+        self, decode: Callable[[], Decoded], deadline: float, explained: bool
+    ) -> tuple[Done[Decoded], list[Inference]]:
+        done = await self._pool.run(decode, deadline)
         self._observe(done)
         if not done.result.faces:
             self._metrics.faceless.inc()
-            return []
-        return await self._batcher.submit(_stack(done.result.faces), deadline, explained)
+            return done, []
+        faces = _stack(done.result.faces)
+        return done, await self._batcher.submit(faces, deadline, explained)
 
     async def _in_batch(
-        self, worker: Batcher, decode: Callable[[], Decoded], deadline: float, explained: bool
+        self, decode: Callable[[], Decoded], deadline: float, explained: bool
     ) -> tuple[Done[Decoded], list[Inference]]:
-        spec = self._manifest.input_spec
         decoding = _Decoding(decode, self._clock)
-        late = Late(decoding, (1, spec.height, spec.width))
-        inferences = await worker.submit(late, deadline, explained)
+        inferences = await self._batcher.submit(self._late(decoding), deadline, explained)
         self._observe(decoding.done)
         return decoding.done, inferences
+
+    def _late(self, decoding: _Decoding) -> Late:
+        spec = self._manifest.input_spec
+        return Late(decoding, (1, spec.height, spec.width))
 
     async def classify(self, faces: npt.NDArray[np.uint8], deadline: float) -> list[dict[str, Any]]:
         """Answer faces that are cut out already. Cancelling it takes them out of the queue.

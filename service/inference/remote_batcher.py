@@ -109,14 +109,17 @@ class RemoteBatcher(Classifier):
         """Have faces classified by an engine.
 
         Args:
-            faces: As `Classifier.enqueue`, like all else; none that are still to be made. Copied.
+            faces: As `Classifier.enqueue`, like all else; those to be made are made now. Copied.
             deadline: In the clock's time.
             explained: Whether each answer is to have its explanation.
             settle: Called with the answers; or with what the engine's batcher raised, or with
                 `NotReady` where the engine died.
+
+        Raises:
+            BaseException: What making them raised.
         """
         if isinstance(faces, Late):
-            raise ValueError("faces are still to be made, and travel as pixels alone")
+            faces = faces.make()
         if faces.ndim != 3 or faces.dtype != np.uint8 or not len(faces):
             raise ValueError(f"faces are {faces.dtype}{list(faces.shape)}, expected uint8[n, h, w]")
         if self._draining:

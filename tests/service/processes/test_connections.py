@@ -63,6 +63,7 @@ async def listening(
                 limits,
                 app.state.metrics,
                 app.state.door,
+                app.state.express,
                 config=config,
                 server_state=state,
                 app_state={},
