@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.answers import Answers, timing_of
 from service.errors import ServiceError
 from service.http.problems import problem
 from service.inference.classifier import Classifier, TakeBack
@@ -29,7 +30,7 @@ from service.pictures.faces import Face
 from service.pictures.finder import FaceFinder
 from service.pictures.pool import DecodePool, Done
 from service.pictures.search import FaceSearch
-from training.model.checkpoint import Manifest
+from training.model.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,11 @@ class Predictor:
             makes_faces: Whether the batcher is to decode quick pictures as it takes their faces.
             clock: Seconds, as deadlines count them.
         """
-        self._manifest = manifest
-        self._batcher = batcher
-        self._pool = pool
-        self._metrics = metrics
-        self._finder = finder
+        self._manifest, self._metrics = manifest, metrics
+        self._batcher, self._pool, self._finder = batcher, pool, finder
         self._makes_faces = makes_faces
         self._clock = clock
-        self._counts = {
-            emotion: (metrics.faces.labels(emotion), metrics.confidence.labels(emotion))
-            for emotion in manifest.emotions
-        }
+        self._answers = Answers(manifest, metrics)
 
     @property
     def manifest(self) -> Manifest:
@@ -194,8 +189,7 @@ class Predictor:
         Raises:
             ServiceError: Any kind that `predict` raises.
         """
-        began = self._clock()
-        decode = partial(self._decode, image, search)
+        began, decode = self._clock(), partial(self._decode, image, search)
         how = self._in_batch if self.answers_at_once(image, search) else self._in_pool
         done, inferences = await how(decode, deadline, explained)
         return Recognised(done.result.faces, inferences, self._body(done, inferences, began))
@@ -203,13 +197,10 @@ class Predictor:
     def _body(
         self, done: Done[Decoded], inferences: Sequence[Inference], began: float
     ) -> dict[str, Any]:
-        faces = zip(done.result.faces, inferences, strict=True)
-        return {
-            "faces": [self._face(*pair) for pair in faces],
-            "image": {"width": done.result.width, "height": done.result.height},
-            "model": {"name": self._manifest.name, "version": self._manifest.version},
-            "timing": _timing(done, inferences, self._clock() - began),
-        }
+        decoded, timing = done.result, timing_of(done, inferences, self._clock() - began)
+        return self._answers.of_picture(
+            decoded.faces, inferences, (decoded.width, decoded.height), timing
+        )
 
     async def _in_pool(
         self, decode: Callable[[], Decoded], deadline: float, explained: bool
@@ -248,7 +239,7 @@ class Predictor:
             ServiceError: Any kind that the batcher raises.
         """
         inferences = await self._batcher.submit(faces, deadline)
-        return [self._named(inference) for inference in inferences]
+        return [self._answers.of_face(inference) for inference in inferences]
 
     async def predict_many(
         self,
@@ -302,47 +293,8 @@ class Predictor:
         self._metrics.stage["decode"].observe(done.spent_s)
         self._metrics.image_pixels.observe(done.result.width * done.result.height)
 
-    def _face(self, face: Face, inference: Inference) -> dict[str, Any]:
-        box = face.box
-        return {
-            "box": {"x": box.x, "y": box.y, "width": box.width, "height": box.height},
-            "detection": None if face.detection is None else _share(face.detection),
-        } | self._named(inference)
-
-    def _named(self, inference: Inference) -> dict[str, Any]:
-        emotions, values = self._manifest.emotions, inference.probabilities.tolist()
-        confidence = max(values)
-        emotion = emotions[values.index(confidence)]
-        count, confidences = self._counts[emotion]
-        count.inc()
-        confidences.observe(confidence)
-        return {
-            "emotion": emotion,
-            "confidence": _share(confidence),
-            "probabilities": {e: _share(p) for e, p in zip(emotions, values, strict=True)},
-        }
-
 
 def _stack(faces: Sequence[Face]) -> npt.NDArray[np.uint8]:
     if len(faces) == 1:  # as mostly; `stack` gives up the interpreter's lock for its 2 kB
         return faces[0].pixels[np.newaxis]
     return np.stack([face.pixels for face in faces])
-
-
-def _share(probability: float) -> float:
-    # Beyond the sixth digit the same face differs from one batch size to the next. Rounding in
-    # the engine may leave a probability a hair above 1.
-    return min(round(probability, 6), 1.0)
-
-
-def _timing(
-    done: Done[Decoded], inferences: Sequence[Inference], total_s: float
-) -> dict[str, float]:
-    queue_s = max((i.queue_s for i in inferences), default=0.0)
-    inference_s = max((i.inference_s for i in inferences), default=0.0)
-    return {
-        "decode_ms": round(1e3 * done.spent_s, 3),
-        "queue_ms": round(1e3 * (done.waited_s + queue_s), 3),
-        "inference_ms": round(1e3 * inference_s, 3),
-        "total_ms": round(1e3 * total_s, 3),
-    }

@@ -22,9 +22,7 @@ from numpy.typing import NDArray
 from service.errors import InternalError, ServiceError
 from service.inference.explanation import Explanation
 from service.inference.ticket import Faces, Inference
-from training.model.checkpoint import Manifest
-from training.model.network import NetworkConfig
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec, Manifest, NetworkConfig
 
 MAX_PAYLOAD_BYTES = 256 << 20
 """A frame that claims more is refused: nobody here sends it."""

@@ -7,12 +7,9 @@ with them (`service.http.intake`, `service.http.routes`).
 
 import asyncio
 import fcntl
-import logging
-import resource
 import termios
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -25,50 +22,12 @@ from service.http.express import Errand, Express
 from service.http.problems import problem_bytes
 from service.observe.metrics import Metrics
 from service.processes.joined import JoinedAnswers
+from service.processes.limits import ConnectionLimits
 
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 100
 # How long a connection without a request stays open at shutdown, for one already on its way.
 LAST_CALL_S = 0.1
-# What the process opens besides connections: libraries, metrics, the event loop's own.
-_OTHER_DESCRIPTORS = 128
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """What connections may do.
-
-    Attributes:
-        max_connections: How many at once.
-        header_timeout_s: From a connection's or a head's first byte to the head's last one; also
-            how long a client may stop reading its answer.
-    """
-
-    max_connections: int
-    header_timeout_s: float
-
-
-def allow_descriptors(max_connections: int) -> int:
-    """Have the system let this process open as many connections as that, if it does.
-
-    Args:
-        max_connections: How many are wanted.
-
-    Returns:
-        How many there can be.
-    """
-    needed = max_connections + _OTHER_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard >= needed:
-        if soft != resource.RLIM_INFINITY and soft < needed:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-        return max_connections
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    possible = max(1, hard - _OTHER_DESCRIPTORS)
-    _log.warning("the system allows %d descriptors: at most %d connections", hard, possible)
-    return possible
 
 
 class BoundedProtocol(HttpToolsProtocol):

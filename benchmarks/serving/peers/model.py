@@ -20,7 +20,8 @@ from service.inference.engine import Engine, find_device
 from service.inference.tuning import largest
 from service.pictures.decode import decode, prepare_pillow
 from training.model.checkpoint import Checkpoint, load_checkpoint
-from training.model.preprocess import InputSpec, normalise
+from training.model.manifest import InputSpec
+from training.model.preprocess import normalise
 
 PORT = int(os.environ.get("PORT", "8000"))
 WORKERS = int(os.environ.get("WORKERS", "1"))

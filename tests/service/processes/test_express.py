@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from service.answers import Answers
 from service.http.express import Errand
 from service.pictures import plain_jpeg
-from service.predict import Predictor
 from tests.service.made_pictures import encoded
 from tests.service.processes.test_connections import PATIENT, Listening, answer, ended, listening
 from tests.service.serving import BrokenEngine, FakeEngine, GatedEngine
@@ -258,7 +258,7 @@ async def test_a_defect_is_a_problem_and_in_the_log(
     def fail(*_: object) -> None:
         raise KeyError("a secret")
 
-    monkeypatch.setattr(Predictor, "_named", fail)
+    monkeypatch.setattr(Answers, "of_face", fail)
     async with crowded() as server:
         status, _, body = await ask(server, post(grey()))
         assert (status, body["code"]) == (500, "internal_error")
