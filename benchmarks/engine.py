@@ -38,8 +38,8 @@ from service.processes.heap import steady_heap
 from training.dataset import load
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
+from training.model.manifest import InputSpec
 from training.model.network import count_multiply_adds
-from training.model.preprocess import InputSpec
 
 ROUNDS = 3
 Faces = NDArray[np.uint8]

@@ -23,8 +23,8 @@ from training.config import RECIPES
 from training.dataset import Dataset, Split
 from training.machine import machine
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
+from training.model.manifest import InputSpec
 from training.model.network import count_multiply_adds
-from training.model.preprocess import InputSpec
 from training.run import Run
 
 ROUNDS = 5

@@ -22,6 +22,7 @@ from training.verdicts import summarise, summarise_geometry  # noqa: E402
 
 RESULTS = ROOT / "docs/results"
 SERVING = ROOT / "benchmarks/results/serving.json"
+SERVING_ON_GPU = ROOT / "benchmarks/results/h200/serving.json"
 
 
 def figures(name: str) -> str:
@@ -106,8 +107,13 @@ def _runs() -> dict[str, list[dict[str, Any]]]:
 
 
 def serving() -> str:
-    """Return how many requests the service and its peers answer."""
+    """Return how many requests the service and its peers answer on two cores."""
     return report.summary(report.read(SERVING))
+
+
+def serving_on_gpu() -> str:
+    """Return the same on a GPU host."""
+    return report.summary(report.read(SERVING_ON_GPU))
 
 
 def settings() -> str:
@@ -129,10 +135,13 @@ def _meaning(kind: type[ServiceError]) -> str:
 
 BLOCKS = {
     block.__name__: block
-    for block in (ablation, agreement, calibration, errors, geometry, robustness, serving, settings)
+    for block in (
+        *(ablation, agreement, calibration, errors, geometry, robustness),
+        *(serving, serving_on_gpu, settings),
+    )
 } | {name: partial(figures, name) for name in SHIPPED}
 DOCUMENTS = {
-    "README.md": (*SHIPPED, "serving", "settings"),
+    "README.md": (*SHIPPED, "serving", "serving_on_gpu", "settings"),
     "docs/api.md": ("errors",),
     "docs/ablation.md": ("ablation", "geometry"),
     "docs/model-card.md": (*SHIPPED, "agreement", "calibration", "robustness"),

@@ -27,10 +27,10 @@ def main() -> None:
 
 def _serve_alone(settings: Settings) -> None:
     # Not above: a supervisor needs none of torch, and would hold its memory for nothing.
-    from service.inference.engine import EngineError
+    from service.inference.errors import EngineError
     from service.processes.listener import bind
     from service.processes.server import serve
-    from training.model.checkpoint import CheckpointError
+    from training.model.manifest import CheckpointError
 
     exit_well_on_signals()
     try:

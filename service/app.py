@@ -25,6 +25,7 @@ from service.http.dispatch import Dispatch
 from service.http.docs import add_docs, find_swagger_ui
 from service.http.door import Door
 from service.http.edge import Edge, Failures, reject, unexpected
+from service.http.express import Express
 from service.http.page import add_page
 from service.http.problems import PROTOCOL
 from service.http.routes import add_routes
@@ -114,7 +115,7 @@ def create_app(
 def _surround(
     app: FastAPI, settings: Settings, metrics: Metrics, always_open: frozenset[str]
 ) -> None:
-    """Put the middleware around the routes, the innermost first, and the door before all of it."""
+    """Put the middleware around the routes, the innermost first, and what goes around it."""
     app.add_middleware(Dispatch, routes=app.routes)
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
     keys = Keys(settings.api_keys) if settings.api_keys else None
@@ -128,11 +129,14 @@ def _surround(
         app.add_middleware(KeyGuard, keys=keys, open_paths=open_paths)
         describe_keys(app, settings.open_paths)
     app.add_middleware(Failures, metrics=metrics)
-    if settings.cors_origins:
+    if settings.cors_origins:  # answers have further headers then, which are the middleware's
         open_to(app, settings.cors_origins)
     tally = Tally(metrics, paths)
     app.add_middleware(Edge, tally=tally)
     app.state.door = Door(lambda: app.state.service, app.routes, metrics, tally, keys)
+    app.state.express = Express(
+        lambda: None if settings.cors_origins else app.state.service, metrics, tally, keys
+    )
 
 
 @asynccontextmanager
@@ -215,12 +219,13 @@ def _start(
     manifest = about.manifest
     metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
     pool = DecodePool(settings.decode_threads, settings.queue_size)
-    worker: Batcher | None = None
+    # A core alone gains nothing by a thread that decodes beside whoever wants the faces.
+    makes_faces = settings.fills_cores and isinstance(batcher, RemoteBatcher)
     if about.device == "cpu" and isinstance(batcher, Batcher):
         batcher.give_way_while(pool.crowded)
-        worker = batcher if settings.fills_cores else None
+        makes_faces = settings.fills_cores
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
-    predictor = Predictor(manifest, batcher, pool, metrics, finder, worker)
+    predictor = Predictor(manifest, batcher, pool, metrics, finder, makes_faces)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
     admission = Admission(settings.queue_size, fleet=seat.fleet if seat else None)
     memory = UploadMemory(settings.max_buffered_bytes)

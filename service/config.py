@@ -255,7 +255,7 @@ class Settings:
 
     @property
     def fills_cores(self) -> bool:
-        """Whether the networks of all processes keep all cores busy, on a CPU."""
+        """Whether all processes together keep all cores busy."""
         return self.workers * self.torch_threads >= count_cores()
 
 

@@ -1,23 +1,26 @@
 """Engines, opened as the settings say, and the queue before them: here, or in another process.
 
+Only a process that opens one loads torch, which takes seconds and a few hundred MB.
+
 Not its duty: what is around them (`service.app`, `service.processes.engine`).
 """
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from service.config import Settings
 from service.inference.batcher import Batcher
-from service.inference.cuda_engine import CudaEngine
-from service.inference.engine import Engine, find_device
 from service.inference.explanation import Explanation
 from service.inference.tuning import BatchSeconds, best_batch
 from service.observe.metrics import Metrics
-from training.model.checkpoint import Manifest, load_checkpoint
+from training.model.manifest import Manifest
+
+if TYPE_CHECKING:
+    from service.inference.engine import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ class FaceEngine(Protocol):
         """Get ready, and say what batches take if that is known."""
 
 
-def open_engine(settings: Settings) -> Engine:
+def open_engine(settings: Settings) -> "Engine":
     """Load the checkpoint onto its device. Blocks for seconds.
 
     Args:
@@ -56,6 +59,10 @@ def open_engine(settings: Settings) -> Engine:
         CheckpointError: The file cannot be used.
         EngineError: The device is not there.
     """
+    from service.inference.cuda_engine import CudaEngine
+    from service.inference.engine import Engine, find_device
+    from training.model.checkpoint import load_checkpoint
+
     checkpoint, device = load_checkpoint(settings.checkpoint), str(find_device(settings.device))
     sizes = settings.max_batch, settings.torch_threads, settings.precision
     engine = (

@@ -3,7 +3,7 @@
     bytes ─▶ faces ─▶ probabilities and reasons ─▶ drawing ─▶ answer
              (thread)  (worker)                     (thread)
 
-Not its duty: HTTP; what the network's reasons are (`service.inference.explanation`), what they look
+Not its duty: HTTP; what the network's reasons are (`service.inference.evidence`), what they look
 like (`service.drawing`).
 """
 
@@ -25,7 +25,7 @@ from service.pictures.decode import Picture, decode
 from service.pictures.pool import DecodePool
 from service.pictures.search import FaceSearch
 from service.predict import Predictor, Recognised
-from training.model.checkpoint import Manifest
+from training.model.manifest import Manifest
 
 MAX_FACES = 16
 """Most faces of one picture that are explained, the largest first."""

@@ -5,7 +5,7 @@
 
 Where the worker shares a core with those threads, it decodes quick pictures itself as it takes them
 into a batch: a wake-up of a thread and one of the loop less, a tenth more requests a second from 8
-clients and a fourteenth from 64.
+clients and a fourteenth from 64. Where the engine is another process, the loop does it likewise.
 
 Not its duty: HTTP; who waits for the answer, and for how long.
 """
@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.answers import Answers, timing_of
 from service.errors import ServiceError
 from service.http.problems import problem
-from service.inference.batcher import Batcher
-from service.inference.classifier import Classifier
+from service.inference.classifier import Classifier, TakeBack
 from service.inference.ticket import Faces, Inference, Late
 from service.observe.metrics import Metrics
 from service.pictures.faces import Face
 from service.pictures.finder import FaceFinder
 from service.pictures.pool import DecodePool, Done
 from service.pictures.search import FaceSearch
-from training.model.checkpoint import Manifest
+from training.model.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Predictor:
         pool: DecodePool,
         metrics: Metrics,
         finder: FaceFinder,
-        worker: Batcher | None = None,
+        makes_faces: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join the parts.
@@ -92,20 +92,14 @@ class Predictor:
             pool: Decodes pictures.
             metrics: Told of every picture and face.
             finder: Finds the faces of pictures, in the pool's threads.
-            worker: The batcher, where its worker is to decode quick pictures; else None.
+            makes_faces: Whether the batcher is to decode quick pictures as it takes their faces.
             clock: Seconds, as deadlines count them.
         """
-        self._manifest = manifest
-        self._batcher = batcher
-        self._pool = pool
-        self._metrics = metrics
-        self._finder = finder
-        self._worker = worker
+        self._manifest, self._metrics = manifest, metrics
+        self._batcher, self._pool, self._finder = batcher, pool, finder
+        self._makes_faces = makes_faces
         self._clock = clock
-        self._counts = {
-            emotion: (metrics.faces.labels(emotion), metrics.confidence.labels(emotion))
-            for emotion in manifest.emotions
-        }
+        self._answers = Answers(manifest, metrics)
 
     @property
     def manifest(self) -> Manifest:
@@ -130,6 +124,53 @@ class Predictor:
         """
         return (await self.recognise(image, deadline, search)).body
 
+    def answers_at_once(self, image: bytes | bytearray, search: FaceSearch) -> bool:
+        """Tell whether `begin` takes a picture: none of the pool's threads has to work for it.
+
+        Args:
+            image: The picture's bytes; anything.
+            search: Which of its faces are wanted.
+        """
+        return self._makes_faces and self._finder.is_quick(image, search)
+
+    def begin(
+        self,
+        image: bytes | bytearray,
+        deadline: float,
+        search: FaceSearch,
+        tell: Callable[[dict[str, Any] | BaseException], object],
+    ) -> TakeBack:
+        """Do as `predict` does, without waiting for it.
+
+        Args:
+            image: The bytes of a picture that `answers_at_once`.
+            deadline: When the answer is of no more use, in the clock's time.
+            search: Which of its faces are wanted.
+            tell: Called once, later, with what `predict` returns or raises.
+
+        Returns:
+            How to take its faces out of the queue.
+
+        Raises:
+            ServiceError: Any kind that `decode` or the batcher raises at once.
+        """
+        began = self._clock()
+        decoding = _Decoding(partial(self._decode, image, search), self._clock)
+
+        def settle(answer: list[Inference] | BaseException) -> None:
+            if isinstance(answer, BaseException):
+                tell(answer)
+                return
+            try:
+                self._observe(decoding.done)
+                body = self._body(decoding.done, answer, began)
+            except Exception as error:  # noqa: BLE001 - it is this request's alone
+                tell(error)
+            else:
+                tell(body)
+
+        return self._batcher.enqueue(self._late(decoding), deadline, False, settle)
+
     async def recognise(
         self,
         image: bytes | bytearray,
@@ -148,20 +189,18 @@ class Predictor:
         Raises:
             ServiceError: Any kind that `predict` raises.
         """
-        began = self._clock()
-        decode = partial(self._decode, image, search)
-        if self._worker is not None and self._finder.is_quick(image, search):
-            done, inferences = await self._in_batch(self._worker, decode, deadline, explained)
-        else:
-            done, inferences = await self._in_pool(decode, deadline, explained)
-        faces = done.result.faces
-        body = {
-            "faces": [self._face(*pair) for pair in zip(faces, inferences, strict=True)],
-            "image": {"width": done.result.width, "height": done.result.height},
-            "model": {"name": self._manifest.name, "version": self._manifest.version},
-            "timing": _timing(done, inferences, self._clock() - began),
-        }
-        return Recognised(faces, inferences, body)
+        began, decode = self._clock(), partial(self._decode, image, search)
+        how = self._in_batch if self.answers_at_once(image, search) else self._in_pool
+        done, inferences = await how(decode, deadline, explained)
+        return Recognised(done.result.faces, inferences, self._body(done, inferences, began))
+
+    def _body(
+        self, done: Done[Decoded], inferences: Sequence[Inference], began: float
+    ) -> dict[str, Any]:
+        decoded, timing = done.result, timing_of(done, inferences, self._clock() - began)
+        return self._answers.of_picture(
+            decoded.faces, inferences, (decoded.width, decoded.height), timing
+        )
 
     async def _in_pool(
         self, decode: Callable[[], Decoded], deadline: float, explained: bool
@@ -175,14 +214,16 @@ class Predictor:
         return done, await self._batcher.submit(faces, deadline, explained)
 
     async def _in_batch(
-        self, worker: Batcher, decode: Callable[[], Decoded], deadline: float, explained: bool
+        self, decode: Callable[[], Decoded], deadline: float, explained: bool
     ) -> tuple[Done[Decoded], list[Inference]]:
-        spec = self._manifest.input_spec
         decoding = _Decoding(decode, self._clock)
-        late = Late(decoding, (1, spec.height, spec.width))
-        inferences = await worker.submit(late, deadline, explained)
+        inferences = await self._batcher.submit(self._late(decoding), deadline, explained)
         self._observe(decoding.done)
         return decoding.done, inferences
+
+    def _late(self, decoding: _Decoding) -> Late:
+        spec = self._manifest.input_spec
+        return Late(decoding, (1, spec.height, spec.width))
 
     async def classify(self, faces: npt.NDArray[np.uint8], deadline: float) -> list[dict[str, Any]]:
         """Answer faces that are cut out already. Cancelling it takes them out of the queue.
@@ -198,7 +239,7 @@ class Predictor:
             ServiceError: Any kind that the batcher raises.
         """
         inferences = await self._batcher.submit(faces, deadline)
-        return [self._named(inference) for inference in inferences]
+        return [self._answers.of_face(inference) for inference in inferences]
 
     async def predict_many(
         self,
@@ -252,47 +293,8 @@ class Predictor:
         self._metrics.stage["decode"].observe(done.spent_s)
         self._metrics.image_pixels.observe(done.result.width * done.result.height)
 
-    def _face(self, face: Face, inference: Inference) -> dict[str, Any]:
-        box = face.box
-        return {
-            "box": {"x": box.x, "y": box.y, "width": box.width, "height": box.height},
-            "detection": None if face.detection is None else _share(face.detection),
-        } | self._named(inference)
-
-    def _named(self, inference: Inference) -> dict[str, Any]:
-        emotions, values = self._manifest.emotions, inference.probabilities.tolist()
-        confidence = max(values)
-        emotion = emotions[values.index(confidence)]
-        count, confidences = self._counts[emotion]
-        count.inc()
-        confidences.observe(confidence)
-        return {
-            "emotion": emotion,
-            "confidence": _share(confidence),
-            "probabilities": {e: _share(p) for e, p in zip(emotions, values, strict=True)},
-        }
-
 
 def _stack(faces: Sequence[Face]) -> npt.NDArray[np.uint8]:
     if len(faces) == 1:  # as mostly; `stack` gives up the interpreter's lock for its 2 kB
         return faces[0].pixels[np.newaxis]
     return np.stack([face.pixels for face in faces])
-
-
-def _share(probability: float) -> float:
-    # Beyond the sixth digit the same face differs from one batch size to the next. Rounding in
-    # the engine may leave a probability a hair above 1.
-    return min(round(probability, 6), 1.0)
-
-
-def _timing(
-    done: Done[Decoded], inferences: Sequence[Inference], total_s: float
-) -> dict[str, float]:
-    queue_s = max((i.queue_s for i in inferences), default=0.0)
-    inference_s = max((i.inference_s for i in inferences), default=0.0)
-    return {
-        "decode_ms": round(1e3 * done.spent_s, 3),
-        "queue_ms": round(1e3 * (done.waited_s + queue_s), 3),
-        "inference_ms": round(1e3 * inference_s, 3),
-        "total_ms": round(1e3 * total_s, 3),
-    }

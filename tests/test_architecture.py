@@ -51,6 +51,8 @@ ARROWS: dict[str, set[str]] = {
         "service.errors",
         "service.http.disconnect",
         "service.http.door",
+        "service.http.edge",
+        "service.http.express",
         "service.http.problems",
         "service.inference",
         "service.observe",
@@ -73,7 +75,14 @@ SINGLE: dict[str, set[str]] = {
         "service.predict",
         "training.model",
     },
+    "service/answers.py": {
+        "service.inference",
+        "service.observe.metrics",
+        "service.pictures",
+        "training.model",
+    },
     "service/predict.py": {
+        "service.answers",
         "service.errors",
         "service.http.problems",
         "service.inference",
@@ -142,14 +151,22 @@ def test_files_stay_readable_in_one_sitting(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
 
 
-def test_importing_the_service_loads_no_training_code_beyond_the_model() -> None:
-    program = (
-        "import sys, service.app; "
-        "print(*[m for m in sys.modules if m.startswith('training')], sep='\\n')"
-    )
+def loaded_by(module: str) -> set[str]:
+    """What a fresh interpreter has loaded when it has imported a module."""
+    program = f"import sys, {module}; print(*sys.modules, sep='\\n')"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    loaded = set(done.stdout.split())
+    return set(done.stdout.split())
+
+
+def test_a_worker_before_an_engine_elsewhere_loads_no_torch() -> None:
+    assert not loaded_by("service.processes.worker") & {"torch", "safetensors"}
+    assert "torch" in loaded_by("service.inference.engine")
+
+
+def test_importing_the_service_loads_no_training_code_beyond_the_model() -> None:
+    loaded = {m for m in loaded_by("service.app, service.inference.engine") if "training" in m}
+    loaded = {m for m in loaded if m.split(".")[0] == "training"}
     assert loaded
     assert {m for m in loaded if m != "training" and not m.startswith("training.model")} == set()

@@ -18,8 +18,8 @@ from training.evaluate import predict, score
 from training.export import ExportError, cost, export, measure
 from training.loop import Interrupted, fit
 from training.machine import Machine, machine
-from training.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from training.model.preprocess import InputSpec
+from training.model.checkpoint import Checkpoint, load_checkpoint
+from training.model.manifest import CheckpointError, InputSpec
 from training.overrides import OverrideError, override
 from training.progress import ProgressBar
 from training.run import BEST_FILE, HISTORY_FILE, ResumeError, Run, best_checkpoint

@@ -20,8 +20,8 @@ from training.evaluate import predict, score
 from training.loop import fit
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
-from training.model.network import Activation, NetworkConfig, count_multiply_adds, count_parameters
-from training.model.preprocess import InputSpec
+from training.model.manifest import Activation, InputSpec, NetworkConfig
+from training.model.network import count_multiply_adds, count_parameters
 from training.robustness import GEOMETRY, measure_curves
 from training.run import BEST_FILE, Run
 from training.whole_file import write_whole

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from training.model.network import NetworkConfig
+from training.model.manifest import NetworkConfig
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from training import fer2013, ferplus, folders
 from training.model.labels import FERPLUS_EMOTIONS
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 from training.pictures import resize
 from training.samples import PARTS, TEST, TRAIN, DataError, Progress, Samples, cache_path, cached
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from training.machine import Machine
+from training.model.manifest import InputSpec
 from training.model.network import AttentionFER
-from training.model.preprocess import InputSpec, normalise
+from training.model.preprocess import normalise
 
 BINS = 15
 """Bins of the calibration error, as many as in Guo et al. 2017, arXiv:1706.04599."""

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from training.model.labels import FERPLUS_EMOTIONS
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 from training.pictures import read_face
 from training.samples import PARTS, TEST, TRAIN, VALIDATION, DataError, Progress, Samples
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 from training.samples import DataError
 
 # All that Pillow's decoders raise on bytes that are not theirs.

@@ -23,9 +23,10 @@ from training.ema import Ema
 from training.evaluate import Scores, predict, score
 from training.labelling import Labelling, labellings, loss, network_of, start_from, train_split
 from training.machine import Machine
-from training.model.checkpoint import Checkpoint, Manifest, digest, save_checkpoint
-from training.model.network import AttentionFER, NetworkConfig
-from training.model.preprocess import InputSpec, normalise
+from training.model.checkpoint import Checkpoint, digest, save_checkpoint
+from training.model.manifest import InputSpec, Manifest, NetworkConfig
+from training.model.network import AttentionFER
+from training.model.preprocess import normalise
 from training.model.stn import identity
 from training.optimise import make_optimiser, set_rate
 from training.whole_file import write_whole

@@ -1,6 +1,7 @@
 """`python -m benchmarks.serving`: the whole comparison, or part of it, in one command."""
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ ONLY = ("throughput", "overload", "behaviour", "floor", "ceiling")
 
 def main() -> None:
     options = parse_arguments()
+    os.environ["DEVICE"] = options.device  # what `peers.model` reads, and the ceiling
+    if options.installed:
+        environment.use_installed()
     environment.enter_main()
     from benchmarks.serving.campaign import Campaign
 
@@ -33,6 +37,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default="ours,fastapi,batcher,litserve,mosec,bentoml,ray,mosec:ours,batcher:ours",
         help=f"of {names}; with :ours our engine in it, with :nothing no model (default: all)",
     )
+    parser.add_argument("--device", default="auto", help="of every server: auto, cpu, cuda:N")
     parser.add_argument("--workers", type=numbers, help="worker counts (default: 1,all cores)")
     parser.add_argument("--connections", type=numbers, default="1,8,64,256")
     parser.add_argument("--pictures", type=listed, default="48,256,1080,12mp")
@@ -46,6 +51,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", type=listed, default=",".join(ONLY), help=f"of {', '.join(ONLY)}")
     parser.add_argument("--seed", type=int, default=0, help="of the order of servers")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument(
+        "--installed", action="store_true", help="use this interpreter's packages; install none"
+    )
     parser.add_argument("--add", action="store_true", help="go on in the results already there")
     options = parser.parse_args(arguments)
     if unknown := set(options.only) - set(ONLY):

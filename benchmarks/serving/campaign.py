@@ -17,11 +17,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.serving import behaviour, ceiling, environment, proc, report
 from benchmarks.serving.load import LoadError, closed_loop, find_wrk
 from benchmarks.serving.peers.model import open_model
 from benchmarks.serving.pictures import SIZES, Body, body, jpeg
 from benchmarks.serving.server import PEERS, Server, ServerError, Variant, check_answer, running
+from service.inference.engine import find_device
 
 MAIN_PICTURE, MAIN_CONNECTIONS = "256", 64
 KINDS = ("ceiling", "starts", "loads", "floor", "behaviour", "problems")
@@ -264,6 +267,7 @@ class Campaign:
             "machine": {
                 "cores": self.cores,
                 "cpu": _cpu_name(),
+                "gpu": _gpu_name(self.options.device),
                 "python": platform.python_version(),
                 "kernel": platform.release(),
                 "load_before": os.getloadavg()[0],
@@ -281,6 +285,12 @@ def _without_nan(found: dict[str, Any]) -> dict[str, Any]:
 
 def _short(found: dict[str, Any]) -> dict[str, Any]:
     return {k: round(v, 3) if isinstance(v, float) else v for k, v in found.items()}
+
+
+def _gpu_name(device: str) -> str | None:
+    """Return the name of the GPU that servers use; None where they use the CPU."""
+    found = find_device(device)
+    return torch.cuda.get_device_name(found) if found.type == "cuda" else None
 
 
 def _cpu_name() -> str:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.serving import proc
 from benchmarks.serving.environment import ROOT, python_of
@@ -18,12 +18,18 @@ from benchmarks.serving.pictures import SIZES, jpeg
 from benchmarks.serving.server import Variant, _environ, own
 from benchmarks.serving.statistics import median
 
-BATCHES = (1, 2, 4, 8, 12, 16, 24, 32)
+if TYPE_CHECKING:
+    from benchmarks.serving.peers.model import Faces, Model
+
+BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 256)
 _LARGE = {"1080": 0.5, "12mp": 0.5}  # seconds enough for what takes long
 
 
 def measure(engine: str, cores: int, seconds: float) -> dict[str, Any]:
     """Measure alone, and with every core at work, which is what a loaded server has.
+
+    On CUDA the network is not the cores' work: one process measures it, by the clock, with two
+    batches in flight where the engine can, and the cores have decoding alone.
 
     Args:
         engine: A key of `benchmarks.serving.peers.model.ENGINES`.
@@ -32,13 +38,22 @@ def measure(engine: str, cores: int, seconds: float) -> dict[str, Any]:
 
     Returns:
         CPU milliseconds of decoding by picture and of inference by batch size (for one face), the
-        best batch, and requests a second: cores ÷ (decode + forward at the best batch).
+        best batch, and requests a second: cores ÷ (decode + forward at the best batch); on CUDA
+        whichever is less, what the cores decode or what the device computes.
     """
     alone = _measure(engine, 1, seconds)[0]
-    together = _measure(engine, cores, seconds)
+    on_cuda = alone["device"] != "cpu"
+    together = _measure("nothing" if on_cuda else engine, cores, seconds)
     decode = {p: median([one["decode_ms"][p] for one in together]) for p in SIZES}
-    forward = {str(b): median([one["forward_ms"][str(b)] for one in together]) for b in BATCHES}
+    computing = [alone] if on_cuda else together
+    forward = {b: median([one["forward_ms"][b] for one in computing]) for b in alone["forward_ms"]}
     best = min(forward, key=lambda batch: forward[batch])
+
+    def most(picture: str) -> float:
+        if on_cuda:
+            return min(1e3 * cores / decode[picture], 1e3 / forward[best])
+        return 1e3 * cores / (decode[picture] + forward[best])
+
     return {
         "engine": engine,
         "cores": cores,
@@ -46,7 +61,7 @@ def measure(engine: str, cores: int, seconds: float) -> dict[str, Any]:
         "decode_ms": decode,
         "forward_ms": forward,
         "best_batch": int(best),
-        "requests_per_s": {p: 1e3 * cores / (decode[p] + forward[best]) for p in SIZES},
+        "requests_per_s": {p: most(p) for p in SIZES},
     }
 
 
@@ -81,7 +96,7 @@ def _measure(engine: str, processes: int, seconds: float) -> list[dict[str, Any]
 def main() -> None:
     import numpy as np
 
-    from benchmarks.serving.peers.model import open_model
+    from benchmarks.serving.peers.model import DEVICE, MAX_BATCH, open_model
 
     seconds, model = float(sys.argv[2]), open_model()
     pictures = {picture: jpeg(picture) for picture in SIZES}
@@ -89,24 +104,42 @@ def main() -> None:
     print("warm", flush=True)
     sys.stdin.readline()
     forward, decode = {}, {}
-    for batch in BATCHES:
+    clock = time.process_time if DEVICE.type == "cpu" else time.perf_counter
+    pipelined = _in_flight(model)
+    for batch in (b for b in BATCHES if b <= MAX_BATCH):
         faces = np.stack([face] * batch)
-        forward[batch] = _cpu_ms(lambda: model.infer(faces), seconds) / batch  # noqa: B023
+        # Alone, one face waits for its answer; the others are for the most that is possible.
+        infer = model.infer if batch == 1 else pipelined
+        forward[batch] = _ms(lambda: infer(faces), seconds, clock) / batch  # noqa: B023
     for picture, data in pictures.items():
         enough = min(seconds, _LARGE.get(picture, seconds))
-        decode[picture] = _cpu_ms(lambda: model.decode(data), enough)  # noqa: B023
-    print(json.dumps({"forward_ms": forward, "decode_ms": decode}))
+        decode[picture] = _ms(lambda: model.decode(data), enough, time.process_time)  # noqa: B023
+    print(json.dumps({"device": DEVICE.type, "forward_ms": forward, "decode_ms": decode}))
 
 
-def _cpu_ms(work: Callable[[], object], seconds: float) -> float:
-    """Return the CPU time of one call, in milliseconds."""
+def _in_flight(model: "Model") -> "Callable[[Faces], object]":
+    """Return what begins a batch and finishes the one before, where the engine can."""
+    if (begin := model.begin) is None:
+        return model.infer
+    begun: list[Callable[[], object]] = []
+
+    def infer(faces: "Faces") -> None:
+        begun.append(begin(faces))
+        if len(begun) > 1:
+            begun.pop(0)()
+
+    return infer
+
+
+def _ms(work: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
+    """Return what one call takes of a clock, in milliseconds."""
     for _ in range(3):
         work()
-    calls, end, cpu = 0, time.monotonic() + seconds, time.process_time()
+    calls, end, began = 0, time.monotonic() + seconds, clock()
     while time.monotonic() < end:
         work()
         calls += 1
-    return 1e3 * (time.process_time() - cpu) / calls
+    return 1e3 * (clock() - began) / calls
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.serving.rows import (
     ceilings,
+    hardware,
     is_main,
     median_of,
     most_workers,
@@ -45,7 +46,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     axes[1].set_yscale("log")
     # Beside the axes: any place within them hides a line of some machine's results.
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
-    cores, cpu = results["machine"]["cores"], results["machine"]["cpu"]
-    figure.suptitle(f"256 px JPEG by multipart, {cores} cores of {cpu}", fontsize=10)
+    on = hardware(results["machine"])
+    figure.suptitle(f"256 px JPEG by multipart, {on}", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)

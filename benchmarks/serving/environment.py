@@ -16,8 +16,18 @@ MAIN = CACHE / "venv"
 SEPARATE = {"bentoml": (CACHE / "venv-bentoml", HERE / "requirements-bentoml.txt")}
 """Peers whose dependencies contradict the others'."""
 
+_installed = False  # whether this interpreter's own packages are used instead
+
+
+def use_installed() -> None:
+    """Run everything with the packages of this interpreter: for hosts without an index."""
+    global _installed
+    _installed = True
+
 
 def python_of(peer: str) -> str:
+    if _installed:
+        return sys.executable
     folder = SEPARATE[peer][0] if peer in SEPARATE else MAIN
     return str(folder / "bin/python")
 
@@ -30,7 +40,7 @@ def prepare(peers: list[str]) -> dict[str, str]:
     """
     problems = {}
     for peer in peers:
-        if peer in SEPARATE and (problem := make(*SEPARATE[peer])):
+        if not _installed and peer in SEPARATE and (problem := make(*SEPARATE[peer])):
             problems[peer] = problem
     return problems
 
@@ -65,10 +75,12 @@ def enter_main() -> None:
     """Go on in the main environment; returns where this already runs in it."""
     if Path(sys.prefix) == MAIN:
         return
+    subprocess.run(["sh", str(ROOT / "service/inference/native/compile.sh")], check=True)
+    if _installed:
+        return
     if problem := make(MAIN, HERE / "requirements.txt"):
         sys.exit(f"the benchmark's environment {problem}")
     python = str(MAIN / "bin/python")
-    subprocess.run(["sh", str(ROOT / "service/inference/native/compile.sh")], check=True)
     os.chdir(ROOT)
     os.execv(python, [python, "-m", "benchmarks.serving", *sys.argv[1:]])
 
@@ -77,5 +89,7 @@ def versions(peer: str, packages: tuple[str, ...]) -> dict[str, str]:
     """Return the versions of a peer's packages, and of torch."""
     folder = SEPARATE[peer][0] if peer in SEPARATE else MAIN
     places = [str(place) for place in folder.glob("lib/python*/site-packages")]
+    if _installed:
+        places = sys.path
     found = {d.metadata["Name"].lower(): d.version for d in distributions(path=places)}
     return {name: found[name] for name in (*packages, "torch") if name in found}

@@ -59,6 +59,11 @@ def find_wrk() -> str | None:
     return shutil.which("wrk")
 
 
+def threads_for(connections: int) -> int:
+    """Return how many threads wrk has: one of two cores, four of sixteen."""
+    return max(1, min(connections, len(os.sched_getaffinity(0)) // 4))
+
+
 def parse(output: str) -> dict[str, float]:
     """Read the line that wrk.lua prints.
 
@@ -85,7 +90,13 @@ def closed_loop(
     """
     environ = os.environ | {"BODY": str(body.keep(server.log.parent)), "CONTENT_TYPE": body.kind}
     command = [
-        *(find_wrk() or "wrk", "--threads", "1", "--connections", str(connections)),
+        *(
+            find_wrk() or "wrk",
+            "--threads",
+            str(threads_for(connections)),
+            "--connections",
+            str(connections),
+        ),
         *("--duration", f"{max(1, round(seconds))}s", "--timeout", f"{_TIMEOUT_S}s"),
         *("--latency", "--script", str(SCRIPT), server.url(body)),
     ]

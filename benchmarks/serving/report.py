@@ -17,6 +17,7 @@ from benchmarks.serving.rows import (
     as_table,
     behaviours,
     ceilings,
+    hardware,
     is_main,
     median_of,
     most_workers,
@@ -73,7 +74,7 @@ def summary(results: dict[str, Any]) -> str:
     machine = results["machine"]
     rounds = 1 + max(r["round"] for r in results["loads"] if is_main(r))
     said = (
-        f"{machine['cores']} cores of {machine['cpu']}, {results['date']}: a JPEG of 256 px by "
+        f"{hardware(machine)}, {results['date']}: a JPEG of 256 px by "
         f"multipart, a worker a core, requests/s, medians of {rounds} rounds in turn."
     )
     return f"{said}\n\n{throughput(results, most_workers(results))}"

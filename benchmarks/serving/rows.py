@@ -61,6 +61,12 @@ def most_workers(results: dict[str, Any]) -> int:
     return max((r["workers"] for r in results["loads"]), default=results["machine"]["cores"])
 
 
+def hardware(machine: dict[str, Any]) -> str:
+    """Say what it was measured on: the cores, and the GPU where one was used."""
+    gpu = machine.get("gpu")
+    return f"{machine['cores']} cores of {machine['cpu']}" + (f" and one {gpu}" if gpu else "")
+
+
 def shown(value: float | None, digits: int | None = None) -> str:
     """Return a number with three digits or so; "-" where there is none."""
     if not isinstance(value, int | float) or math.isnan(value):

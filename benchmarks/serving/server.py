@@ -19,6 +19,7 @@ from benchmarks.serving.environment import ROOT, python_of
 from benchmarks.serving.pictures import Body
 
 START_TIMEOUT_S = 120.0
+_KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "DEVICE")
 _OWN: set[int] = set()  # processes that the benchmark itself started and that serve nothing
 
 
@@ -235,7 +236,8 @@ def _begin(one_core: bool) -> None:
 
 
 def _environ(variant: Variant, port: int) -> dict[str, str]:
-    kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
+    kept = {key: os.environ[key] for key in _KEPT if key in os.environ}
+    packages = os.environ.get("PYTHONPATH", "")
     return kept | {
         "PORT": str(port),
         "WORKERS": str(variant.workers),
@@ -243,7 +245,7 @@ def _environ(variant: Variant, port: int) -> dict[str, str]:
         # Threads of one inference; as many processes as cores are what may be parallel.
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), packages))),
         "PYTHONUNBUFFERED": "1",
         # No peer may call home while it is measured.
         "BENTOML_DO_NOT_TRACK": "True",

@@ -18,8 +18,8 @@ from service.http.tally import Tally
 from service.observe import request_id
 from service.observe.metrics import Metrics
 
-# Nothing was sent; the number that access logs have come to use for it.
-_CLIENT_GONE = 499
+CLIENT_GONE = 499
+"""Nothing was sent; the number that access logs have come to use for it."""
 NAME_HEADER = request_id.HEADER.encode()
 # Of the body of a request that came at a bad time, this much is skipped so that the connection can
 # be kept. To close it while its client still sends may reset it (of 5 MB from curl every third),
@@ -61,7 +61,7 @@ class Edge:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         finally:
-            status = exchange.status or _CLIENT_GONE
+            status = exchange.status or CLIENT_GONE
             self._tally.record(scope["path"], method, status, self._clock() - began)
 
 

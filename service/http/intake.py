@@ -55,7 +55,7 @@ async def read_image(
         if isinstance(image, ServiceError):
             raise image
         return image
-    if not (kind in ("", "application/octet-stream") or kind.startswith("image/")):
+    if not is_picture(kind):
         raise _refuse_type(
             headers,
             "Send the picture as the form field 'image' (multipart/form-data), or as the body "
@@ -132,6 +132,11 @@ async def read_body(
 
     await _receive(headers, receive, max_bytes, too_large, keep)
     return body
+
+
+def is_picture(kind: str) -> bool:
+    """Tell whether a body of such a media type, in lower case, is taken for a picture."""
+    return kind in ("", "application/octet-stream") or kind.startswith("image/")
 
 
 def _no_image() -> NoImage:

@@ -18,6 +18,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count, repeat
 from typing import Any, cast
 
@@ -32,10 +33,11 @@ from service.errors import (
     ShuttingDown,
 )
 from service.inference.batch import Answered, BatchRunner, Begin, Begun, Explain, Infer, Outcome
+from service.inference.classifier import Classifier, TakeBack
 from service.inference.explanation import Explanation
 from service.inference.face_queue import FaceQueue
 from service.inference.rate import ServiceRate
-from service.inference.ticket import Faces, Inference, Late, Part, Ticket
+from service.inference.ticket import Faces, Inference, Late, Part, Settle, Ticket
 from service.observe.metrics import Metrics
 from service.threads import start_computing
 
@@ -45,7 +47,7 @@ HANG_S = 5.0
 """An engine that has not come back after so many seconds is taken for hanging."""
 
 
-class Batcher:
+class Batcher(Classifier):
     """Batches faces for `infer`, within bounds and deadlines, for as long as someone waits."""
 
     def __init__(
@@ -133,65 +135,41 @@ class Batcher:
         """
         self._queue.crowded = crowded
 
-    async def submit(
-        self, faces: Faces | Late, deadline: float, explained: bool = False
-    ) -> list[Inference]:
+    def enqueue(
+        self, faces: Faces | Late, deadline: float, explained: bool, settle: Settle
+    ) -> TakeBack:
         """Have faces classified; on the event loop that the batcher was started on.
 
-        They are admitted together or not at all, may travel in several batches, and fail
-        together. Cancelling the caller takes back what has not reached the engine.
-
         Args:
-            faces: uint8[n, h, w], 0-255, grey; not to be changed before the answer. Or how the
-                worker makes them.
-            deadline: When the answer is of no use any more, in the clock's time.
+            faces: As `Classifier.enqueue`, like all else.
+            deadline: In the clock's time.
             explained: Whether each answer is to have its explanation.
-
-        Returns:
-            An answer for each face, in order.
-
-        Raises:
-            NotReady: The batcher was not started.
-            QueueFull: There is no room for them; says when to try again.
-            Overloaded: There is room, but the wait would outlast the deadline; likewise.
-            DeadlineExceeded: The answer did not come in time.
-            ShuttingDown: The batcher drains, or stopped before they were answered.
-            InferenceFailed: The engine failed on one of them.
-            ValueError: They are not uint8[n, h, w].
-            BaseException: What making them raised.
+            settle: Called with the answers, or with what went wrong.
         """
         make = None
         if isinstance(faces, Late):
             make, faces = faces.make, np.zeros(faces.shape, np.uint8)
-        if faces.ndim != 3 or faces.dtype != np.uint8:
+        if faces.ndim != 3 or faces.dtype != np.uint8 or not len(faces):
             raise ValueError(f"faces are {faces.dtype}{list(faces.shape)}, expected uint8[n, h, w]")
         if self._loop is None:
             raise NotReady("The service is still starting.")
         now, count = self._clock(), len(faces)
-        if not count:
-            return []
         self._admit(count, deadline - now)
-        future = self._loop.create_future()
         pixels = np.ascontiguousarray(faces)
-        ticket = Ticket(pixels, deadline, now, future, [None] * count, count, explained, make)
-        timer = self._loop.call_later(deadline - now, _expire, ticket)
+        ticket = Ticket(pixels, deadline, now, settle, [None] * count, count, explained, make)
+        ticket.timer = self._loop.call_later(deadline - now, self._expire, ticket)
         self._queue.put(ticket)
-        return await self._answer_of(ticket, timer)
-
-    async def _answer_of(self, ticket: Ticket, timer: asyncio.TimerHandle) -> list[Inference]:
         self._metrics.queue_faces.set(self._queue.waiting)
-        try:
-            answer = await ticket.future
-        except asyncio.CancelledError:
-            self._metrics.abandoned_faces.inc(self._withdraw(ticket))
-            raise
-        finally:
-            timer.cancel()
-            if ticket.taken < len(ticket.faces):
-                self._withdraw(ticket)
-        if isinstance(answer, BaseException):
-            raise answer
-        return cast(list[Inference], answer)  # it is resolved when no place is empty any more
+        return partial(self._abandon, ticket)
+
+    def _abandon(self, ticket: Ticket) -> None:
+        """Take back what has not reached the engine, of whoever is gone."""
+        ticket.abandon()
+        self._metrics.abandoned_faces.inc(self._take_back(ticket))
+
+    def _expire(self, ticket: Ticket) -> None:
+        ticket.resolve(DeadlineExceeded("The answer did not come in time."))
+        self._take_back(ticket)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new faces, finish the accepted ones, stop the worker; on the event loop.
@@ -214,9 +192,9 @@ class Batcher:
             error = "The service stopped before the face was classified."
             for ticket in self._queue.unfinished():
                 ticket.resolve(ShuttingDown(error))
-                self._withdraw(ticket)
+                self._take_back(ticket)
 
-    def _withdraw(self, ticket: Ticket) -> int:
+    def _take_back(self, ticket: Ticket) -> int:
         left = self._queue.withdraw(ticket)
         self._metrics.queue_faces.set(self._queue.waiting)
         return left
@@ -240,9 +218,10 @@ class Batcher:
     def _deliver(self, outcome: Outcome) -> None:
         """Answer first, record afterwards, so that no metric can come in between; on the loop."""
         for answered in outcome.answered:
-            _fill(answered, outcome)
+            self._fill(answered, outcome)
         for ticket, error in outcome.unmade:
             ticket.resolve(error)
+            self._take_back(ticket)
         faces = sum(len(answered.rows) for answered in outcome.answered)
         # Nothing is learnt from failures, which may be quick, nor from a hang.
         if faces and not outcome.failed_calls and outcome.busy_s <= self._hang_s:
@@ -254,6 +233,17 @@ class Batcher:
         for answered in outcome.answered:
             self._queue_seconds.observe(answered.part.ticket.queued_s(outcome.started))
             self._inference_seconds.observe(outcome.seconds)
+
+    def _fill(self, answered: Answered, outcome: Outcome) -> None:
+        ticket = answered.part.ticket
+        queue_s = ticket.queued_s(outcome.started)
+        whys: Iterable[Explanation | None] = answered.explanations or repeat(None)
+        for place, row, why in zip(count(answered.part.start), answered.rows, whys, strict=False):
+            if row is None:
+                ticket.resolve(InferenceFailed("The network failed on this face."))
+                self._take_back(ticket)
+            else:
+                ticket.fill(place, Inference(row, queue_s, outcome.seconds, why))
 
     def _work(self) -> None:
         """Be the worker thread."""
@@ -277,20 +267,5 @@ class Batcher:
             cast(asyncio.AbstractEventLoop, self._loop).call_soon_threadsafe(call, *args)
 
 
-def _expire(ticket: Ticket) -> None:
-    ticket.resolve(DeadlineExceeded("The answer did not come in time."))
-
-
 def _unexplained(faces: Faces) -> list[Explanation]:
     raise NotImplementedError(f"nothing here explains {len(faces)} faces")
-
-
-def _fill(answered: Answered, outcome: Outcome) -> None:
-    ticket = answered.part.ticket
-    queue_s = ticket.queued_s(outcome.started)
-    whys: Iterable[Explanation | None] = answered.explanations or repeat(None)
-    for place, row, why in zip(count(answered.part.start), answered.rows, whys, strict=False):
-        if row is None:
-            ticket.resolve(InferenceFailed("The network failed on this face."))
-        else:
-            ticket.fill(place, Inference(row, queue_s, outcome.seconds, why))

@@ -3,22 +3,96 @@
 Not its duty: being one (`service.inference.batcher`, `service.inference.remote_batcher`).
 """
 
-from typing import Protocol
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
-from service.inference.ticket import Faces, Inference
+import numpy as np
+
+from service.inference.ticket import Faces, Inference, Late, Settle
+
+TakeBack = Callable[[], object]
+"""Takes faces back for whoever is gone: they leave the queue if they still wait, and nobody is told
+of their answer. Once, before it is there, on the event loop."""
 
 
-class Classifier(Protocol):
+class Classifier(ABC):
     """A queue before an engine, of this process or of another; used on one event loop."""
 
     @property
+    @abstractmethod
     def healthy(self) -> bool:
         """Whether faces are being answered."""
 
-    async def submit(
-        self, faces: Faces, deadline: float, explained: bool = False
-    ) -> list[Inference]:
-        """Have faces classified, as `service.inference.batcher.Batcher.submit` does."""
+    @abstractmethod
+    def enqueue(
+        self, faces: Faces | Late, deadline: float, explained: bool, settle: Settle
+    ) -> TakeBack:
+        """Have faces classified, without waiting for it.
 
+        They are admitted together or not at all, may travel in several batches, and fail
+        together.
+
+        Args:
+            faces: uint8[n, h, w], 0-255, grey, one or more; not to be changed before the answer. Or
+                how the worker makes them, where it is in this process.
+            deadline: When the answer is of no use any more, by the monotonic clock.
+            explained: Whether each answer is to have its explanation.
+            settle: Called once, on the loop, later, with what `submit` returns or raises.
+
+        Returns:
+            How to take them back.
+
+        Raises:
+            NotReady: The engine is not there.
+            QueueFull: There is no room for them; says when to try again.
+            Overloaded: There is room, but the wait would outlast the deadline; likewise.
+            DeadlineExceeded: It had passed.
+            ShuttingDown: Nothing new is taken any more.
+            ValueError: They are not uint8[n, h, w], n at least 1.
+        """
+
+    @abstractmethod
     async def drain(self, timeout_s: float) -> None:
         """Refuse new faces and finish the accepted ones, in so many seconds."""
+
+    async def submit(
+        self, faces: Faces | Late, deadline: float, explained: bool = False
+    ) -> list[Inference]:
+        """Have faces classified. Cancelling the caller takes them back.
+
+        Args:
+            faces: As `enqueue` takes them; or none.
+            deadline: Likewise.
+            explained: Likewise.
+
+        Returns:
+            An answer for each face, in order.
+
+        Raises:
+            DeadlineExceeded: The answer did not come in time.
+            ShuttingDown: The queue was drained, or stopped before they were answered.
+            InferenceFailed: The engine failed on one of them.
+            BaseException: What making them raised.
+            ServiceError: Any kind that `enqueue` raises.
+            ValueError: Likewise.
+        """
+        if isinstance(faces, np.ndarray) and faces.ndim and not len(faces):
+            return []
+        future: asyncio.Future[list[Inference] | BaseException]
+        future = asyncio.get_running_loop().create_future()
+
+        def settle(answer: list[Inference] | BaseException) -> None:
+            # An error is a result: nobody fetches the exception of a future whose task is gone.
+            if not future.done():
+                future.set_result(answer)
+
+        take_back = self.enqueue(faces, deadline, explained, settle)
+        try:
+            answer = await future
+        except asyncio.CancelledError:
+            take_back()
+            raise
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer

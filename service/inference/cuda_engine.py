@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from service.inference.cuda_graphs import GraphedNetwork
-from service.inference.engine import Engine, EngineError, Precision
+from service.inference.engine import Engine, Precision
+from service.inference.errors import EngineError
 from training.model.checkpoint import Checkpoint
 from training.model.network import AttentionFER
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.inference.cuda_buckets import Turns, bucket_of, buckets
+from training.model.manifest import InputSpec
 from training.model.network import AttentionFER
-from training.model.preprocess import InputSpec, normalise
+from training.model.preprocess import normalise
 
 IN_FLIGHT = 2
 """Batches that may be begun and not finished."""

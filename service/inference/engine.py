@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from service.inference.explanation import Explanation, explain
+from service.inference.errors import EngineError
+from service.inference.evidence import explain
+from service.inference.explanation import Explanation
 from service.inference.fused import Step, can_fuse, fuse, multiplies_bfloat16
 from service.inference.tuning import batch_seconds, largest
-from training.model.checkpoint import Checkpoint, Manifest
+from training.model.checkpoint import Checkpoint
+from training.model.manifest import InputSpec, Manifest
 from training.model.network import AttentionFER
-from training.model.preprocess import InputSpec, normalise
+from training.model.preprocess import normalise
 
 Precision = Literal["auto", "float32"]
-
-
-class EngineError(Exception):
-    """The engine cannot be built as asked; the message says what to change."""
 
 
 class Engine:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from service.inference.native import attention, computes_wider, gather, library, winograd
 from training.model.attention import ChannelAttention, SpatialAttention
+from training.model.manifest import InputSpec
 from training.model.network import AttentionFER, Block
-from training.model.preprocess import InputSpec
 from training.model.stn import SpatialTransformer, identity
 
 # Weights are packed as a batch of this size reads them best. Any will do: what costs is to pack

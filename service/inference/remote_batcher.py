@@ -1,8 +1,8 @@
-"""The queue of an engine in another process, as seen from a worker: the same `submit`.
+"""The queue of an engine in another process, as seen from a worker: a `Classifier` like any other.
 
-    submit ─▶ FACES ─▶ socket ─▶ the engine's one queue ─▶ ANSWERS or FAILURE ─▶ submit returns
+    enqueue ─▶ FACES ─▶ socket ─▶ the engine's one queue ─▶ ANSWERS or FAILURE ─▶ settle
 
-What is submitted in one turn of the event loop is written at once. Admission, batches and metrics
+What is enqueued in one turn of the event loop is written at once. Admission, batches and metrics
 are the engine process's (`service.inference.remote_host`), so that one bound holds for all workers
 together. Not its duty: starting engines.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from service.errors import (
     ServiceError,
     ShuttingDown,
 )
+from service.inference.classifier import Classifier, TakeBack
 from service.inference.remote_wire import (
     MAX_FACES_BYTES,
     Frame,
@@ -41,7 +42,7 @@ from service.inference.remote_wire import (
     write_cancel,
     write_faces,
 )
-from service.inference.ticket import Faces, Inference
+from service.inference.ticket import Faces, Inference, Late, Settle
 from service.inference.turn_writer import TurnWriter
 
 _RECONNECT_S = 0.1
@@ -52,7 +53,7 @@ _RETRY_S = 3.0
 _log = logging.getLogger(__name__)
 
 
-class RemoteBatcher:
+class RemoteBatcher(Classifier):
     """Has faces classified by the engine, of several, that has least to do; on one event loop."""
 
     def __init__(
@@ -102,28 +103,25 @@ class RemoteBatcher:
         async with asyncio.timeout(_HELLO_S):
             await self._introduced.wait()
 
-    async def submit(
-        self, faces: Faces, deadline: float, explained: bool = False
-    ) -> list[Inference]:
-        """Have faces classified, as `service.inference.batcher.Batcher.submit` does.
+    def enqueue(
+        self, faces: Faces | Late, deadline: float, explained: bool, settle: Settle
+    ) -> TakeBack:
+        """Have faces classified by an engine.
 
         Args:
-            faces: uint8[n, h, w], 0-255, grey; copied before this waits.
-            deadline: When the answer is of no use any more, in the clock's time.
+            faces: As `Classifier.enqueue`, like all else; those to be made are made now. Copied.
+            deadline: In the clock's time.
             explained: Whether each answer is to have its explanation.
-
-        Returns:
-            An answer for each face, in order.
+            settle: Called with the answers; or with what the engine's batcher raised, or with
+                `NotReady` where the engine died.
 
         Raises:
-            NotReady: No engine is there, or the one that had them has died.
-            ServiceError: What the engine's batcher raised; see there.
-            ValueError: They are not uint8[n, h, w].
+            BaseException: What making them raised.
         """
-        if faces.ndim != 3 or faces.dtype != np.uint8:
+        if isinstance(faces, Late):
+            faces = faces.make()
+        if faces.ndim != 3 or faces.dtype != np.uint8 or not len(faces):
             raise ValueError(f"faces are {faces.dtype}{list(faces.shape)}, expected uint8[n, h, w]")
-        if not len(faces):
-            return []
         if self._draining:
             raise ShuttingDown("The service is shutting down and takes nothing new.")
         if deadline <= self._clock():
@@ -133,7 +131,7 @@ class RemoteBatcher:
         if faces.nbytes > MAX_FACES_BYTES or link.faces + len(faces) > 2 * self._queue_size:
             raise QueueFull("The queue's places are taken; try again later.", _RETRY_S)
         submission = Submission(np.ascontiguousarray(faces), deadline, explained)
-        return await link.ask(submission, deadline - self._clock())
+        return link.ask(submission, deadline - self._clock(), settle)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new faces, wait for the answers that are due, and disconnect.
@@ -203,7 +201,7 @@ class _Link(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._reader, self._numbers = FrameReader(), count(1)
-        self._due: dict[int, asyncio.Future[list[Inference] | ServiceError]] = {}
+        self._due: dict[int, _Due] = {}
         self.hello: asyncio.Future[Hello | None] = loop.create_future()
         self.lost, self.answered = asyncio.Event(), asyncio.Event()
         self.answered.set()
@@ -227,24 +225,16 @@ class _Link(asyncio.Protocol):
             self.hello.set_result(None)
         self.lost.set()
 
-    async def ask(self, submission: Submission, left_s: float) -> list[Inference]:
-        """Send faces and wait for their answer, which takes them back when it is cancelled."""
+    def ask(self, submission: Submission, left_s: float, settle: Settle) -> TakeBack:
+        """Send faces; their answer goes to `settle`. Returns what takes them back."""
         number, faces = next(self._numbers), len(submission.faces)
-        future: asyncio.Future[list[Inference] | ServiceError] = self._loop.create_future()
-        self._due[number] = future
+        # The engine watches the deadline too, as long as its loop turns.
+        timer = self._loop.call_later(left_s, self._expire, number)
+        self._due[number] = _Due(faces, settle, timer)
         self.answered.clear()
         self.faces += faces
         self._writer.write(write_faces(number, submission))
-        # The engine watches the deadline too, as long as its loop turns.
-        timer = self._loop.call_later(left_s, _expire, future)
-        try:
-            answer = await future
-        finally:
-            timer.cancel()
-            self._forget(number, faces)
-        if isinstance(answer, ServiceError):
-            raise answer
-        return answer
+        return partial(self._take_back, number)
 
     def end(self, error: ServiceError) -> None:
         """Disconnect; whoever waits gets the error."""
@@ -252,12 +242,26 @@ class _Link(asyncio.Protocol):
         for number in list(self._due):
             self._settle(number, error)
 
-    def _forget(self, number: int, faces: int) -> None:
-        self.faces -= faces
-        if self._due.pop(number, None) is not None:  # nobody waits, and the engine does not know
+    def _take_back(self, number: int) -> Settle | None:
+        """Forget a submission, and have the engine do so; returns who waits for it."""
+        settle = self._forget(number)
+        if settle is not None:
             self._writer.write(write_cancel(number))
+        return settle
+
+    def _expire(self, number: int) -> None:
+        if (settle := self._take_back(number)) is not None:
+            settle(DeadlineExceeded("The answer did not come in time."))
+
+    def _forget(self, number: int) -> Settle | None:
+        due = self._due.pop(number, None)
+        if due is None:  # it was taken back meanwhile
+            return None
+        due.timer.cancel()
+        self.faces -= due.faces
         if not self._due:
             self.answered.set()
+        return due.settle
 
     def _take(self, frame: Frame) -> None:
         match frame.kind:
@@ -272,12 +276,13 @@ class _Link(asyncio.Protocol):
 
     def _settle(self, number: int, answer: list[Inference] | ServiceError) -> None:
         """Answer a submission; one that was taken back meanwhile has nobody to tell."""
-        future = self._due.pop(number, None)
-        if future is not None and not future.done():
-            # An error is a result: nobody fetches the exception of a future whose task is gone.
-            future.set_result(answer)
+        if (settle := self._forget(number)) is not None:
+            settle(answer)
 
 
-def _expire(future: "asyncio.Future[list[Inference] | ServiceError]") -> None:
-    if not future.done():
-        future.set_result(DeadlineExceeded("The answer did not come in time."))
+class _Due(NamedTuple):
+    """A submission at the engine: how many faces, whom to tell, what gives it up."""
+
+    faces: int
+    settle: Settle
+    timer: asyncio.TimerHandle

@@ -1,18 +1,21 @@
 """The engine process's end of the socket: its batcher, for workers to submit to.
 
-    FACES ─▶ batcher.submit ─▶ ANSWERS or FAILURE
+    FACES ─▶ batcher.enqueue ─▶ ANSWERS or FAILURE
 
-Each submission is a task, which ends when a worker takes it back or is gone, so that its faces
-leave the queue. What is answered in one turn of the event loop is written at once. Not its duty:
-batching (`service.inference.batcher`), the process (`service.processes.engine`).
+When a worker takes a submission back or is gone, its faces leave the queue. Nothing here waits, so
+no submission needs a task, which would cost more than all else that is done for one; and what is
+answered in one turn of the event loop, as a batch is, is written at once: all workers' requests
+come through this one loop. Not its duty: batching (`service.inference.batcher`), the process
+(`service.processes.engine`).
 """
 
 import asyncio
 import logging
+from functools import partial
 from typing import cast
 
 from service.errors import InternalError, ServiceError
-from service.inference.classifier import Classifier
+from service.inference.classifier import Classifier, TakeBack
 from service.inference.remote_wire import (
     Frame,
     FrameReader,
@@ -25,6 +28,7 @@ from service.inference.remote_wire import (
     write_failure,
     write_hello,
 )
+from service.inference.ticket import Inference
 from service.inference.turn_writer import TurnWriter
 
 _log = logging.getLogger(__name__)
@@ -40,7 +44,7 @@ class RemoteHost:
             batcher: Started.
             hello: Said to each worker first.
         """
-        self._batcher, self._hello = batcher, write_hello(hello)
+        self.batcher, self._hello = batcher, write_hello(hello)
         self._callers: set[_Caller] = set()
         self.deserted = asyncio.Event()
         """Set while no worker is connected."""
@@ -67,19 +71,6 @@ class RemoteHost:
         if not self._callers:
             self.deserted.set()
 
-    async def answer(self, number: int, submission: Submission) -> bytes:
-        """Classify faces; returns the frame that tells of it."""
-        try:
-            inferences = await self._batcher.submit(
-                submission.faces, submission.deadline, submission.explained
-            )
-            return write_answers(number, inferences)
-        except ServiceError as error:
-            return write_failure(number, error)
-        except Exception:  # noqa: BLE001 - the edge of this process
-            _log.exception("a submission failed")
-            return write_failure(number, InternalError("The service failed."))
-
 
 class _Caller(asyncio.Protocol):
     """A worker's connection."""
@@ -87,7 +78,7 @@ class _Caller(asyncio.Protocol):
     def __init__(self, host: RemoteHost) -> None:
         self._host = host
         self._reader = FrameReader()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._due: dict[int, TakeBack] = {}
         self._lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -104,29 +95,44 @@ class _Caller(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as asyncio calls it
-        for task in self._tasks.values():
-            task.cancel()
+        for take_back in self._due.values():
+            take_back()
+        self._due.clear()
         self._host.part_from(self)
         self._lost.set()
 
     async def close(self) -> None:
-        """Let what is being answered be written, then end."""
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        """Let what was answered be written, then end."""
         self._writer.flush()
         self._transport.close()
         await self._lost.wait()
 
     def _take(self, frame: Frame) -> None:
         if frame.kind is Kind.CANCEL:
-            if (task := self._tasks.get(frame.number)) is not None:
-                task.cancel()
-        elif frame.kind is Kind.FACES and frame.number not in self._tasks:
-            submission = read_faces(frame.payload)
-            task = asyncio.get_running_loop().create_task(self._serve(frame.number, submission))
-            self._tasks[frame.number] = task
-            task.add_done_callback(lambda _: self._tasks.pop(frame.number))
+            if (take_back := self._due.pop(frame.number, None)) is not None:
+                take_back()
+        elif frame.kind is Kind.FACES and frame.number not in self._due:
+            self._enqueue(frame.number, read_faces(frame.payload))
         else:
             raise WireError(f"a frame of kind {frame.kind.name} from a worker")
 
-    async def _serve(self, number: int, submission: Submission) -> None:
-        self._writer.write(await self._host.answer(number, submission))
+    def _enqueue(self, number: int, submission: Submission) -> None:
+        try:
+            self._due[number] = self._host.batcher.enqueue(*submission, partial(self._tell, number))
+        except Exception as error:  # noqa: BLE001 - the edge of this process
+            self._writer.write(_failure(number, error))
+
+    def _tell(self, number: int, answer: list[Inference] | BaseException) -> None:
+        del self._due[number]
+        if isinstance(answer, BaseException):
+            self._writer.write(_failure(number, answer))
+        else:
+            self._writer.write(write_answers(number, answer))
+
+
+def _failure(number: int, error: BaseException) -> bytes:
+    """Return the frame that tells of it; what nobody expected stays here, in the log."""
+    if isinstance(error, ServiceError):
+        return write_failure(number, error)
+    _log.error("a submission failed", exc_info=error)
+    return write_failure(number, InternalError("The service failed."))

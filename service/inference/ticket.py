@@ -6,7 +6,7 @@ Not its duty: when its turn is (`service.inference.face_queue`).
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from service.inference.explanation import Explanation
 
 Faces = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
+Settle = Callable[["list[Inference] | BaseException"], object]
+"""Takes the answers of all faces of a submission, in order, or why there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +57,34 @@ class Ticket:
         faces: uint8[n, h, w], C-contiguous; blanks until they are made.
         deadline: When nobody needs the answer any more, in the clock's time.
         submitted: When it came, likewise.
-        future: The answers or what went wrong; resolved on the event loop, once. An error is a
-            result here, because an exception that a cancelled task never fetches gets logged.
+        settle: Given the answers or what went wrong; called on the event loop, once, and never
+            after the ticket was withdrawn.
         answers: A place for each face, filled on the event loop.
         missing: How many of them are empty.
         explained: Whether the answers are to say why.
         make: Makes the faces; None once they are.
         making_s: Seconds that this took.
         taken: How many faces have left the queue; under the queue's lock.
+        timer: Resolves it when its deadline has come; None where nothing does.
+        settled: Nobody waits for it any more.
     """
 
     faces: Faces
     deadline: float
     submitted: float
-    future: asyncio.Future[list[Inference | None] | BaseException]
+    settle: Settle
     answers: list[Inference | None]
     missing: int
     explained: bool = False
     make: Callable[[], Faces] | None = None
     making_s: float = 0.0
     taken: int = 0
+    timer: asyncio.TimerHandle | None = None
+    settled: bool = False
 
     def wanted(self, now: float) -> bool:
         """Whether anybody still waits for the answer; any thread may ask."""
-        return now < self.deadline and not self.future.done()
+        return now < self.deadline and not self.settled
 
     def ready(self, clock: Callable[[], float]) -> None:
         """Make the faces, if they are still to be made; in the worker.
@@ -108,12 +114,19 @@ class Ticket:
         self.answers[place] = inference
         self.missing -= 1
         if not self.missing:
-            self.resolve(self.answers)
+            self.resolve(cast(list[Inference], self.answers))  # no place is empty any more
 
-    def resolve(self, answer: list[Inference | None] | BaseException) -> None:
+    def resolve(self, answer: list[Inference] | BaseException) -> None:
         """Settle the ticket unless it is settled; on the event loop, the only place that does."""
-        if not self.future.done():
-            self.future.set_result(answer)
+        if not self.settled:
+            self.abandon()
+            self.settle(answer)
+
+    def abandon(self) -> None:
+        """Say that nobody waits for it any more; on the event loop."""
+        self.settled = True
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 class Part(NamedTuple):

@@ -15,7 +15,18 @@ _current: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def begin(offered: bytes | None) -> str:
-    """Name the request that the present task serves.
+    """Name the request that the present task serves, as `choose` does.
+
+    Args:
+        offered: What the client wants it to be called, if anything.
+    """
+    name = choose(offered)
+    _current.set(name)
+    return name
+
+
+def choose(offered: bytes | None) -> str:
+    """Find a name for a request.
 
     Args:
         offered: What the client wants it to be called, if anything.
@@ -26,9 +37,7 @@ def begin(offered: bytes | None) -> str:
     sane = offered is not None and _SANE.fullmatch(offered)
     # Nobody gains by guessing it. The system's own chance gives up the interpreter's lock, and
     # would wait for it beside busy threads.
-    name = offered.decode("ascii") if offered and sane else f"{random.getrandbits(64):016x}"
-    _current.set(name)
-    return name
+    return offered.decode("ascii") if offered and sane else f"{random.getrandbits(64):016x}"
 
 
 def current() -> str | None:

@@ -30,7 +30,7 @@ from service.pictures.libtiff import silence_libtiff
 from service.pictures.plain_jpeg import PlainJpeg, read_plain, recognise_plain
 from service.pictures.search import NO_SEARCH, FaceSearch
 from service.pictures.tones import as_grey, shrunk_colour
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 READABLE = "JPEG, PNG, WebP, BMP, GIF or TIFF"

@@ -13,7 +13,7 @@ from service.pictures.boxes import Boxes
 from service.pictures.decode import Picture
 from service.pictures.detector import Detector
 from service.pictures.search import FaceSearch
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 # A training crop is this many times as wide as the detector's box, and its centre this share of
 # the box above the box's: measured on PublicTest (docs/experiments.md).

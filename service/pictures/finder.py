@@ -11,7 +11,7 @@ from service.pictures.detector import Detector
 from service.pictures.faces import Face, find_faces, whole_picture
 from service.pictures.plain_jpeg import recognise_plain
 from service.pictures.search import NO_SEARCH, FaceSearch
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 _QUICK_PIXELS = 512 * 512  # 0.6 ms of one core; most of the network's 1 ms
 

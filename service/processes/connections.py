@@ -7,66 +7,27 @@ with them (`service.http.intake`, `service.http.routes`).
 
 import asyncio
 import fcntl
-import logging
-import resource
 import termios
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import BadRequest, HeadersTooLarge, ServiceError, TooManyConnections
 from service.http.disconnect import DEPARTURE, Departure
 from service.http.door import Door
+from service.http.edge import Headers
+from service.http.express import Errand, Express
 from service.http.problems import problem_bytes
 from service.observe.metrics import Metrics
 from service.processes.joined import JoinedAnswers
+from service.processes.limits import ConnectionLimits
 
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 100
 # How long a connection without a request stays open at shutdown, for one already on its way.
 LAST_CALL_S = 0.1
-# What the process opens besides connections: libraries, metrics, the event loop's own.
-_OTHER_DESCRIPTORS = 128
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """What connections may do.
-
-    Attributes:
-        max_connections: How many at once.
-        header_timeout_s: From a connection's or a head's first byte to the head's last one; also
-            how long a client may stop reading its answer.
-    """
-
-    max_connections: int
-    header_timeout_s: float
-
-
-def allow_descriptors(max_connections: int) -> int:
-    """Have the system let this process open as many connections as that, if it does.
-
-    Args:
-        max_connections: How many are wanted.
-
-    Returns:
-        How many there can be.
-    """
-    needed = max_connections + _OTHER_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard >= needed:
-        if soft != resource.RLIM_INFINITY and soft < needed:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-        return max_connections
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    possible = max(1, hard - _OTHER_DESCRIPTORS)
-    _log.warning("the system allows %d descriptors: at most %d connections", hard, possible)
-    return possible
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -77,6 +38,7 @@ class BoundedProtocol(HttpToolsProtocol):
         limits: ConnectionLimits,
         metrics: Metrics,
         door: Door,
+        express: Express,
         *args: Any,
         tell: Callable[[int], object] | None = None,
         **kwargs: Any,
@@ -87,18 +49,21 @@ class BoundedProtocol(HttpToolsProtocol):
             limits: The operator's.
             metrics: Told of each connection that was dropped.
             door: Asked first, at each request's head.
+            express: Asked next, once a request is here whole.
             args: Uvicorn's.
             tell: Told how many connections there are; by default the metrics are.
             kwargs: Uvicorn's.
         """
         super().__init__(*args, **kwargs)
-        self._limits, self._metrics, self._door = limits, metrics, door
+        self._limits, self._metrics = limits, metrics
+        self._door, self._express = door, express
         self._tell = tell or metrics.connections.set
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._in_head = self._leaving = self._turned_away = False
         self._departure = Departure()
         self._head_bytes = 0
+        self._held: list[bytes] | None = None  # of a body that may be here whole in a moment
         self._refusal: ServiceError = BadRequest("The request is not valid HTTP/1.1.")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -130,6 +95,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_headers_too_large())
             return
         super().data_received(data)
+        if self._held is not None:  # more is to come
+            self._start_with(self._held)
         waits = self._head_timer is not None or self.timeout_keep_alive_task is not None
         if self._idle and not waits and not self.transport.is_closing():
             self._expect_head()
@@ -146,20 +113,28 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS:
             self._refusal = _headers_too_large()
             raise ValueError("too many headers")  # ends the parsing, and in `send_400_response`
-        if self._turn_away():
+        plain = self._is_plain()
+        if plain and self._turn_away():
             return
-        self.scope["state"][DEPARTURE] = self._departure
-        super().on_headers_complete()
-        if self._leaving:
-            self.cycle.keep_alive = False
+        if plain and self._express.may_take(self.parser.get_method(), self.url):
+            self._held = []
+        else:
+            self._start_with([])
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body, unless nobody wants it any more."""
-        if not self._turned_away:
+        if self._held is not None:
+            self._held.append(body)
+        elif not self._turned_away:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note the end of the body; where it was answered before, the next request is awaited."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            if self._send_ahead(b"".join(held)):
+                return
+            self._start_with(held)
         if not self._turned_away:
             super().on_message_complete()
         if self._idle and self.timeout_keep_alive_task is None:
@@ -214,13 +189,50 @@ class BoundedProtocol(HttpToolsProtocol):
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _turn_away(self) -> bool:
-        """Answer a request for which there is no time, if its connection can go on."""
+    def _is_plain(self) -> bool:
+        """Whether nothing is before a request on its connection, which can go on after it."""
         parser = self.parser
-        plain = parser.get_http_version() == "1.1" and parser.should_keep_alive()
-        if not (plain and self._idle) or self._leaving or parser.should_upgrade():
+        lasts = parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        return lasts and self._idle and not self._leaving and not parser.should_upgrade()
+
+    def _start_with(self, held: list[bytes]) -> None:
+        """Have the application serve a request, of whose body these parts are here."""
+        self._held = None
+        if self.transport.is_closing():  # what came could not be parsed to its end
+            return
+        self.scope["state"][DEPARTURE] = self._departure
+        super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
+        for part in held:
+            super().on_body(part)
+
+    def _send_ahead(self, body: bytes) -> bool:
+        """Serve a request that is here whole without the application, if that is possible."""
+        if self.transport.is_closing():
             return False
-        answer = self._door.refuse(parser.get_method(), self.url, self.headers)
+        errand = self._express.admit(self.url, self.headers, body, self._departure, self._reply)
+        if errand is None:
+            return False
+        self.cycle = cast(Any, errand)  # to uvicorn it is one of its own
+        errand.begin()
+        return True
+
+    def _reply(self, errand: Errand, status: int, headers: Headers, body: bytes) -> None:
+        """Send the answer of an errand, as uvicorn sends the application's."""
+        head = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            head += (name, b": ", value, b"\r\n")
+        if not errand.keep_alive:
+            head.append(b"connection: close\r\n")
+        self.transport.write(b"".join((*head, b"\r\n", body)))
+        if not errand.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _turn_away(self) -> bool:
+        """Answer a request for which there is no time."""
+        answer = self._door.refuse(self.parser.get_method(), self.url, self.headers)
         if answer is None:
             return False
         self._turned_away = True

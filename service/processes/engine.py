@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry
 from service.config import Settings, SettingsError
 from service.engines import FaceEngine, open_engine, start_batcher
 from service.inference.batcher import Batcher
-from service.inference.engine import EngineError
+from service.inference.errors import EngineError
 from service.inference.remote_host import RemoteHost
 from service.inference.remote_wire import Hello
 from service.observe.logs import set_up_logging
@@ -35,7 +35,7 @@ from service.processes.fleet import REPORT_EVERY_S, Seat
 from service.processes.heap import steady_heap
 from service.processes.seating import take_seat
 from service.processes.shape import engine_devices
-from training.model.checkpoint import CheckpointError
+from training.model.manifest import CheckpointError
 
 _BACKLOG = 256  # as many workers as there can be
 _LAST_WRITE_S = 1.0

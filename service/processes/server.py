@@ -22,10 +22,11 @@ from service.config import Settings
 from service.engines import FaceEngine, open_engine
 from service.inference.remote_batcher import RemoteBatcher
 from service.processes.acceptor import Acceptor
-from service.processes.connections import BoundedProtocol, ConnectionLimits, allow_descriptors
+from service.processes.connections import BoundedProtocol
 from service.processes.exits import exit_well_on_signals
 from service.processes.fleet import Seat
 from service.processes.heap import steady_heap
+from service.processes.limits import ConnectionLimits, allow_descriptors
 from service.processes.listener import BACKLOG, listen, take_no_more, url_of
 
 # For the event loop to accept whoever had connected before the end; it takes one turn.
@@ -91,6 +92,7 @@ class _Server(uvicorn.Server):
                     limits,
                     self._app.state.metrics,
                     self._app.state.door,
+                    self._app.state.express,
                     tell=self._tell,
                 ),
             ),

@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 
 from service.config import Settings, SettingsError
-from service.inference.engine import EngineError
+from service.inference.errors import EngineError
 from service.inference.remote_batcher import RemoteBatcher
 from service.observe.logs import set_up_logging
 from service.processes.exits import exit_well_on_signals, refuse
 from service.processes.fleet import Fleet
 from service.processes.seating import take_seat
 from service.processes.server import serve
-from training.model.checkpoint import CheckpointError
+from training.model.manifest import CheckpointError
 
 
 def main() -> None:

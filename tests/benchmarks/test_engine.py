@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from benchmarks import device, engine
-from training.model.checkpoint import Manifest, save_checkpoint
+from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.manifest import Manifest, NetworkConfig
+from training.model.network import AttentionFER
 
 
 def test_it_measures_each_engine_at_each_size(

@@ -23,9 +23,10 @@ from tests.docker.conftest import Engine
 from tests.docker.load import Fate, Load, Request
 from tests.docker.project import ROOT, panel_queries, rules
 from tests.docker.waiting import until
-from training.model.checkpoint import Manifest, load_checkpoint, save_checkpoint
+from training.model.checkpoint import load_checkpoint, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.manifest import Manifest, NetworkConfig
+from training.model.network import AttentionFER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -7,9 +7,10 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from service.observe.metrics import Metrics
-from training.model.checkpoint import Manifest, save_checkpoint
+from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.manifest import Manifest, NetworkConfig
+from training.model.network import AttentionFER
 
 
 @pytest.fixture

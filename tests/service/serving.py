@@ -16,9 +16,8 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.config import Settings
 from service.inference.explanation import Explanation
-from training.model.checkpoint import Manifest
 from training.model.labels import FER2013_EMOTIONS
-from training.model.network import NetworkConfig
+from training.model.manifest import Manifest, NetworkConfig
 
 MANIFEST = Manifest("fake", "7", NetworkConfig(), FER2013_EMOTIONS)
 

@@ -6,9 +6,10 @@ import torch
 from training.config import AugmentConfig, TrainConfig
 from training.dataset import Dataset, Split
 from training.machine import Machine, machine
-from training.model.checkpoint import Checkpoint, Manifest
+from training.model.checkpoint import Checkpoint
 from training.model.labels import FER2013_EMOTIONS
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.manifest import Manifest, NetworkConfig
+from training.model.network import AttentionFER
 
 
 def made_up(per_class: int, seed: int) -> Split:

@@ -8,8 +8,8 @@ from training.config import RECIPES
 from training.dataset import Dataset
 from training.loop import fit
 from training.machine import Machine
+from training.model.manifest import InputSpec
 from training.model.network import AttentionFER, count_multiply_adds, count_parameters
-from training.model.preprocess import InputSpec
 from training.run import Run, best_checkpoint
 
 

@@ -15,7 +15,7 @@ from tests.training.synthetic import fer2013_rows, noise, write_fer2013, write_f
 from training import fer2013, folders
 from training.dataset import DataError, Dataset, Split, load
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 # FERPLUS_EMOTIONS, as many votes each, in the order of the synthetic rows: 7 emotions, four times.
 CLEAR = [{emotion: 10} for emotion in FER2013_EMOTIONS]

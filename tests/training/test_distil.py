@@ -18,7 +18,7 @@ from training.labelling import labellings, train_split
 from training.loop import fit
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 from training.run import ResumeError, Run, best_checkpoint
 
 

@@ -3,8 +3,8 @@ import torch
 
 from training.evaluate import predict, reliability, score
 from training.machine import Machine
-from training.model.network import AttentionFER, NetworkConfig
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec, NetworkConfig
+from training.model.network import AttentionFER
 
 # labels 0 0 0 1 1 2, called 0 0 1 1 1 0
 LABELS = torch.eye(3)[torch.tensor([0, 0, 0, 1, 1, 2])]

@@ -8,8 +8,8 @@ from training.dataset import Dataset
 from training.export import export, measure
 from training.loop import fit
 from training.machine import Machine
-from training.model.checkpoint import CheckpointError, load_checkpoint
-from training.model.preprocess import InputSpec
+from training.model.checkpoint import load_checkpoint
+from training.model.manifest import CheckpointError, InputSpec
 from training.run import BEST_FILE, Run
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from tests.training.synthetic import noise
 from training.folders import find_pictures, listing_key, name_emotions, read
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 from training.samples import DataError, Samples
 
 SPEC = InputSpec()

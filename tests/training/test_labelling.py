@@ -12,9 +12,9 @@ from training.export import ExportError, export
 from training.labelling import labellings, loss, network_of, start_from, train_split
 from training.loop import fit
 from training.machine import Machine
-from training.model.checkpoint import Checkpoint, Manifest, load_checkpoint
-from training.model.network import AttentionFER, NetworkConfig
-from training.model.preprocess import InputSpec
+from training.model.checkpoint import Checkpoint, load_checkpoint
+from training.model.manifest import InputSpec, Manifest, NetworkConfig
+from training.model.network import AttentionFER
 from training.run import BEST_FILE, ResumeError, Run, best_checkpoint
 
 WIDE = ("narrow", "wide")

@@ -12,7 +12,7 @@ from training.dataset import Dataset
 from training.loop import Interrupted, fit
 from training.machine import Machine
 from training.model.checkpoint import load_checkpoint
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 from training.run import BEST_FILE, HISTORY_FILE, STATE_FILE, ResumeError, Run
 
 

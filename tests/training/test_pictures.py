@@ -7,7 +7,7 @@ from PIL import Image
 from skimage.data import astronaut
 
 from service.pictures.decode import decode
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 from training.pictures import read_face, resize, to_grey
 from training.samples import DataError
 

@@ -8,8 +8,9 @@ from training.ablation import ROWS
 from training.config import TrainConfig
 from training.dataset import Dataset
 from training.machine import Machine
-from training.model.checkpoint import Checkpoint, Manifest
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.checkpoint import Checkpoint
+from training.model.manifest import Manifest, NetworkConfig
+from training.model.network import AttentionFER
 from training.results import write_ablation, write_results
 
 

@@ -3,9 +3,10 @@ import torch
 
 from tests.training.conftest import made_up
 from training.machine import Machine
-from training.model.checkpoint import Checkpoint, Manifest
+from training.model.checkpoint import Checkpoint
 from training.model.labels import FER2013_EMOTIONS
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.manifest import Manifest, NetworkConfig
+from training.model.network import AttentionFER
 from training.robustness import (
     CORRUPTIONS,
     GEOMETRY,

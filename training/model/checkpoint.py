@@ -7,7 +7,7 @@ whatever is not understood is refused by name.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -16,59 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from training.model.network import AttentionFER, NetworkConfig
-from training.model.preprocess import InputSpec
+from training.model.manifest import CheckpointError, InputSpec, Manifest, NetworkConfig
+from training.model.network import AttentionFER
 
 FORMAT = 1
 _KEY = "attention_fer"
 
 _T = TypeVar("_T")
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a checkpoint says about itself.
-
-    Attributes:
-        name: The model's name, e.g. "attention-fer-fer2013".
-        version: Which weights these are, e.g. "2026-11-23.1f0c2d3e".
-        network: Shape of the network.
-        emotions: What each output means, in order.
-        input_spec: The faces it takes.
-        temperature: What logits are divided by before softmax (Guo et al. 2017).
-        metrics: Figures, each with the protocol that it was measured by.
-        provenance: Data set, recipe, code version and the like.
-    """
-
-    name: str
-    version: str
-    network: NetworkConfig
-    emotions: tuple[str, ...]
-    input_spec: InputSpec = field(default_factory=InputSpec)
-    temperature: float = 1.0
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse what contradicts itself.
-
-        Raises:
-            ValueError: Emotions that are not as many as the network's classes, or not distinct;
-                a temperature that is not positive.
-        """
-        if (
-            len(self.emotions) != self.network.classes
-            or len(set(self.emotions)) < self.network.classes
-        ):
-            raise ValueError(
-                f"{len(set(self.emotions))} distinct emotions for {self.network.classes} classes"
-            )
-        if not 0.01 <= self.temperature <= 100.0:
-            raise ValueError(f"temperature is {self.temperature}, expected 0.01 to 100")
 
 
 @dataclass(frozen=True)

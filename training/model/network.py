@@ -6,68 +6,16 @@ and depth are not known; ours are a residual network (He et al. 2015, arXiv:1512
 sizes were chosen for the time that they train in on two CPU cores.
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from training.model.attention import ChannelAttention, SpatialAttention
-from training.model.preprocess import InputSpec
-from training.model.stn import SpatialTransformer, Transform
-
-Activation = Literal["gelu", "relu"]
+from training.model.manifest import InputSpec, NetworkConfig
+from training.model.stn import SpatialTransformer
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The shape of a network; with the weights, all that is needed to rebuild it.
-
-    Attributes:
-        classes: Emotions told apart, 2 or more.
-        widths: Channels of each stage. The stem and every stage after the first halve the
-            resolution.
-        depths: Residual blocks of each stage.
-        stn: The paper's first claim: straighten the image first.
-        channel_attention: Its second claim: channel attention in every block.
-        spatial_attention: Its third claim: spatial attention in every block.
-        activation: Its fourth claim: GELU (Hendrycks & Gimpel 2016) instead of ReLU.
-        transform: What the spatial transformer may do.
-        dropout: Share of the last features dropped in training.
-    """
-
-    classes: int = 7
-    widths: tuple[int, ...] = (64, 128, 256)
-    depths: tuple[int, ...] = (1, 2, 2)
-    stn: bool = True
-    channel_attention: bool = True
-    spatial_attention: bool = True
-    activation: Activation = "gelu"
-    transform: Transform = "similarity"
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built.
-
-        Raises:
-            ValueError: Names the field that is wrong.
-        """
-        if self.classes < 2:
-            raise ValueError(f"network config: classes is {self.classes}, expected 2 or more")
-        if not self.widths or len(self.widths) != len(self.depths):
-            raise ValueError("network config: widths and depths must be of one length, 1 or more")
-        if min(*self.widths, *self.depths) < 1 or max(self.widths) > 4096:
-            raise ValueError("network config: widths must be 1 to 4096 and depths 1 or more")
-        if max(self.depths) > 64 or len(self.depths) > 6:
-            raise ValueError("network config: at most 6 stages of at most 64 blocks")
-        if self.activation not in _ACTIVATIONS:
-            raise ValueError(f"network config: activation is {self.activation!r}")
-        if self.transform not in ("similarity", "affine"):
-            raise ValueError(f"network config: transform is {self.transform!r}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"network config: dropout is {self.dropout}, expected 0 to below 1")
 
 
 class Output(NamedTuple):

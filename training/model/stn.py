@@ -8,13 +8,12 @@ come back; the input's border is repeated outside of it instead of zeros.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Transform = Literal["similarity", "affine"]
+from training.model.manifest import Transform
 
 _IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 

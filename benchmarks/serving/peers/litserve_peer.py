@@ -6,7 +6,7 @@ import litserve as ls
 import numpy as np
 from fastapi import Request
 
-from benchmarks.serving.peers.model import MAX_BATCH, PORT, WORKERS, open_model
+from benchmarks.serving.peers.model import DEVICE, MAX_BATCH, PORT, WORKERS, open_model
 
 
 class Recognise(ls.LitAPI):
@@ -40,7 +40,8 @@ class Recognise(ls.LitAPI):
 if __name__ == "__main__":
     server = ls.LitServer(
         Recognise(max_batch_size=MAX_BATCH, batch_timeout=0.01),
-        accelerator="cpu",
+        accelerator=DEVICE.type,
+        devices=1,
         workers_per_device=WORKERS,
     )
     server.run(

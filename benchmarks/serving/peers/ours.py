@@ -33,7 +33,12 @@ class Nothing:
 
 
 def main() -> None:
-    settings = {"HOST": "127.0.0.1", "PORT": str(PORT), "WORKERS": str(WORKERS)}
+    settings = {
+        "HOST": "127.0.0.1",
+        "PORT": str(PORT),
+        "WORKERS": str(WORKERS),
+        "DEVICE": os.environ.get("DEVICE", "auto"),
+    }
     environ = os.environ | {f"FER_{key}": value for key, value in settings.items()}
     if os.environ.get("ENGINE") != "nothing":
         os.execve(sys.executable, [sys.executable, "-m", "service"], environ)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from service.http.v2.messages import MODEL, VERSION
 from service.http.v2.metadata import weights
 from service.http.v2.requests import HEADER, Asked, Wanted
-from training.model.checkpoint import Manifest
+from training.model.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.http.v2.messages import MODEL, VERSION
 from service.http.v2.requests import InferLimits
-from training.model.checkpoint import Manifest
+from training.model.manifest import Manifest
 
 EXTENSIONS = ("binary_tensor_data", "classification")
 

@@ -28,7 +28,7 @@ from service.errors import (
 )
 from service.http.v2.messages import InferenceRequest, Input, Output
 from service.pictures.search import FaceSearch
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 OUTPUTS = ("probabilities", "emotion", "box", "image_index")
 """The tensors of an answer, a row a face, in the order that they come in unless asked for."""

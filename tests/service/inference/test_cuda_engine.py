@@ -8,9 +8,11 @@ import torch
 
 from service.inference.cuda_engine import CudaEngine, bound_memory, can_record, convert
 from service.inference.cuda_graphs import IN_FLIGHT, probabilities_of
-from service.inference.engine import Engine, EngineError
+from service.inference.engine import Engine
+from service.inference.errors import EngineError
 from training.model.checkpoint import Checkpoint, load_checkpoint
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.manifest import NetworkConfig
+from training.model.network import AttentionFER
 
 on_gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this host")

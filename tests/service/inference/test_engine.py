@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from service.inference.engine import Engine, EngineError, Precision, fold_batch_norm
-from training.model.checkpoint import Checkpoint, Manifest, load_checkpoint
+from service.inference.engine import Engine, Precision, fold_batch_norm
+from service.inference.errors import EngineError
+from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
-from training.model.network import AttentionFER, NetworkConfig
-from training.model.preprocess import InputSpec, normalise
+from training.model.manifest import InputSpec, Manifest, NetworkConfig
+from training.model.network import AttentionFER
+from training.model.preprocess import normalise
 
 
 def some_faces(count: int, side: int = 48) -> NDArray[np.uint8]:

@@ -17,8 +17,8 @@ from service.inference.fused import (
 )
 from service.inference.native import library
 from tests.service.inference.test_engine import build_checkpoint
-from training.model.network import AttentionFER, NetworkConfig
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec, NetworkConfig
+from training.model.network import AttentionFER
 
 pytestmark = pytest.mark.skipif(not can_fuse(), reason="this torch has no oneDNN")
 bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU has no bfloat16")

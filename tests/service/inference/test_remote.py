@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from service.errors import (
+    BadImage,
     DeadlineExceeded,
     InferenceFailed,
     InternalError,
@@ -22,6 +23,7 @@ from service.inference.explanation import Explanation
 from service.inference.remote_batcher import RemoteBatcher
 from service.inference.remote_host import RemoteHost
 from service.inference.remote_wire import Hello
+from service.inference.ticket import Late
 from service.observe.metrics import Metrics
 from tests.service.gated_engine import GatedEngine, face, faces
 from tests.service.serving import MANIFEST
@@ -118,6 +120,20 @@ async def test_faces_are_answered_as_by_the_batcher_itself(
             await remote.submit(np.zeros((2, 2), np.uint8), soon())
 
 
+async def test_faces_that_are_to_be_made_are_made_here(tmp_path: Path, metrics: Metrics) -> None:
+    async with site(tmp_path / "e", metrics) as here, worker(here.path) as remote:
+        here.engine.open()
+        [answer] = await remote.submit(Late(lambda: face(7), (1, 2, 2)), soon())
+        assert answer.probabilities[0] == 7
+
+        def fail() -> np.ndarray:
+            raise BadImage("no picture")
+
+        with pytest.raises(BadImage):
+            await remote.submit(Late(fail, (1, 2, 2)), soon())
+        assert remote.healthy
+
+
 async def test_faces_of_several_workers_share_batches_and_one_bound(
     tmp_path: Path, metrics: Metrics
 ) -> None:
@@ -184,7 +200,7 @@ async def test_failures_arrive_and_others_do_not_notice(tmp_path: Path, metrics:
         )
         assert isinstance(bad, InferenceFailed)
         assert not isinstance(good, BaseException)
-        here.batcher.submit = None  # type: ignore[assignment,method-assign]
+        here.batcher.enqueue = None  # type: ignore[assignment,method-assign]
         with pytest.raises(InternalError):
             await remote.submit(face(3), soon())
 

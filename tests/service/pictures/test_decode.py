@@ -16,7 +16,7 @@ from service.pictures.decode import decode, prepare_pillow
 from service.pictures.faces import whole_picture
 from service.pictures.libtiff import silence_libtiff
 from tests.service.made_pictures import encoded, ramp
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 SPEC = InputSpec()
 MAX_PIXELS = 1_000_000

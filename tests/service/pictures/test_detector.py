@@ -15,7 +15,7 @@ from service.pictures.finder import FaceFinder
 from service.pictures.model_file import ModelFileError, default_path, read_model
 from service.pictures.search import FaceSearch
 from tests.service.collages import Placed, collage, landscape, portrait
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 SPEC = InputSpec()
 AUTO, ALWAYS = FaceSearch("auto"), FaceSearch("always")

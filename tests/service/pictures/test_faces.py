@@ -7,7 +7,7 @@ from PIL import Image
 from service.pictures.decode import Picture
 from service.pictures.faces import Box, whole_picture
 from tests.service.made_pictures import ramp
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 
 @pytest.mark.parametrize("resample", ["bilinear", "bicubic", "lanczos"])

@@ -22,7 +22,7 @@ from service.pictures.decode import decode, prepare_pillow
 from service.pictures.faces import whole_picture
 from service.pictures.search import FaceSearch
 from tests.service.hostile import seeds, spoiled
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 INPUTS = int(os.environ.get("FER_FUZZ_INPUTS", "240000"))
 SEED = int(os.environ.get("FER_FUZZ_SEED", "0"))

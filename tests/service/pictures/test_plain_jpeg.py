@@ -15,7 +15,7 @@ from service.pictures.plain_jpeg import PlainJpeg, read_plain, recognise_plain
 from service.pictures.search import NO_SEARCH, FaceSearch
 from tests.service.hostile import spoiled
 from tests.service.made_pictures import encoded, ramp
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 SPEC = InputSpec()
 MAX_PIXELS = 2_000_000

@@ -17,13 +17,8 @@ from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from service.errors import Overloaded
-from service.processes.connections import (
-    LAST_CALL_S,
-    MAX_HEAD_BYTES,
-    BoundedProtocol,
-    ConnectionLimits,
-    allow_descriptors,
-)
+from service.processes.connections import LAST_CALL_S, MAX_HEAD_BYTES, BoundedProtocol
+from service.processes.limits import ConnectionLimits, allow_descriptors
 from tests.service.made_pictures import flat
 from tests.service.serving import FakeEngine, GatedEngine, serving
 
@@ -63,6 +58,7 @@ async def listening(
                 limits,
                 app.state.metrics,
                 app.state.door,
+                app.state.express,
                 config=config,
                 server_state=state,
                 app_state={},

@@ -19,9 +19,10 @@ from service.config import SHIPPED_CHECKPOINT, Settings, key_of
 from service.inference.engine import Engine
 from tests.service.made_pictures import encoded, flat
 from tests.service.server_processes import Server, running
-from training.model.checkpoint import Manifest, save_checkpoint
+from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.manifest import Manifest, NetworkConfig
+from training.model.network import AttentionFER
 
 REQUESTS, BROKEN = 200, 20
 

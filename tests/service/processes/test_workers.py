@@ -28,9 +28,10 @@ from tests.service.server_processes import (
     running,
     total,
 )
-from training.model.checkpoint import Manifest, save_checkpoint
+from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.manifest import Manifest, NetworkConfig
+from training.model.network import AttentionFER
 
 pytestmark = pytest.mark.anyio
 

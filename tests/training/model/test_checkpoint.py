@@ -8,14 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.model.checkpoint import (
-    CheckpointError,
-    Manifest,
-    load_checkpoint,
-    save_checkpoint,
-)
+from training.model.checkpoint import load_checkpoint, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
-from training.model.network import AttentionFER, NetworkConfig
+from training.model.manifest import CheckpointError, Manifest, NetworkConfig
+from training.model.network import AttentionFER
 
 CONFIG = NetworkConfig(widths=(8, 16), depths=(1, 1))
 

@@ -6,13 +6,8 @@ from torch import nn
 
 from training.config import RECIPES
 from training.model.attention import ChannelAttention, SpatialAttention
-from training.model.network import (
-    AttentionFER,
-    NetworkConfig,
-    count_multiply_adds,
-    count_parameters,
-)
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec, NetworkConfig
+from training.model.network import AttentionFER, count_multiply_adds, count_parameters
 from training.model.stn import SpatialTransformer
 
 SWITCHES = list(itertools.product((True, False), (True, False), (True, False), ("gelu", "relu")))

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from training.model.preprocess import InputSpec, normalise
+from training.model.manifest import InputSpec
+from training.model.preprocess import normalise
 
 
 def test_normalises_by_mean_and_deviation() -> None:

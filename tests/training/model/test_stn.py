@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.model.network import AttentionFER, NetworkConfig
-from training.model.stn import SpatialTransformer, Transform, TransformBounds, identity
+from training.model.manifest import NetworkConfig, Transform
+from training.model.network import AttentionFER
+from training.model.stn import SpatialTransformer, TransformBounds, identity
 
 
 def images() -> torch.Tensor:

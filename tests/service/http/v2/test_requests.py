@@ -22,7 +22,7 @@ from service.http.v2.requests import (
 )
 from service.pictures.search import MAX_FACES, FaceSearch
 from tests.service.http.v2.bodies import binary, elements, faces_json, header, images
-from training.model.preprocess import InputSpec
+from training.model.manifest import InputSpec
 
 LIMITS = InferLimits(max_faces=4, max_images=3, max_image_bytes=100, spec=InputSpec())
 FACE = bytes(range(256)) * 9  # 48 x 48

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from service.inference.native import attention, library
 from tests.service.inference.native.subjects import compiled, some
 from training.model.attention import ChannelAttention, SpatialAttention
-from training.model.network import Block, NetworkConfig
+from training.model.manifest import NetworkConfig
+from training.model.network import Block
 
 
 def a_block(channels: int, **config: Any) -> Block:

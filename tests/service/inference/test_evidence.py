@@ -1,4 +1,4 @@
-"""Tests of `service.inference.explanation`: each part against what it is said to be."""
+"""Tests of `service.inference.evidence`: each part against what it is said to be."""
 
 import copy
 import math
@@ -14,13 +14,15 @@ from torch import Tensor
 from service.config import SHIPPED
 from service.drawing.frames import View, describe, lay
 from service.inference.engine import Engine
-from service.inference.explanation import Explanation, explain
+from service.inference.evidence import explain
+from service.inference.explanation import Explanation
 from service.pictures.faces import Box
 from tests.service.inference.test_engine import build_checkpoint, some_faces
 from training.model.attention import SpatialAttention
 from training.model.checkpoint import load_checkpoint
-from training.model.network import AttentionFER, NetworkConfig
-from training.model.preprocess import InputSpec, normalise
+from training.model.manifest import InputSpec, NetworkConfig
+from training.model.network import AttentionFER
+from training.model.preprocess import normalise
 
 SPEC = InputSpec()
 SMALL = NetworkConfig(widths=(8, 16), depths=(1, 2))
