@@ -90,13 +90,8 @@ def closed_loop(
     """
     environ = os.environ | {"BODY": str(body.keep(server.log.parent)), "CONTENT_TYPE": body.kind}
     command = [
-        *(
-            find_wrk() or "wrk",
-            "--threads",
-            str(threads_for(connections)),
-            "--connections",
-            str(connections),
-        ),
+        find_wrk() or "wrk",
+        *("--threads", str(threads_for(connections)), "--connections", str(connections)),
         *("--duration", f"{max(1, round(seconds))}s", "--timeout", f"{_TIMEOUT_S}s"),
         *("--latency", "--script", str(SCRIPT), server.url(body)),
     ]
