@@ -5,7 +5,7 @@ usage: python -m benchmarks.engine [--device auto|cpu|cuda] [--seconds S] [--max
 
 Every engine that the device has, side by side in alternating rounds, medians: on CUDA eager and by
 graphs, float32 and bfloat16, one batch at a time and two in flight; on a CPU eager, by oneDNN
-alone, with `service.inference.native` where it is compiled, and what is served. Face bytes come
+alone, with `service.engine.cpu.kernels` where it is compiled, and what is served. Face bytes come
 from the host and probabilities go back, as when serving. A face counts twice its multiply-adds;
 Winograd's convolutions take fewer, and so go beyond the limit. The limit is of the engine's own
 precision: the faster of a large matrix
@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 
 from benchmarks.device import limit, name_of
 from service.config import SHIPPED
-from service.inference.cuda_buckets import buckets
-from service.inference.cuda_engine import CudaEngine
-from service.inference.engine import Engine, find_device
-from service.inference.tuning import largest
-from service.processes.heap import steady_heap
+from service.engine.cuda.buckets import buckets
+from service.engine.cuda.engine import CudaEngine
+from service.engine.torch_engine import Engine, find_device
+from service.queue.tuning import largest
+from service.server.malloc import tune_malloc
 from training.dataset import load
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
@@ -58,7 +58,7 @@ def main() -> None:
     checkpoint = load_checkpoint(options.checkpoint)
     max_batch = options.max_batch or largest(str(device))
     torch.set_num_threads(1)
-    steady_heap()  # as the service has it, or page faults would be measured
+    tune_malloc()  # as the service has it, or page faults would be measured
     engines = contenders(checkpoint, device, max_batch)
     print(
         f"{name_of(Machine(device))}, torch {torch.__version__}, {checkpoint.manifest.name} "
@@ -90,9 +90,9 @@ def contenders(
     """Return every engine of a device by name."""
     if device.type == "cpu":
         plain, served = (Engine(checkpoint, "cpu", max_batch, 1, p) for p in ("float32", "auto"))
-        with patch("service.inference.engine.can_fuse", lambda: False):
+        with patch("service.engine.torch_engine.can_fuse", lambda: False):
             eager = Engine(checkpoint, "cpu", max_batch, 1, "float32")
-        with patch("service.inference.fused.library", lambda: None):
+        with patch("service.engine.cpu.fused.library", lambda: None):
             without = Engine(checkpoint, "cpu", max_batch, 1, "float32")
         return {
             "eager float32": Contender(eager.infer, torch.float32),

@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.training import name_of
 from service.config import SHIPPED_CHECKPOINT
-from service.inference.engine import Engine
+from service.engine.torch_engine import Engine
 from service.pictures.blazeface import BlazeFace
 from service.pictures.decode import decode
 from service.pictures.detector import Detector

@@ -63,7 +63,7 @@ def report(run: Run, options: argparse.Namespace) -> None:
 
 
 def data(count: int) -> Dataset:
-    """Return random faces with both labellings."""
+    """Return random faces with both tasks."""
     faces = torch.randint(0, 256, (count, 48, 48), dtype=torch.uint8)
 
     def split(emotions: tuple[str, ...]) -> Split:

@@ -17,8 +17,8 @@ from benchmarks.serving import report  # noqa: E402
 from service.config import SHIPPED, describe  # noqa: E402
 from service.errors import ServiceError  # noqa: E402
 from training.model.checkpoint import load_checkpoint  # noqa: E402
+from training.significance import summarise, summarise_geometry  # noqa: E402
 from training.table import tabulate  # noqa: E402
-from training.verdicts import summarise, summarise_geometry  # noqa: E402
 
 RESULTS = ROOT / "docs/results"
 SERVING = ROOT / "benchmarks/results/serving.json"

@@ -5,10 +5,10 @@ import os
 import sys
 
 from service.config import Settings, SettingsError, describe
-from service.observe.logs import set_up_logging
-from service.processes.exits import exit_well_on_signals, refuse
-from service.processes.shape import engine_devices
-from service.processes.workers import supervise
+from service.server.exits import exit_well_on_signals, refuse
+from service.server.supervisor import supervise
+from service.server.topology import engine_devices
+from service.telemetry.logs import set_up_logging
 
 
 def main() -> None:
@@ -27,9 +27,9 @@ def main() -> None:
 
 def _serve_alone(settings: Settings) -> None:
     # Not above: a supervisor needs none of torch, and would hold its memory for nothing.
-    from service.inference.errors import EngineError
-    from service.processes.listener import bind
-    from service.processes.server import serve
+    from service.engine.errors import EngineError
+    from service.server.process import serve
+    from service.server.sockets import bind
     from training.model.manifest import CheckpointError
 
     exit_well_on_signals()

@@ -1,16 +1,16 @@
 """From what the network says of faces to the body of an answer; each face is counted here.
 
-Not its duty: anything that takes time (`service.predict`); what the fields mean to a client
+Not its duty: anything that takes time (`service.pipeline`); what the fields mean to a client
 (`service.http.schemas`).
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.inference.ticket import Inference
-from service.observe.metrics import Metrics
 from service.pictures.faces import Face
 from service.pictures.pool import Done
+from service.queue.ticket import Inference
+from service.telemetry.metrics import Metrics
 from training.model.manifest import Manifest
 
 

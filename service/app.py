@@ -16,40 +16,45 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.config import Settings, SettingsError
+from service.drawing.explainer import Explainer
 from service.engines import FaceEngine, open_engine, start_batcher
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
-from service.explain import Explainer
-from service.http.access import KeyGuard, Keys, describe_keys, open_to
 from service.http.admission import Admission
+from service.http.api_keys import ApiKeyMiddleware, ApiKeys, describe_keys, open_to
 from service.http.dispatch import Dispatch
 from service.http.docs import add_docs, find_swagger_ui
 from service.http.door import Door
-from service.http.edge import Edge, Failures, reject, unexpected
 from service.http.express import Express
 from service.http.page import add_page
 from service.http.problems import PROTOCOL
+from service.http.request_context import (
+    ErrorMiddleware,
+    RequestContextMiddleware,
+    reject,
+    unexpected,
+)
+from service.http.request_metrics import RequestMetrics
 from service.http.routes import add_routes
 from service.http.state import Service
-from service.http.tally import Tally
 from service.http.upload_memory import UploadMemory
 from service.http.v2.messages import MODEL, VERSION
 from service.http.v2.paths import add_protocol
-from service.inference.batcher import Batcher
-from service.inference.classifier import Classifier
-from service.inference.remote_batcher import RemoteBatcher
-from service.inference.remote_wire import Hello
-from service.observe.gpu import GpuWatch
-from service.observe.metrics import Metrics
-from service.observe.nvml import open_nvml, uuid_of
-from service.observe.shared_metrics import registry_of_all
 from service.pictures.blazeface import BlazeFace
 from service.pictures.decode import prepare_pillow
 from service.pictures.detector import Detector
 from service.pictures.finder import FaceFinder
 from service.pictures.model_file import ModelFileError, read_model
 from service.pictures.pool import DecodePool
-from service.predict import Predictor
-from service.processes.fleet import REPORT_EVERY_S, Seat
+from service.pipeline import Predictor
+from service.queue.backend import InferenceBackend
+from service.queue.batcher import Batcher
+from service.remote.client import RemoteBackend
+from service.remote.protocol import EngineInfo
+from service.server.registry import REPORT_EVERY_S, WorkerSlot
+from service.telemetry.gpu import GpuWatch
+from service.telemetry.metrics import Metrics
+from service.telemetry.nvml import open_nvml, uuid_of
+from service.telemetry.shared_metrics import registry_of_all
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +66,8 @@ _DESCRIPTION = (
 
 def create_app(
     settings: Settings,
-    engine: FaceEngine | RemoteBatcher | None = None,
-    seat: Seat | None = None,
+    engine: FaceEngine | RemoteBackend | None = None,
+    worker_slot: WorkerSlot | None = None,
 ) -> FastAPI:
     """Make the ASGI application. It is cold until its lifespan starts.
 
@@ -70,7 +75,7 @@ def create_app(
         settings: The operator's.
         engine: What classifies faces, or the way to what does in another process; None opens the
             one that the settings name, at start-up.
-        seat: This process's place among several workers, None if it is the only one.
+        worker_slot: This process's place among several workers, None if it is the only one.
 
     Returns:
         The application. Its metrics are on a registry of its own.
@@ -78,7 +83,7 @@ def create_app(
     Raises:
         SettingsError: A path that is to be open does not exist.
     """
-    shown = None if seat is None else registry_of_all(seat.fleet)
+    shown = None if worker_slot is None else registry_of_all(worker_slot.workers)
     metrics = Metrics(CollectorRegistry(), shown)
     swagger_ui = find_swagger_ui()
     app = FastAPI(
@@ -92,7 +97,7 @@ def create_app(
         # Nothing of a request, nor of what it raises, leaves by another way than our own metrics
         # and log, whatever the environment says; and nobody is asked whether it should.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        lifespan=lambda app: _lifespan(app, settings, engine, metrics, seat),
+        lifespan=lambda app: _lifespan(app, settings, engine, metrics, worker_slot),
     )
     app.state.service = None
     app.state.metrics = metrics
@@ -118,7 +123,7 @@ def _surround(
     """Put the middleware around the routes, the innermost first, and what goes around it."""
     app.add_middleware(Dispatch, routes=app.routes)
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
-    keys = Keys(settings.api_keys) if settings.api_keys else None
+    keys = ApiKeys(settings.api_keys) if settings.api_keys else None
     for path in settings.open_paths:
         if path not in paths:
             raise SettingsError(
@@ -126,16 +131,16 @@ def _surround(
             )
     if keys is not None:
         open_paths = always_open.union(settings.open_paths)
-        app.add_middleware(KeyGuard, keys=keys, open_paths=open_paths)
+        app.add_middleware(ApiKeyMiddleware, keys=keys, open_paths=open_paths)
         describe_keys(app, settings.open_paths)
-    app.add_middleware(Failures, metrics=metrics)
+    app.add_middleware(ErrorMiddleware, metrics=metrics)
     if settings.cors_origins:  # answers have further headers then, which are the middleware's
         open_to(app, settings.cors_origins)
-    tally = Tally(metrics, paths)
-    app.add_middleware(Edge, tally=tally)
-    app.state.door = Door(lambda: app.state.service, app.routes, metrics, tally, keys)
+    request_metrics = RequestMetrics(metrics, paths)
+    app.add_middleware(RequestContextMiddleware, request_metrics=request_metrics)
+    app.state.door = Door(lambda: app.state.service, app.routes, metrics, request_metrics, keys)
     app.state.express = Express(
-        lambda: None if settings.cors_origins else app.state.service, metrics, tally, keys
+        lambda: None if settings.cors_origins else app.state.service, metrics, request_metrics, keys
     )
 
 
@@ -143,17 +148,17 @@ def _surround(
 async def _lifespan(
     app: FastAPI,
     settings: Settings,
-    engine: FaceEngine | RemoteBatcher | None,
+    engine: FaceEngine | RemoteBackend | None,
     metrics: Metrics,
-    seat: Seat | None,
+    worker_slot: WorkerSlot | None,
 ) -> AsyncIterator[None]:
     prepare_pillow(settings.max_image_pixels)
     batcher, about = await _start_engine(settings, engine, metrics)
     detector = await asyncio.to_thread(open_detector, settings)
-    service = _start(settings, about, batcher, detector, metrics, seat)
+    service = _start(settings, about, batcher, detector, metrics, worker_slot)
     app.state.service = service
     service.check()
-    reporting = None if seat is None else asyncio.create_task(_report(service))
+    reporting = None if worker_slot is None else asyncio.create_task(_report(service))
     watch = GpuWatch(metrics.gpu, about.device, lambda _: open_nvml(about.gpu))
     if about.gpu:
         watch.start()
@@ -168,16 +173,16 @@ async def _lifespan(
 
 
 async def _start_engine(
-    settings: Settings, engine: FaceEngine | RemoteBatcher | None, metrics: Metrics
-) -> tuple[Classifier, Hello]:
+    settings: Settings, engine: FaceEngine | RemoteBackend | None, metrics: Metrics
+) -> tuple[InferenceBackend, EngineInfo]:
     """Start the queue before the engine, or reach the one of another process; say what it is."""
-    if isinstance(engine, RemoteBatcher):
+    if isinstance(engine, RemoteBackend):
         await engine.start()
         return engine, engine.hello
     if engine is None:
         engine = await asyncio.to_thread(open_engine, settings)
     batcher = await start_batcher(settings, engine, metrics)
-    return batcher, Hello(engine.manifest, engine.device, uuid_of(engine.device))
+    return batcher, EngineInfo(engine.manifest, engine.device, uuid_of(engine.device))
 
 
 async def _report(service: Service) -> None:
@@ -209,28 +214,28 @@ def open_detector(settings: Settings) -> Detector | None:
 
 def _start(
     settings: Settings,
-    about: Hello,
-    batcher: Classifier,
+    about: EngineInfo,
+    batcher: InferenceBackend,
     detector: Detector | None,
     metrics: Metrics,
-    seat: Seat | None,
+    worker_slot: WorkerSlot | None,
 ) -> Service:
     """Start the parts, on the event loop, around an engine that answers."""
     manifest = about.manifest
     metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
     pool = DecodePool(settings.decode_threads, settings.queue_size)
     # A core alone gains nothing by a thread that decodes beside whoever wants the faces.
-    makes_faces = settings.fills_cores and isinstance(batcher, RemoteBatcher)
+    makes_faces = settings.fills_cores and isinstance(batcher, RemoteBackend)
     if about.device == "cpu" and isinstance(batcher, Batcher):
         batcher.give_way_while(pool.crowded)
         makes_faces = settings.fills_cores
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
     predictor = Predictor(manifest, batcher, pool, metrics, finder, makes_faces)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
-    admission = Admission(settings.queue_size, fleet=seat.fleet if seat else None)
+    admission = Admission(settings.queue_size, workers=worker_slot.workers if worker_slot else None)
     memory = UploadMemory(settings.max_buffered_bytes)
     parts = (batcher, pool, predictor, explainer, admission, memory)
-    return Service(settings, metrics, about, *parts, seat)
+    return Service(settings, metrics, about, *parts, worker_slot)
 
 
 def _as_service_error(error: HTTPException, path: str) -> ServiceError:

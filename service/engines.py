@@ -2,7 +2,7 @@
 
 Only a process that opens one loads torch, which takes seconds and a few hundred MB.
 
-Not its duty: what is around them (`service.app`, `service.processes.engine`).
+Not its duty: what is around them (`service.app`, `service.server.engine_process`).
 """
 
 import asyncio
@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from service.config import Settings
-from service.inference.batcher import Batcher
-from service.inference.explanation import Explanation
-from service.inference.tuning import BatchSeconds, best_batch
-from service.observe.metrics import Metrics
+from service.engine.explanation import Explanation
+from service.queue.batcher import Batcher
+from service.queue.tuning import BatchSeconds, best_batch
+from service.telemetry.metrics import Metrics
 from training.model.manifest import Manifest
 
 if TYPE_CHECKING:
-    from service.inference.engine import Engine
+    from service.engine.torch_engine import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ def open_engine(settings: Settings) -> "Engine":
         CheckpointError: The file cannot be used.
         EngineError: The device is not there.
     """
-    from service.inference.cuda_engine import CudaEngine
-    from service.inference.engine import Engine, find_device
+    from service.engine.cuda.engine import CudaEngine
+    from service.engine.torch_engine import Engine, find_device
     from training.model.checkpoint import load_checkpoint
 
     checkpoint, device = load_checkpoint(settings.checkpoint), str(find_device(settings.device))

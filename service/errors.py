@@ -1,7 +1,7 @@
 """Every way in which a request can fail: status, stable code, and words that are safe to send.
 
 Not its duty: turning an error into an HTTP response (`service.app`) or counting it
-(`service.observe.metrics`). A message names what was wrong and what to do, from the service's own
+(`service.telemetry.metrics`). A message names what was wrong and what to do, from the service's own
 words and limits only: never a path, a library's message or anything of the picture.
 """
 

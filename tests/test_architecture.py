@@ -13,49 +13,49 @@ LEAF_LIBRARIES = {"torch", "safetensors"}
 PACKAGES = {"service", "training"}
 
 # What of ours the modules of each folder may import, besides their own folder. Of the processes,
-# `fleet` alone is known below them: a leaf, which says who lives.
+# `workers` alone is known below them: a leaf, which says who lives.
 ARROWS: dict[str, set[str]] = {
     "service/pictures": {"service.errors", "service.threads", "training.model"},
-    "service/inference": {
+    "service/queue": {
         "service.errors",
-        "service.observe.metrics",
+        "service.telemetry.metrics",
         "service.threads",
         "training.model",
     },
-    "service/inference/native": {"training.model"},
-    "service/drawing": {"service.inference.explanation", "service.pictures"},
-    "service/observe": {"service.errors", "service.processes.fleet"},
+    "service/engine/cpu/kernels": {"training.model"},
+    "service/drawing": {"service.engine.explanation", "service.pictures"},
+    "service/telemetry": {"service.errors", "service.server.registry"},
     "service/client": set(),
     "service/weights": set(),
     "service/http": {
         "service.config",
         "service.errors",
-        "service.explain",
-        "service.inference",
-        "service.observe",
+        "service.drawing.explainer",
+        "service.queue",
+        "service.telemetry",
         "service.pictures",
-        "service.predict",
-        "service.processes.fleet",
+        "service.pipeline",
+        "service.server.registry",
     },
     "service/http/v2": {
         "service.errors",
         "service.http",
         "service.pictures",
-        "service.predict",
+        "service.pipeline",
         "training.model",
     },
-    "service/processes": {
+    "service/server": {
         "service.app",
         "service.config",
         "service.engines",
         "service.errors",
         "service.http.disconnect",
         "service.http.door",
-        "service.http.edge",
+        "service.http.request_context",
         "service.http.express",
         "service.http.problems",
-        "service.inference",
-        "service.observe",
+        "service.queue",
+        "service.telemetry",
         "training.model",
     },
 }
@@ -67,26 +67,26 @@ SINGLE: dict[str, set[str]] = {
     "service/cores.py": set(),
     # Where the detector lies is known to what fetches it, which imports the standard library alone.
     "service/config.py": {"service.cores", "service.pictures.model_file", "service.rules"},
-    "service/processes/fleet.py": set(),
-    "service/explain.py": {
+    "service/server/registry.py": set(),
+    "service/drawing/explainer.py": {
         "service.drawing",
-        "service.observe.metrics",
+        "service.telemetry.metrics",
         "service.pictures",
-        "service.predict",
+        "service.pipeline",
         "training.model",
     },
     "service/answers.py": {
-        "service.inference",
-        "service.observe.metrics",
+        "service.queue",
+        "service.telemetry.metrics",
         "service.pictures",
         "training.model",
     },
-    "service/predict.py": {
+    "service/pipeline.py": {
         "service.answers",
         "service.errors",
         "service.http.problems",
-        "service.inference",
-        "service.observe.metrics",
+        "service.queue",
+        "service.telemetry.metrics",
         "service.pictures",
         "training.model",
     },
@@ -161,12 +161,12 @@ def loaded_by(module: str) -> set[str]:
 
 
 def test_a_worker_before_an_engine_elsewhere_loads_no_torch() -> None:
-    assert not loaded_by("service.processes.worker") & {"torch", "safetensors"}
-    assert "torch" in loaded_by("service.inference.engine")
+    assert not loaded_by("service.server.worker") & {"torch", "safetensors"}
+    assert "torch" in loaded_by("service.engine.torch_engine")
 
 
 def test_importing_the_service_loads_no_training_code_beyond_the_model() -> None:
-    loaded = {m for m in loaded_by("service.app, service.inference.engine") if "training" in m}
+    loaded = {m for m in loaded_by("service.app, service.engine.torch_engine") if "training" in m}
     loaded = {m for m in loaded if m.split(".")[0] == "training"}
     assert loaded
     assert {m for m in loaded if m != "training" and not m.startswith("training.model")} == set()

@@ -54,11 +54,11 @@ def test_a_recipe_of_ours_made_it(shipped: Checkpoint, name: str) -> None:
     provenance = shipped.manifest.provenance
     for run, seed in zip(provenance.get("average_of", [provenance]), seeds, strict=True):
         # What is newer than the run was as it is by default. The classes are the data's, of both
-        # labellings side by side.
+        # tasks side by side.
         made = {"teachers_watch": False} | run["recipe"]
         assert made | {"network": made["network"] | {"classes": 7}} == recipe | {"seed": seed}
     assert provenance["learnt"] == ["ferplus", "fer2013"]
-    # Three seeds, or three larger networks, and what was there before, each for both labellings.
+    # Three seeds, or three larger networks, and what was there before, each for both tasks.
     assert len(set(provenance["teachers"])) == 8
 
 

@@ -23,8 +23,8 @@ from training.model.manifest import CheckpointError, InputSpec
 from training.overrides import OverrideError, override
 from training.progress import ProgressBar
 from training.run import BEST_FILE, HISTORY_FILE, ResumeError, Run, best_checkpoint
+from training.significance import summarise, summarise_geometry
 from training.table import tabulate
-from training.verdicts import summarise, summarise_geometry
 
 _WEIGHTS = Path(__file__).parent.parent / "service/weights"
 

@@ -92,7 +92,7 @@ def ablate(
         on_run: Given a run and its name, returns what `fit` calls after every step.
 
     Returns:
-        The results, as `training.verdicts` takes them.
+        The results, as `training.significance` takes them.
 
     Raises:
         Interrupted: A signal came; everything so far is kept.

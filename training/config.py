@@ -53,7 +53,7 @@ class TrainConfig:
         momentum: Of SGD.
         weight_decay: On matrices and kernels only.
         warmup_epochs: Epochs over which the rate rises from 0; then it falls on a cosine to 0.
-        second_target: Weight of the data's second labelling in the loss, beside the first one's 1;
+        second_target: Weight of the data's second task in the loss, beside the first one's 1;
             0 learns the first alone. A run with both keeps a checkpoint of each.
         teacher_share: Share of each target that teachers give (`training.distil`), who are named on
             the command line.
@@ -127,7 +127,7 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
     # The shipped checkpoint's; sized for two CPU cores and two hours. AdamW, because SGD at the
     # usual rates had not left the first plateau after two epochs where AdamW had after one.
     "fer2013": TrainConfig(),
-    # Both labellings of the same faces at once, from the weights of `fer2013` (--weights): FER+'s
+    # Both tasks of the same faces at once, from the weights of `fer2013` (--weights): FER+'s
     # ten votes a face tell what FER2013's one noisy label hides, and the other way round. Varies
     # position and size more than `fer2013`: detected faces vary more than its crops do.
     "ferplus": TrainConfig(

@@ -17,7 +17,7 @@ from training.machine import Machine
 from training.model.checkpoint import Checkpoint
 from training.report import draw_agreement, draw_confusion, draw_reliability, draw_robustness
 from training.robustness import measure_curves
-from training.verdicts import STN_PAIRS, mean_geometry
+from training.significance import STN_PAIRS, mean_geometry
 
 
 def write_results(checkpoint: Checkpoint, data: Dataset, folder: Path, machine: Machine) -> None:

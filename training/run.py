@@ -21,7 +21,6 @@ from training.dataset import Dataset
 from training.distil import Panel, soften
 from training.ema import Ema
 from training.evaluate import Scores, predict, score
-from training.labelling import Labelling, labellings, loss, network_of, start_from, train_split
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, digest, save_checkpoint
 from training.model.manifest import InputSpec, Manifest, NetworkConfig
@@ -29,6 +28,7 @@ from training.model.network import AttentionFER
 from training.model.preprocess import normalise
 from training.model.stn import identity
 from training.optimise import make_optimiser, set_rate
+from training.tasks import Task, loss, network_of, start_from, tasks, train_split
 from training.whole_file import write_whole
 
 STATE_FILE, BEST_FILE, HISTORY_FILE = "state.pt", "best.safetensors", "history.jsonl"
@@ -38,7 +38,7 @@ TAUGHT_FILE = "taught.pt"
 def best_checkpoint(folder: Path, data: Dataset) -> Path:
     """Return the file of a run's best epoch by the labels of this data.
 
-    The run's first labelling has `best.safetensors`; another has a file of its name beside it.
+    The run's first task has `best.safetensors`; another has a file of its name beside it.
     """
     other = _other_file(folder, data)
     return other if other.is_file() else folder / BEST_FILE
@@ -93,14 +93,14 @@ class Run:
 
         Raises:
             ValueError: The batch cannot be shared equally among the processes, the data lacks
-                the second labelling or the teachers that the recipe asks for, or `start` has
+                the second task or the teachers that the recipe asks for, or `start` has
                 another shape.
         """
         if config.batch_size % machine.world:
             raise ValueError(
                 f"batch_size {config.batch_size} cannot be shared by {machine.world} processes"
             )
-        self.learnt = labellings(data, config.second_target)
+        self.learnt = tasks(data, config.second_target)
         classes = self.learnt[-1].columns.stop
         network = dataclasses.replace(config.network, classes=classes)
         self.config = dataclasses.replace(config, network=network)
@@ -190,7 +190,7 @@ class Run:
         progress = self.progress
         loss, moved = (self.sums / self.steps_per_epoch).tolist()
         self.sums.zero_()
-        scores = [self._validate(labelling) for labelling in self.learnt]
+        scores = [self._validate(task) for task in self.learnt]
         entry = {
             "epoch": progress.step // self.steps_per_epoch,
             "loss": loss,
@@ -202,26 +202,26 @@ class Run:
             "faces_per_second": faces_per_second,
         }
         progress.history.append(entry)
-        for labelling, score_now in zip(self.learnt, scores, strict=True):
-            self._keep_best(labelling, score_now, entry)
+        for task, score_now in zip(self.learnt, scores, strict=True):
+            self._keep_best(task, score_now, entry)
         lines = "".join(json.dumps(line) + "\n" for line in progress.history)
         write_whole(self.folder / HISTORY_FILE, lambda part: part.write_text(lines))
         return entry
 
-    def _validate(self, labelling: Labelling) -> Scores:
-        split = labelling.data.validation
+    def _validate(self, task: Task) -> Scores:
+        split = task.data.validation
         logits = predict(self.ema.network, split.faces, self.spec, self.machine)
-        return score(logits[:, labelling.columns], split.targets)
+        return score(logits[:, task.columns], split.targets)
 
-    def _keep_best(self, labelling: Labelling, scores: Scores, entry: dict[str, Any]) -> None:
-        """Write the averaged network with this labelling's last layer, if none was better."""
-        name, best = labelling.data.name, self.progress.best_accuracy
+    def _keep_best(self, task: Task, scores: Scores, entry: dict[str, Any]) -> None:
+        """Write the averaged network with this task's last layer, if none was better."""
+        name, best = task.data.name, self.progress.best_accuracy
         if scores.accuracy > best.get(name, -1.0):
             best[name] = scores.accuracy
-            network = network_of(self.ema.network, labelling)
-            first = labelling is self.learnt[0]
-            path = self.folder / BEST_FILE if first else _other_file(self.folder, labelling.data)
-            manifest = self._manifest(labelling.data, network.config, entry)
+            network = network_of(self.ema.network, task)
+            first = task is self.learnt[0]
+            path = self.folder / BEST_FILE if first else _other_file(self.folder, task.data)
+            manifest = self._manifest(task.data, network.config, entry)
             save_checkpoint(path, network, manifest, torch.float32)
 
     def _manifest(self, data: Dataset, network: NetworkConfig, entry: dict[str, Any]) -> Manifest:
@@ -238,7 +238,7 @@ class Run:
                 "teachers": self.teachers,
                 "processes": self.machine.world,
                 "data": data.describe(),
-                "learnt": [labelling.data.name for labelling in self.learnt],
+                "learnt": [task.data.name for task in self.learnt],
             },
         )
 

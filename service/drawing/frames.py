@@ -62,7 +62,7 @@ def describe(theta: npt.NDArray[np.float32]) -> Straightening:
     """Say what a transform did, of one that is no similarity what the nearest would do.
 
     Args:
-        theta: float32[2, 3], as `service.inference.explanation.Explanation` has it: it says where
+        theta: float32[2, 3], as `service.engine.explanation.Explanation` has it: it says where
             to read, so what it does to the face is the inverse.
     """
     (a, b, x), (c, d, y) = theta.tolist()

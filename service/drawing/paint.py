@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from service.drawing.colours import INFERNO, VIRIDIS, Table
 from service.drawing.frames import View, lay, outline
-from service.inference.explanation import Explanation
+from service.engine.explanation import Explanation
 from service.pictures.decode import Picture
 from service.pictures.faces import Box
 

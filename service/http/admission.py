@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from service.errors import Overloaded, QueueFull, ServiceError
-from service.processes.fleet import Fleet
+from service.server.registry import WorkerRegistry
 
 # What an answer's weight shrinks to with each later one: the last two hundred count, which is
 # several batches, since all answers of one come at the same moment.
@@ -48,16 +48,16 @@ class Admission:
         self,
         queue_size: int,
         clock: Callable[[], float] = time.monotonic,
-        fleet: Fleet | None = None,
+        workers: WorkerRegistry | None = None,
     ) -> None:
         """Begin empty, without a measurement.
 
         Args:
             queue_size: Most requests that may wait, besides one that is served.
             clock: Seconds, as deadlines count them.
-            fleet: Where several workers tell each other of a rush; None where there are none.
+            workers: Where several workers tell each other of a rush; None where there are none.
         """
-        self._fleet = fleet
+        self._workers = workers
         self._limit = queue_size + 1
         self._clock = clock
         self.uploading = self.working = 0
@@ -65,7 +65,7 @@ class Admission:
         self._rush = False  # somebody was refused, and the wait is not yet short again
         self._since = 0.0  # when the latest answer was given, or work began after a pause
 
-    def enter(self, deadline: float) -> "Place":
+    def enter(self, deadline: float) -> "AdmissionSlot":
         """Let a request in, if it can be answered in time.
 
         Args:
@@ -80,7 +80,7 @@ class Admission:
         """
         if (refusal := self.refusal(deadline)) is not None:
             raise refusal
-        return Place(self)
+        return AdmissionSlot(self)
 
     def refusal(self, deadline: float) -> QueueFull | Overloaded | None:
         """Say why `enter` would not let a request in; None if it would.
@@ -130,13 +130,13 @@ class Admission:
     def rush(self) -> None:
         """Note that somebody was refused: until the wait is short again it is kept short."""
         self._rush = True
-        if self._fleet is not None:
-            self._fleet.rush()
+        if self._workers is not None:
+            self._workers.rush()
 
     def _rush_elsewhere(self) -> bool:
         # Who is refused by one worker asks it again, and never the others, on whose connections
         # everybody waits: they would go on with the queue that they had.
-        return self._fleet is not None and self._fleet.rushed_s() < 0.5 * CALM_S
+        return self._workers is not None and self._workers.rushed_s() < 0.5 * CALM_S
 
     def _full(self) -> QueueFull:
         self.rush()
@@ -160,7 +160,7 @@ class Admission:
         return min(self.working * self._seconds / self._answers, _MAX_RETRY_S)
 
 
-class Place:
+class AdmissionSlot:
     """One request's place in the house; free again when its block ends."""
 
     def __init__(self, admission: Admission) -> None:
@@ -177,7 +177,7 @@ class Place:
         self._admission.begin()
         self._received = True
 
-    def __enter__(self) -> "Place":
+    def __enter__(self) -> "AdmissionSlot":
         self._admission.uploading += 1
         return self
 

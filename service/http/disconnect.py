@@ -10,14 +10,14 @@ from types import TracebackType
 from starlette.requests import Request
 
 DEPARTURE = "departure"
-"""Under `state` of a request's scope: the `Departure` of its connection, if the server tells."""
+"""Under `state` of a request's scope: the `DisconnectSignal` of its connection, if the server tells."""
 
 
 class ClientGone(Exception):  # noqa: N818 - an event, not a defect
     """The client left; there is nobody to answer."""
 
 
-class Departure:
+class DisconnectSignal:
     """When a connection's client leaves; on the event loop alone.
 
     Our own server has one for each connection. A task that waits in `receive`, as it takes with any
@@ -52,7 +52,7 @@ class WhileConnected:
         self._request = request
         self._gone = False
         self._watching: asyncio.Task[None] | None = None
-        self._departure: Departure | None = request.scope.get("state", {}).get(DEPARTURE)
+        self._departure: DisconnectSignal | None = request.scope.get("state", {}).get(DEPARTURE)
 
     def __enter__(self) -> None:
         task = asyncio.current_task()

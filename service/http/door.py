@@ -5,7 +5,7 @@ cores that the others need. The application's way to say so, through its middlew
 and back as an exception, takes twice the time that this does, and a tenth more is answered in
 time. Whoever would hear something else of the application, or with other headers, is left to it.
 
-Not its duty: deciding (`service.http.admission`), connections (`service.processes.connections`).
+Not its duty: deciding (`service.http.admission`), connections (`service.server.connections`).
 """
 
 import time
@@ -15,14 +15,14 @@ from contextvars import copy_context
 from starlette.routing import BaseRoute
 
 from service.errors import ServiceError
-from service.http.access import Keys
-from service.http.edge import Headers, is_skipped, offered_name
+from service.http.api_keys import ApiKeys
 from service.http.handlers import DirectRoute
 from service.http.problems import problem_bytes
+from service.http.request_context import Headers, is_skipped, offered_name
+from service.http.request_metrics import RequestMetrics
 from service.http.state import Service
-from service.http.tally import Tally
-from service.observe import request_id
-from service.observe.metrics import Metrics
+from service.telemetry import request_id
+from service.telemetry.metrics import Metrics
 
 # A page of another origin may read an answer with further headers alone.
 _ORIGIN = b"origin"
@@ -36,8 +36,8 @@ class Door:
         service: Callable[[], Service | None],
         routes: Iterable[BaseRoute],
         metrics: Metrics,
-        tally: Tally,
-        keys: Keys | None,
+        request_metrics: RequestMetrics,
+        keys: ApiKeys | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Guard a service.
@@ -46,7 +46,7 @@ class Door:
             service: Gives the running one, None before there is one.
             routes: Those of the application; what is posted to any `DirectRoute` is work.
             metrics: Where rejections are counted.
-            tally: Told of each request that is refused here.
+            request_metrics: Told of each request that is refused here.
             keys: What others than their holders are not told; None where all may ask.
             clock: Seconds, as deadlines count them.
         """
@@ -56,7 +56,7 @@ class Door:
             for route in routes
             if isinstance(route, DirectRoute) and "POST" in (route.methods or ())
         }
-        self._metrics, self._tally, self._keys = metrics, tally, keys
+        self._metrics, self._request_metrics, self._keys = metrics, request_metrics, keys
         self._clock = clock
 
     def refuse(self, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> bytes | None:
@@ -88,5 +88,5 @@ class Door:
         name = request_id.begin(offered_name(headers))
         answer = problem_bytes(refusal, {request_id.HEADER: name}, path)
         self._metrics.rejections.labels(refusal.code).inc()
-        self._tally.record(path, "POST", refusal.status, self._clock() - began)
+        self._request_metrics.record(path, "POST", refusal.status, self._clock() - began)
         return answer

@@ -1,6 +1,6 @@
 """POST /explain: why a picture is answered as it is, as JSON or as one figure.
 
-Not its duty: the explanation (`service.explain`).
+Not its duty: the explanation (`service.drawing.explainer`).
 """
 
 from collections.abc import Coroutine
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.http.document import ONE_IMAGE, problems
-from service.http.handlers import Visit, attend, read_one
+from service.http.handlers import RequestContext, handle, read_one
 from service.http.query import read_search
 from service.http.schemas import Explanation
 
@@ -43,10 +43,10 @@ async def explain(request: Request) -> Response:
     search = read_search(request.scope["query_string"])
     as_figure = prefers_png(request.headers.get("accept", ""))
 
-    def work(visit: Visit, image: bytearray) -> Coroutine[Any, Any, bytes]:
+    def work(visit: RequestContext, image: bytearray) -> Coroutine[Any, Any, bytes]:
         return visit.service.explainer.explain(image, visit.deadline, search, as_figure)
 
-    answer = await attend(request, read_one, work)
+    answer = await handle(request, read_one, work)
     return Response(answer, media_type=_PNG if as_figure else _JSON)
 
 

@@ -5,10 +5,10 @@
 A task, ASGI's messages and the layers around the handlers cost as much as all else that the event
 loop does for a small picture. What arrives in one piece and needs no waiting goes around them:
 `POST /predict` with one plain picture, whose faces need no search. Everything else, and whatever
-would be told what is wrong with it, goes the ordinary way (`service.http.edge` and what is inside),
+would be told what is wrong with it, goes the ordinary way (`service.http.request_context` and what is inside),
 with the same answer: the same checks, figures, names and headers, by the same functions.
 
-Not its duty: connections (`service.processes.connections`); who is refused at the head
+Not its duty: connections (`service.server.connections`); who is refused at the head
 (`service.http.door`).
 """
 
@@ -22,19 +22,19 @@ from typing import Any
 import pydantic_core
 
 from service.errors import ServiceError
-from service.http.access import Keys
-from service.http.disconnect import ClientGone, Departure
-from service.http.edge import CLIENT_GONE, NAME_HEADER, Headers, reject, unexpected
+from service.http.api_keys import ApiKeys
+from service.http.disconnect import ClientGone, DisconnectSignal
 from service.http.form import find_boundary
-from service.http.intake import is_picture
 from service.http.plain_form import read_plain
 from service.http.query import read_search
+from service.http.request_context import CLIENT_GONE, NAME_HEADER, Headers, reject, unexpected
+from service.http.request_metrics import RequestMetrics
 from service.http.state import Service
-from service.http.tally import Tally
-from service.inference.classifier import TakeBack
-from service.observe import request_id
-from service.observe.metrics import Metrics
+from service.http.uploads import is_picture
 from service.pictures.search import FaceSearch
+from service.queue.backend import Cancel
+from service.telemetry import request_id
+from service.telemetry.metrics import Metrics
 
 PATH = "/predict"
 _PATH = PATH.encode()
@@ -52,8 +52,8 @@ class Express:
         self,
         service: Callable[[], Service | None],
         metrics: Metrics,
-        tally: Tally,
-        keys: Keys | None,
+        request_metrics: RequestMetrics,
+        keys: ApiKeys | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serve what the application would.
@@ -61,12 +61,12 @@ class Express:
         Args:
             service: Gives the running one, None before there is one.
             metrics: Where rejections are counted.
-            tally: Told of each request.
+            request_metrics: Told of each request.
             keys: What lets a client in; None where all may ask.
             clock: Seconds, as deadlines count them.
         """
         self._service = service
-        self.metrics, self.tally = metrics, tally
+        self.metrics, self.request_metrics = metrics, request_metrics
         self._keys = keys
         self.clock = clock
 
@@ -85,7 +85,7 @@ class Express:
         url: bytes,
         headers: list[tuple[bytes, bytes]],
         body: bytes,
-        departure: Departure,
+        departure: DisconnectSignal,
         reply: "Reply",
     ) -> "Errand | None":
         """Let a request in, if it can go this way.
@@ -134,7 +134,7 @@ class Errand:
         image: bytes | bytearray,
         search: FaceSearch,
         name: bytes | None,
-        departure: Departure,
+        departure: DisconnectSignal,
         reply: "Reply",
     ) -> None:
         """Find out that there is room and time for it.
@@ -149,9 +149,9 @@ class Errand:
         self._began = express.clock()
         self._deadline = self._began + service.settings.timeout_s
         self._place = service.admission.enter(self._deadline)
-        self._lease = service.memory.lease()
-        self._lease.take(len(image))
-        self._take_back: TakeBack | None = None
+        self._reservation = service.memory.reservation()
+        self._reservation.take(len(image))
+        self._cancel: Cancel | None = None
         self.response_complete = self.disconnected = False
         self.keep_alive = True
         # Uvicorn sets it for whoever waits for more of a body.
@@ -167,11 +167,11 @@ class Errand:
         try:
             self._place.received()
             predictor = service.predictor
-            self._take_back = predictor.begin(image, self._deadline, self._search, self._settle)
+            self._cancel = predictor.begin(image, self._deadline, self._search, self._resolve)
         except Exception as error:  # noqa: BLE001 - the application's edge
-            self._settle(error)
+            self._resolve(error)
 
-    def _settle(self, answer: dict[str, Any] | BaseException) -> None:
+    def _resolve(self, answer: dict[str, Any] | BaseException) -> None:
         error = answer if isinstance(answer, BaseException) else None
         self._end(error)
         if error is None:
@@ -200,21 +200,23 @@ class Errand:
     def _leave(self) -> None:
         """Give it up: the client has left."""
         self.disconnected = True
-        if self._take_back is not None:
-            self._take_back()
+        if self._cancel is not None:
+            self._cancel()
         self._end(ClientGone())
         self._count(CLIENT_GONE)
 
     def _end(self, error: BaseException | None) -> None:
-        """Give back what it held, as the blocks of `service.http.handlers.attend` do."""
+        """Give back what it held, as the blocks of `service.http.handlers.handle` do."""
         self._departure.watchers.discard(self._leave)
-        self._take_back = None  # it knows the queue's ticket, which knows this
+        self._cancel = None  # it knows the queue's ticket, which knows this
         kind = None if error is None else type(error)
-        self._lease.__exit__(kind, error, None)
+        self._reservation.__exit__(kind, error, None)
         self._place.__exit__(kind, error, None)
 
     def _count(self, status: int) -> None:
-        self._express.tally.record(PATH, "POST", status, self._express.clock() - self._began)
+        self._express.request_metrics.record(
+            PATH, "POST", status, self._express.clock() - self._began
+        )
 
 
 Reply = Callable[[Errand, int, Headers, bytes], object]

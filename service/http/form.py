@@ -1,6 +1,6 @@
 """The pictures of a multipart form, collected as its bytes come in.
 
-Not its duty: receiving the bytes, or bounding the form as a whole (`service.http.intake`).
+Not its duty: receiving the bytes, or bounding the form as a whole (`service.http.uploads`).
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import BadRequest, ImageTooLarge, NoImage, ServiceError, TooManyImages
 from service.http.plain_form import FIELD, read_plain
-from service.http.upload_memory import Lease
+from service.http.upload_memory import MemoryReservation
 
 Upload = bytearray | ServiceError
 """The bytes of one picture, or why it was not kept."""
@@ -57,16 +57,16 @@ class Form:
     Each method raises what it finds wrong; the form is of no more use then.
     """
 
-    def __init__(self, boundary: bytes, limits: FormLimits, lease: Lease) -> None:
+    def __init__(self, boundary: bytes, limits: FormLimits, reservation: MemoryReservation) -> None:
         """Begin a form.
 
         Args:
             boundary: What stands between its parts.
             limits: How much it may bring.
-            lease: Accounts for what is held.
+            reservation: Accounts for what is held.
         """
         self._limits = limits
-        self._lease = lease
+        self._reservation = reservation
         self._images: list[Upload] = []
         self._others = 0
         self._name = self._value = b""
@@ -114,7 +114,7 @@ class Form:
         image = read_plain(chunk, self._boundary)
         if image is None or len(image) > self._limits.max_image_bytes:
             return False
-        self._lease.take(len(image))
+        self._reservation.take(len(image))
         self._images.append(image)
         self._complete = True
         return True
@@ -168,7 +168,7 @@ class Form:
         if len(self._current) + end - start > self._limits.max_image_bytes:
             self._skip_large()
             return
-        self._lease.take(end - start)
+        self._reservation.take(end - start)
         self._current += memoryview(data)[start:end]
 
     def _skip_large(self) -> None:

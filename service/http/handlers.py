@@ -16,9 +16,9 @@ from starlette.responses import Response
 
 from service.errors import DeadlineExceeded, NotReady, UploadTimeout
 from service.http.disconnect import WhileConnected
-from service.http.intake import read_image
 from service.http.state import Service
-from service.http.upload_memory import Lease
+from service.http.upload_memory import MemoryReservation
+from service.http.uploads import read_image
 
 T = TypeVar("T")
 Upload = TypeVar("Upload")
@@ -38,7 +38,7 @@ class DirectRoute(APIRoute):
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class RequestContext:
     """One request that was let in.
 
     Attributes:
@@ -46,20 +46,20 @@ class Visit:
         headers: Its headers, names in lower case.
         service: The running one.
         deadline: When its answer is of no more use, by the monotonic clock.
-        lease: Accounts for what is held of its body.
+        reservation: Accounts for what is held of its body.
     """
 
     request: Request
     headers: Mapping[str, str]
     service: Service
     deadline: float
-    lease: Lease
+    reservation: MemoryReservation
 
 
-async def attend(
+async def handle(
     request: Request,
-    read: Callable[[Visit], Awaitable[Upload]],
-    work: Callable[[Visit, Upload], Awaitable[T]],
+    read: Callable[[RequestContext], Awaitable[Upload]],
+    work: Callable[[RequestContext, Upload], Awaitable[T]],
 ) -> T:
     """Let a request in, take its body, work while its client is there: all in the time it has.
 
@@ -90,8 +90,10 @@ async def attend(
     received = False
     try:
         async with asyncio.timeout(timeout_s):
-            with place, service.memory.lease() as lease:
-                visit = Visit(request, read_headers(request), service, deadline, lease)
+            with place, service.memory.reservation() as reservation:
+                visit = RequestContext(
+                    request, read_headers(request), service, deadline, reservation
+                )
                 upload = await read(visit)
                 received = True
                 service.metrics.stage["receive"].observe(time.monotonic() - began)
@@ -104,10 +106,10 @@ async def attend(
         raise UploadTimeout("The request's body did not arrive in time.") from None
 
 
-async def read_one(visit: Visit) -> bytearray:
-    """Read the one picture of a request, as `attend` wants it read."""
+async def read_one(visit: RequestContext) -> bytearray:
+    """Read the one picture of a request, as `handle` wants it read."""
     limit = visit.service.settings.max_image_bytes
-    return await read_image(visit.headers, visit.request.receive, limit, visit.lease)
+    return await read_image(visit.headers, visit.request.receive, limit, visit.reservation)
 
 
 def service_of(request: Request) -> Service:

@@ -12,7 +12,7 @@ import pydantic_core
 from starlette.responses import Response
 
 from service.errors import ServiceError
-from service.observe import request_id
+from service.telemetry import request_id
 
 MEDIA_TYPE = "application/problem+json"
 PROTOCOL = "/v2"

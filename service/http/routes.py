@@ -1,6 +1,6 @@
 """HTTP in, HTTP out: what each path takes and answers.
 
-Not its duty: the work between the two (`service.predict`), starting and stopping it
+Not its duty: the work between the two (`service.pipeline`), starting and stopping it
 (`service.app`), the details of the API's document (`service.http.document`).
 """
 
@@ -17,15 +17,15 @@ from service.http.explain import add_explanation
 from service.http.form import FormLimits, Upload
 from service.http.handlers import (
     DirectRoute,
-    Visit,
-    attend,
+    RequestContext,
+    handle,
     json_response,
     read_one,
     service_of,
 )
-from service.http.intake import read_images
 from service.http.query import read_search
 from service.http.schemas import BatchPrediction, Health, Prediction
+from service.http.uploads import read_images
 
 
 def add_routes(app: FastAPI) -> None:
@@ -90,10 +90,10 @@ async def predict(request: Request) -> Response:
     """
     search = read_search(request.scope["query_string"])
 
-    def work(visit: Visit, image: bytearray) -> Coroutine[Any, Any, dict[str, Any]]:
+    def work(visit: RequestContext, image: bytearray) -> Coroutine[Any, Any, dict[str, Any]]:
         return visit.service.predictor.predict(image, visit.deadline, search)
 
-    return json_response(await attend(request, read_one, work))
+    return json_response(await handle(request, read_one, work))
 
 
 async def predict_batch(request: Request) -> Response:
@@ -104,15 +104,17 @@ async def predict_batch(request: Request) -> Response:
     """
     search = read_search(request.scope["query_string"])
 
-    def read(visit: Visit) -> Coroutine[Any, Any, list[Upload]]:
+    def read(visit: RequestContext) -> Coroutine[Any, Any, list[Upload]]:
         of = visit.service.settings
         limits = FormLimits(of.max_image_bytes, of.max_request_bytes, of.max_images)
-        return read_images(visit.headers, request.receive, limits, visit.lease)
+        return read_images(visit.headers, request.receive, limits, visit.reservation)
 
-    def work(visit: Visit, uploads: list[Upload]) -> Coroutine[Any, Any, list[dict[str, Any]]]:
+    def work(
+        visit: RequestContext, uploads: list[Upload]
+    ) -> Coroutine[Any, Any, list[dict[str, Any]]]:
         return visit.service.predictor.predict_many(uploads, visit.deadline, search)
 
-    return json_response({"results": await attend(request, read, work)})
+    return json_response({"results": await handle(request, read, work)})
 
 
 async def live(_: Request) -> Response:

@@ -1,6 +1,6 @@
 """The bodies of the API, as its document describes them.
 
-Answers are built as plain dictionaries (`service.predict`) and not passed through these classes,
+Answers are built as plain dictionaries (`service.pipeline`) and not passed through these classes,
 which would cost more time than the rest of the HTTP path; a test holds real answers against them.
 """
 

@@ -7,16 +7,16 @@ import time
 from dataclasses import dataclass
 
 from service.config import Settings
+from service.drawing.explainer import Explainer
 from service.errors import NotReady, ServiceError, ShuttingDown
-from service.explain import Explainer
 from service.http.admission import Admission
 from service.http.upload_memory import UploadMemory
-from service.inference.classifier import Classifier
-from service.inference.remote_wire import Hello
-from service.observe.metrics import Metrics
 from service.pictures.pool import DecodePool
-from service.predict import Predictor
-from service.processes.fleet import Seat
+from service.pipeline import Predictor
+from service.queue.backend import InferenceBackend
+from service.remote.protocol import EngineInfo
+from service.server.registry import WorkerSlot
+from service.telemetry.metrics import Metrics
 
 
 @dataclass
@@ -33,21 +33,21 @@ class Service:
         explainer: Does it where reasons are wanted too.
         admission: Who is let in.
         memory: Bounds what all uploads hold.
-        seat: This process's place among several, None if it is the only one.
+        worker_slot: This process's place among several, None if it is the only one.
         drain_by: When the service ends at the latest, by the monotonic clock; None until it is on
             its way out.
     """
 
     settings: Settings
     metrics: Metrics
-    about: Hello
-    batcher: Classifier
+    about: EngineInfo
+    batcher: InferenceBackend
     pool: DecodePool
     predictor: Predictor
     explainer: Explainer
     admission: Admission
     memory: UploadMemory
-    seat: Seat | None = None
+    worker_slot: WorkerSlot | None = None
     drain_by: float | None = None
 
     def begin_drain(self) -> None:
@@ -60,15 +60,15 @@ class Service:
         """Say why the service takes no traffic; None if it does.
 
         Of several workers all that live must be well; the others do while one is replaced.
-        Metrics and fleet are told what was found.
+        Metrics and workers are told what was found.
         """
         error = self._own_error()
         well = int(error is None)
-        if self.seat is not None:
-            self.seat.fleet.report(self.seat.slot, error is None)
-            if error is None and self.seat.fleet.any_unwell():
+        if self.worker_slot is not None:
+            self.worker_slot.workers.report(self.worker_slot.slot, error is None)
+            if error is None and self.worker_slot.workers.any_unwell():
                 error = NotReady("A worker does not answer; the service waits for it.")
-            well = self.seat.fleet.count_well()
+            well = self.worker_slot.workers.count_well()
         self.metrics.ready.set(error is None)
         self.metrics.workers.set(self.settings.workers)
         self.metrics.workers_ready.set(well)

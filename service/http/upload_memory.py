@@ -1,6 +1,6 @@
 """How many bytes all uploads together may hold, so that many large ones cannot fill the host.
 
-Not its duty: holding them, or the limits of any one request (`service.http.intake`).
+Not its duty: holding them, or the limits of any one request (`service.http.uploads`).
 """
 
 from types import TracebackType
@@ -16,12 +16,12 @@ class UploadMemory:
         self.max_bytes = max_bytes
         self.held_bytes = 0
 
-    def lease(self) -> "Lease":
+    def reservation(self) -> "MemoryReservation":
         """Return one request's share, empty; a context manager that gives it back at the end."""
-        return Lease(self)
+        return MemoryReservation(self)
 
 
-class Lease:
+class MemoryReservation:
     """What one request holds of an `UploadMemory`."""
 
     def __init__(self, memory: UploadMemory) -> None:
@@ -40,7 +40,7 @@ class Lease:
         self._memory.held_bytes += size
         self._held_bytes += size
 
-    def __enter__(self) -> "Lease":
+    def __enter__(self) -> "MemoryReservation":
         return self
 
     def __exit__(

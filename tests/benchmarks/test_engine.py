@@ -25,7 +25,7 @@ def test_it_measures_each_engine_at_each_size(
     monkeypatch.setitem(device.BATCH, "cpu", 1)
     arguments = ["--device", "cpu", "--seconds", "0", "--max-batch", "3", "--checkpoint", str(path)]
     monkeypatch.setattr(sys, "argv", ["engine", *arguments])
-    monkeypatch.setattr(engine, "steady_heap", lambda: None)  # it is for a whole process
+    monkeypatch.setattr(engine, "tune_malloc", lambda: None)  # it is for a whole process
     engine.main()
     lines = capsys.readouterr().out.splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]

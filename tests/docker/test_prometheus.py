@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.observe.metrics import Metrics
+from service.telemetry.metrics import Metrics
 from tests.docker.project import (
     PROMETHEUS,
     ROOT,

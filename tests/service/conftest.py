@@ -6,7 +6,7 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from service.observe.metrics import Metrics
+from service.telemetry.metrics import Metrics
 from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig

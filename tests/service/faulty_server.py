@@ -14,9 +14,9 @@ import numpy as np
 import service.pictures.finder
 import service.pictures.pool
 from service.config import Settings
-from service.observe.logs import set_up_logging
-from service.processes.listener import bind
-from service.processes.server import exit_well_on_signals, serve
+from service.server.process import exit_well_on_signals, serve
+from service.server.sockets import bind
+from service.telemetry.logs import set_up_logging
 from tests.service.serving import BrokenEngine, FakeEngine
 
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.config import Settings
-from service.inference.explanation import Explanation
+from service.engine.explanation import Explanation
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from service.http.schemas import BatchPrediction, Prediction, Problem
 from service.http.v2.messages import MODEL
-from service.inference.batcher import Batcher
 from service.pictures.search import FaceSearch
-from service.predict import Predictor
+from service.pipeline import Predictor
+from service.queue.batcher import Batcher
 from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import BrokenEngine, Exchange, FakeEngine, GatedEngine, serving
 from training.model.labels import FER2013_EMOTIONS

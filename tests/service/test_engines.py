@@ -7,8 +7,8 @@ import pytest
 
 from service.config import Settings
 from service.engines import start_batcher
-from service.inference.batcher import Batcher
-from service.observe.metrics import Metrics
+from service.queue.batcher import Batcher
+from service.telemetry.metrics import Metrics
 from tests.service.serving import FakeEngine, serving
 
 pytestmark = pytest.mark.anyio

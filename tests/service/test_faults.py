@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.service.made_pictures import flat
-from tests.service.processes.test_workers import make_checkpoint, settings, workers_of
+from tests.service.server.test_supervisor import make_checkpoint, settings, workers_of
 from tests.service.server_processes import (
     ALL_READY,
     REPOSITORY,

@@ -13,7 +13,7 @@ from training.dataset import Dataset
 from training.loop import Interrupted
 from training.machine import Machine
 from training.run import Run
-from training.verdicts import summarise
+from training.significance import summarise
 
 
 def test_rows_are_the_papers_table() -> None:

@@ -14,12 +14,12 @@ from training.config import TrainConfig
 from training.dataset import Dataset, Split
 from training.distil import Panel, soften
 from training.evaluate import predict
-from training.labelling import labellings, train_split
 from training.loop import fit
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.manifest import InputSpec
 from training.run import ResumeError, Run, best_checkpoint
+from training.tasks import tasks, train_split
 
 
 def probabilities(teacher: Checkpoint, split: Split, here: Machine) -> torch.Tensor:
@@ -29,7 +29,7 @@ def probabilities(teacher: Checkpoint, split: Split, here: Machine) -> torch.Ten
 
 
 def test_targets_are_the_labels_and_the_teachers_mean_blended(data: Dataset, cpu: Machine) -> None:
-    learnt = labellings(data, 0.0)
+    learnt = tasks(data, 0.0)
     teachers = [teacher(data.emotions, 0), teacher(data.emotions, 1, temperature=2.0)]
     split = train_split(learnt)
     before = split.targets.clone()
@@ -47,7 +47,7 @@ def test_each_labelling_has_the_teachers_of_its_emotions(data: Dataset, cpu: Mac
     second = dataclasses.replace(
         data, emotions=("narrow", "wide"), train=Split(data.train.faces, halves)
     )
-    learnt = labellings(dataclasses.replace(data, second=second), 1.0)
+    learnt = tasks(dataclasses.replace(data, second=second), 1.0)
     seven, two = teacher(data.emotions, 0), teacher(second.emotions, 1)
 
     targets = soften(train_split(learnt), learnt, [two, seven], 1.0, cpu).targets
@@ -63,7 +63,7 @@ def test_processes_share_the_faces(
     monkeypatch.setattr(distil, "_FACES_AT_ONCE", 10)
     shares: list[torch.Tensor] = []
     monkeypatch.setattr(dist, "all_reduce", shares.append)
-    learnt, teachers = labellings(data, 0.0), [teacher(data.emotions, 0)]
+    learnt, teachers = tasks(data, 0.0), [teacher(data.emotions, 0)]
     for rank in (0, 1):
         here = dataclasses.replace(cpu, rank=rank, world=2)
         soften(train_split(learnt), learnt, teachers, 1.0, here)
@@ -75,7 +75,7 @@ def test_processes_share_the_faces(
 def test_a_run_that_goes_on_does_not_ask_again(
     data: Dataset, cpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learnt, teachers = labellings(data, 0.0), [teacher(data.emotions, 0)]
+    learnt, teachers = tasks(data, 0.0), [teacher(data.emotions, 0)]
     asked: list[int] = []
     monkeypatch.setattr(
         distil,
@@ -101,7 +101,7 @@ def test_a_run_that_goes_on_does_not_ask_again(
 @pytest.mark.parametrize(
     ("emotions", "share", "said"),
     [
-        ([("happy", "sad")], 0.5, "a teacher names happy, sad; no labelling learnt does"),
+        ([("happy", "sad")], 0.5, "a teacher names happy, sad; no task learnt does"),
         ([], 0.5, "no teacher names the emotions of made-up"),
         ([], 0.0, "teacher_share is 0"),
     ],
@@ -109,7 +109,7 @@ def test_a_run_that_goes_on_does_not_ask_again(
 def test_what_does_not_fit_is_named(
     data: Dataset, cpu: Machine, emotions: list[tuple[str, ...]], share: float, said: str
 ) -> None:
-    learnt = labellings(data, 0.0)
+    learnt = tasks(data, 0.0)
     teachers = [teacher(names, 0) for names in emotions]
     with pytest.raises(ValueError, match=said):
         soften(train_split(learnt), learnt, teachers, share, cpu)
@@ -122,7 +122,7 @@ def test_a_panel_blends_what_its_teachers_make_of_the_very_pictures(
     second = dataclasses.replace(
         second, train=Split(data.train.faces, data.train.targets[:, :2] * 0 + 0.5)
     )
-    learnt = labellings(dataclasses.replace(data, second=second), 1.0)
+    learnt = tasks(dataclasses.replace(data, second=second), 1.0)
     seven = [teacher(data.emotions, 0), teacher(data.emotions, 1, temperature=2.0)]
     two = teacher(second.emotions, 2)
     images, targets = torch.randn(5, 1, 48, 48), train_split(learnt).targets[:5]
@@ -141,7 +141,7 @@ def test_a_panel_without_a_teacher_of_a_labelling_is_refused(
     data: Dataset, cpu: Machine, named: list[tuple[str, ...]]
 ) -> None:
     with pytest.raises(ValueError, match="teacher"):
-        Panel(labellings(data, 0.0), [teacher(names, 0) for names in named], 0.5, cpu)
+        Panel(tasks(data, 0.0), [teacher(names, 0) for names in named], 0.5, cpu)
 
 
 @pytest.mark.parametrize("watch", [False, True])

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.config import SHIPPED_CHECKPOINT
-from service.inference.cuda_engine import CudaEngine
-from service.inference.engine import Engine, find_device
-from service.inference.tuning import largest
+from service.engine.cuda.engine import CudaEngine
+from service.engine.torch_engine import Engine, find_device
 from service.pictures.decode import decode, prepare_pillow
+from service.queue.tuning import largest
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.manifest import InputSpec
 from training.model.preprocess import normalise

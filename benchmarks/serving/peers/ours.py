@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.serving.peers.model import PORT, WORKERS
-from service.inference.explanation import Explanation
+from service.engine.explanation import Explanation
 
 
 class Nothing:
-    """Stands where `service.inference.engine.Engine` does, and answers a constant."""
+    """Stands where `service.engine.torch_engine.Engine` does, and answers a constant."""
 
     device = "cpu"
 
@@ -43,8 +43,8 @@ def main() -> None:
     if os.environ.get("ENGINE") != "nothing":
         os.execve(sys.executable, [sys.executable, "-m", "service"], environ)
     from service.config import Settings
-    from service.processes.listener import bind
-    from service.processes.server import serve
+    from service.server.process import serve
+    from service.server.sockets import bind
 
     # In one process: what is asked of it is the CPU time of a request, which workers share out.
     ours = {key: value for key, value in environ.items() if key.startswith("FER_")}

@@ -7,9 +7,9 @@ Not its duty: the bodies (`requests`, `answers`), what the API's document says o
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.handlers import Visit, attend, json_response, service_of
-from service.http.intake import read_body
+from service.http.handlers import RequestContext, handle, json_response, service_of
 from service.http.state import Service
+from service.http.uploads import read_body
 from service.http.v2.answers import Row, respond
 from service.http.v2.inflate import inflate
 from service.http.v2.messages import MODEL
@@ -57,20 +57,20 @@ async def infer(request: Request) -> Response:
     picture, and none is an answer too; `image_index` says which picture. One broken picture fails
     the request. Binary tensors follow the JSON, whose length Inference-Header-Content-Length says.
     """
-    asked, rows = await attend(request, _read, _infer)
+    asked, rows = await handle(request, _read, _infer)
     return respond(asked, rows, service_of(request).predictor.manifest)
 
 
-async def _read(visit: Visit) -> bytearray:
+async def _read(visit: RequestContext) -> bytearray:
     _, most = find_json(visit.headers, visit.service.settings.max_request_bytes)
-    return await read_body(visit.headers, visit.request.receive, most, visit.lease)
+    return await read_body(visit.headers, visit.request.receive, most, visit.reservation)
 
 
-async def _infer(visit: Visit, body: bytearray) -> tuple[Asked, list[Row]]:
+async def _infer(visit: RequestContext, body: bytearray) -> tuple[Asked, list[Row]]:
     service, deadline = visit.service, visit.deadline
     json_bytes, most = find_json(visit.headers, service.settings.max_request_bytes)
     encoding = visit.headers.get("content-encoding", "identity")
-    body = await inflate(body, encoding, most, visit.lease, service.pool, deadline)
+    body = await inflate(body, encoding, most, visit.reservation, service.pool, deadline)
     limits = _limits(service)
     done = await service.pool.run(lambda: read_request(body, json_bytes, limits), deadline)
     return done.result, await recognise(service.predictor, done.result, deadline)

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 
 from service.errors import BadRequest, RequestTooLarge, UnsupportedType
-from service.http.upload_memory import Lease
+from service.http.upload_memory import MemoryReservation
 from service.pictures.pool import DecodePool
 
 ENCODINGS = ("gzip", "deflate")
@@ -20,7 +20,7 @@ async def inflate(
     body: bytearray,
     encoding: str,
     max_bytes: int,
-    lease: Lease,
+    reservation: MemoryReservation,
     pool: DecodePool,
     deadline: float,
 ) -> bytearray:
@@ -30,7 +30,7 @@ async def inflate(
         body: As it was received.
         encoding: The header's value.
         max_bytes: Most that it may say.
-        lease: Accounts for what is held.
+        reservation: Accounts for what is held.
         pool: Its threads do the work, a step at a time.
         deadline: When the result is of no more use, in the pool's clock's time.
 
@@ -53,7 +53,7 @@ async def inflate(
     whole, rest = bytearray(), bytes(body)
     while not inflater.eof:
         size = min(STEP_BYTES, max_bytes - len(whole) + 1)
-        lease.take(size)
+        reservation.take(size)
         piece = (await pool.run(_step(inflater, rest, size), deadline)).result
         whole += piece
         rest = inflater.unconsumed_tail

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from service.errors import ServiceError
 from service.http.v2.answers import Row
 from service.http.v2.requests import Asked
-from service.predict import Predictor
+from service.pipeline import Predictor
 
 
 async def recognise(predictor: Predictor, asked: Asked, deadline: float) -> list[Row]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import BadImage, Overloaded, QueueFull, ServiceError
-from service.http.admission import CALM_S, Admission, Place
-from service.processes.fleet import Fleet
+from service.http.admission import CALM_S, Admission, AdmissionSlot
+from service.server.registry import WorkerRegistry
 
 LATE = 1000.0
 
@@ -38,14 +38,14 @@ def serve(admission: Admission, clock: Clock, seconds: float, times: int = 1) ->
             clock.now += seconds
 
 
-def occupy(admission: Admission, times: int, received: bool = True) -> list[Place]:
+def occupy(admission: Admission, times: int, received: bool = True) -> list[AdmissionSlot]:
     places = [admission.enter(LATE + 100.0).__enter__() for _ in range(times)]
     for place in places if received else ():
         place.received()
     return places
 
 
-def leave(place: Place, error: BaseException | None = None) -> None:
+def leave(place: AdmissionSlot, error: BaseException | None = None) -> None:
     place.__exit__(type(error) if error else None, error, None)
 
 
@@ -206,7 +206,7 @@ def test_a_rush_at_one_worker_keeps_the_wait_short_at_all(
     clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "monotonic", clock)
-    one, other = (Admission(50, clock, Fleet(tmp_path, 2)) for _ in range(2))
+    one, other = (Admission(50, clock, WorkerRegistry(tmp_path, 2)) for _ in range(2))
     for admission, count in ((one, 40), (other, 20)):
         serve(admission, clock, seconds=0.1, times=20)
         occupy(admission, count)
@@ -220,10 +220,10 @@ def test_a_rush_elsewhere_is_over_when_nobody_is_refused_any_more(
     clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "monotonic", clock)
-    fleet = Fleet(tmp_path, 2)
-    admission = Admission(50, clock, fleet)
+    workers = WorkerRegistry(tmp_path, 2)
+    admission = Admission(50, clock, workers)
     serve(admission, clock, seconds=0.1, times=20)
     occupy(admission, 20)
-    fleet.rush()
+    workers.rush()
     clock.now += 0.5 * CALM_S
     assert admission.refusal(clock.now + 4.0) is None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from service.http.disconnect import DEPARTURE, ClientGone, Departure, WhileConnected
+from service.http.disconnect import DEPARTURE, ClientGone, DisconnectSignal, WhileConnected
 
 pytestmark = pytest.mark.anyio
 
@@ -15,7 +15,7 @@ class Client:
     """A client of a server that tells of departures, or of one that does not."""
 
     def __init__(self, told: bool) -> None:
-        self.departure = Departure()
+        self.departure = DisconnectSignal()
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         state = {DEPARTURE: self.departure} if told else {}
         self.request = Request({"type": "http", "state": state}, self._messages.get)

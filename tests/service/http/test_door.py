@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from service.errors import Overloaded, QueueFull, ServiceError
 from service.http.handlers import DirectRoute
 from service.http.v2.messages import MODEL, VERSION
-from service.observe import request_id
+from service.telemetry import request_id
 from tests.service.serving import serving
 
 pytestmark = pytest.mark.anyio

@@ -28,8 +28,8 @@ def part(data: bytes, headers: bytes = DISPOSITION + TYPE) -> bytes:
 def outcome(body: bytes, step: int) -> object:
     """What a form gives that comes in pieces: its pictures, or the problem."""
     memory = UploadMemory(10_000)
-    with memory.lease() as lease:
-        form = Form(BOUNDARY, LIMITS, lease)
+    with memory.reservation() as reservation:
+        form = Form(BOUNDARY, LIMITS, reservation)
         try:
             for start in range(0, len(body), step):
                 form.write(body[start : start + step])
@@ -98,16 +98,16 @@ def test_one_that_is_too_large_is_refused_as_the_parser_does() -> None:
 
 def test_what_follows_the_last_boundary_is_not_of_the_form() -> None:
     body = form_of(part(b"a"))
-    with UploadMemory(100).lease() as lease:
-        form = Form(BOUNDARY, LIMITS, lease)
+    with UploadMemory(100).reservation() as reservation:
+        form = Form(BOUNDARY, LIMITS, reservation)
         form.write(body)
         form.write(body)
         assert form.finish() == [b"a"]
 
 
 def test_an_unfinished_form_is_refused() -> None:
-    with UploadMemory(100).lease() as lease:
-        form = Form(BOUNDARY, LIMITS, lease)
+    with UploadMemory(100).reservation() as reservation:
+        form = Form(BOUNDARY, LIMITS, reservation)
         with pytest.raises(BadRequest, match="ends before"):
             form.finish()
 

@@ -28,8 +28,8 @@ def pool() -> Iterator[DecodePool]:
 async def run(
     pool: DecodePool, body: bytes, encoding: str, most: int = LARGE, memory: int = 10 * LARGE
 ) -> bytearray:
-    with UploadMemory(memory).lease() as lease:
-        return await inflate(bytearray(body), encoding, most, lease, pool, math.inf)
+    with UploadMemory(memory).reservation() as reservation:
+        return await inflate(bytearray(body), encoding, most, reservation, pool, math.inf)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, STEP_BYTES, STEP_BYTES + 1, 3 * STEP_BYTES, LARGE])
@@ -88,6 +88,6 @@ async def test_all_that_is_inflated_is_accounted_for(pool: DecodePool) -> None:
 
 
 async def test_the_pools_refusal_is_the_requests(pool: DecodePool) -> None:
-    with UploadMemory(LARGE).lease() as lease, pytest.raises(ServiceError) as caught:
-        await inflate(bytearray(gzip.compress(b"a")), "gzip", LARGE, lease, pool, -math.inf)
+    with UploadMemory(LARGE).reservation() as reservation, pytest.raises(ServiceError) as caught:
+        await inflate(bytearray(gzip.compress(b"a")), "gzip", LARGE, reservation, pool, -math.inf)
     assert caught.value.code == "overloaded"

@@ -1,0 +1,48 @@
+/* Convolutions of any kernel and stride: what a kernel sees is laid side by side, and multiplied.
+ *
+ * `service.engine.cpu.kernels.im2col` packs weights and calls this.
+ */
+
+#include <string.h>
+
+#include "products.h"
+
+#define PLACES 24  /* taken at once: some more, so that weights are read less often */
+
+/* How many floats `im2col` needs to work in. */
+long im2col_scratch(long kernel, long before, long after) {
+    return PLACES * (kernel * kernel * before + after);
+}
+
+void im2col(const float *in, const float *weight, const float *bias, float *out, float *scratch,
+            long faces, long height, long width, long before, long after, long kernel, long stride,
+            long padding, int activation) {
+    const long down = (height + 2 * padding - kernel) / stride + 1;
+    const long across = (width + 2 * padding - kernel) / stride + 1;
+    const long places = faces * down * across, depth = kernel * kernel * before;
+    float *seen = scratch, *multiplied = seen + PLACES * depth;
+
+    for (long first = 0; first < places; first += PLACES) {
+        const long count = places - first < PLACES ? places - first : PLACES;
+        float *to = seen;
+        for (long p = first; p < first + count; p++) {
+            const long face = p / (down * across);
+            const long top = p / across % down * stride - padding;
+            const long left = p % across * stride - padding;
+            for (long y = top; y < top + kernel; y++)
+                for (long x = left; x < left + kernel; x++, to += before) {
+                    if (y >= 0 && y < height && x >= 0 && x < width)
+                        memcpy(to, in + ((face * height + y) * width + x) * before,
+                               before * sizeof(float));
+                    else
+                        memset(to, 0, before * sizeof(float));
+                }
+        }
+        for (long c = 0; c < after; c += PANEL)
+            products(count, seen, weight + c * depth, multiplied + c, depth, after);
+        const float *from = multiplied;
+        for (long p = 0; p < count; p++)
+            for (long c = 0; c < after; c += LANES, from += LANES, out += LANES)
+                store(out, activate(activation, load(from) + load(bias + c)));
+    }
+}

@@ -1,0 +1,207 @@
+"""The checkpoint on a device: face bytes in, probabilities out.
+
+Not its duty: queueing, batching, deciding which face matters. Anything else with an
+`infer` of the same shape can stand in its place.
+"""
+
+import copy
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from service.engine.cpu.fused import Step, can_fuse, fuse, multiplies_bfloat16
+from service.engine.errors import EngineError
+from service.engine.evidence import explain
+from service.engine.explanation import Explanation
+from service.queue.tuning import batch_seconds, largest
+from training.model.checkpoint import Checkpoint
+from training.model.manifest import InputSpec, Manifest
+from training.model.network import AttentionFER
+from training.model.preprocess import normalise
+
+Precision = Literal["auto", "float32"]
+
+
+class Engine:
+    """A network ready to infer.
+
+    Attributes:
+        device: Where it computes: "cpu" or "cuda:N".
+        precision: What most of `infer` computes in: "float32" or "bfloat16".
+        manifest: What the checkpoint says about itself.
+        max_batch: The largest batch that `warm` prepares for.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "auto",
+        max_batch: int | None = None,
+        threads: int | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        """Copy the network to its device, batch norm folded into the convolutions.
+
+        Args:
+            checkpoint: The network and its manifest; left as it is.
+            device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+            max_batch: Faces in the largest batch, 1 or more; None takes what is worth trying on
+                the device.
+            threads: Threads that torch computes with on the CPU, for this whole process; None
+                leaves that alone.
+            precision: "auto" takes bfloat16 on a CPU that multiplies it natively.
+
+        Raises:
+            EngineError: The device is not there, or not one of those named above.
+            ValueError: `max_batch` or `threads` below 1.
+        """
+        if (max_batch is not None and max_batch < 1) or (threads is not None and threads < 1):
+            raise ValueError("engine: max_batch and threads must be 1 or more")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.manifest: Manifest = checkpoint.manifest
+        self._device = find_device(device)
+        self.device = str(self._device)
+        self.max_batch = max_batch or largest(self.device)
+        network = copy.deepcopy(checkpoint.network).eval().requires_grad_(False)
+        fold_batch_norm(network)
+        # Faster on the CPU too; torch's own type hints leave this argument out.
+        layout = {"memory_format": torch.channels_last}
+        network = network.to(self._device).to(**layout)  # type: ignore[call-overload]
+        self._network: AttentionFER = network
+        self._logits, self.precision = _fastest(
+            network, self.manifest.input_spec, self._device, precision
+        )
+
+    def infer(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Classify faces; from one thread at a time, never from the event loop.
+
+        Args:
+            faces: uint8[n, h, w], 0-255, grey, of the height and width in the manifest.
+
+        Returns:
+            float32[n, classes]: probabilities, each row sums to 1, in the manifest's order of
+            emotions. The caller's to keep.
+
+        Raises:
+            ValueError: Faces of another dtype or size.
+        """
+        self._check(faces)
+        if len(faces) == 0:
+            return np.empty((0, len(self.manifest.emotions)), np.float32)
+        with torch.inference_mode():
+            logits = self._logits(self._images(faces))
+            probabilities = torch.softmax(logits.float() / self.manifest.temperature, dim=1)
+        result: NDArray[np.float32] = probabilities.cpu().numpy()
+        return result
+
+    def explain(self, faces: NDArray[np.uint8]) -> list[Explanation]:
+        """Say why `infer` names the emotions that it does; to be called as `infer` is.
+
+        Args:
+            faces: As `infer` takes them.
+
+        Returns:
+            For each, in order, what made its most probable emotion so.
+
+        Raises:
+            ValueError: Faces of another dtype or size.
+        """
+        self._check(faces)
+        if len(faces) == 0:
+            return []
+        return explain(self._network, self._images(faces), self.manifest.input_spec)
+
+    def warm(self) -> dict[int, float]:
+        """Run batches of several sizes, so that no request pays for kernels being set up.
+
+        From the thread that will call `infer`, or before it starts.
+
+        Returns:
+            What each size takes, in seconds by faces.
+        """
+        spec = self.manifest.input_spec
+        self.explain(np.zeros((1, spec.height, spec.width), np.uint8))
+        return batch_seconds(self.infer, spec.height, spec.width, self.max_batch)
+
+    def _check(self, faces: NDArray[np.uint8]) -> None:
+        spec = self.manifest.input_spec
+        if faces.dtype != np.uint8 or faces.shape[1:] != (spec.height, spec.width):
+            raise ValueError(
+                f"faces are {faces.dtype}{list(faces.shape)}, "
+                f"expected uint8[n, {spec.height}, {spec.width}]"
+            )
+
+    def _images(self, faces: NDArray[np.uint8]) -> Tensor:
+        """Take faces to the device, as the network wants them."""
+        # torch takes writable, contiguous memory without a copy, which a batch always is.
+        pixels = torch.from_numpy(np.require(faces, requirements=("C", "W")))
+        # A quarter of the bytes travel to the device; they become floats there.
+        images = normalise(pixels.to(self._device), self.manifest.input_spec)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """Fold every batch norm that follows a convolution in an `nn.Sequential` into it, in place.
+
+    In evaluation both are affine, so the product is one convolution; the network computes the
+    same to rounding.
+
+    Args:
+        network: In evaluation mode.
+
+    Returns:
+        The same module.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for place in range(len(module) - 2, -1, -1):
+            conv, norm = module[place], module[place + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[place] = fuse_conv_bn_eval(conv, norm)
+                del module[place + 1]
+    return network
+
+
+def _fastest(
+    network: AttentionFER, spec: InputSpec, device: torch.device, precision: Precision
+) -> tuple[Step, str]:
+    """Return what maps images to logits, and what it computes in."""
+    if device.type != "cpu" or not can_fuse():
+        return lambda images: network(images).logits, "float32"
+    if precision == "auto" and multiplies_bfloat16():
+        return fuse(network, spec, torch.bfloat16), "bfloat16"
+    return fuse(network, spec, torch.float32), "float32"
+
+
+def find_device(name: str) -> torch.device:
+    """Find a device.
+
+    Args:
+        name: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        EngineError: It is not there, or not one of those.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if available else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not (number or "0").isdecimal() or name.endswith(":"):
+        raise EngineError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N")
+    if not available:
+        raise EngineError(
+            f"device is {name!r}, but no CUDA device was found: give the container a GPU and "
+            "install a CUDA build of torch, or use device cpu"
+        )
+    index = int(number or "0")
+    if index >= available:
+        raise EngineError(f"device is {name!r}, but there are {available}: 0 to {available - 1}")
+    return torch.device("cuda", index)

@@ -1,0 +1,1 @@
+"""An engine in another process: the protocol, and both ends of it."""

@@ -1,0 +1,281 @@
+"""Connections that cost little until they bring a request, and end when they do not.
+
+Uvicorn bounds neither how many there are, nor how long a request's head may take, nor how large it
+may be, nor how long a client may leave its answer unread. Not its duty: bodies and what is done
+with them (`service.http.uploads`, `service.http.routes`).
+"""
+
+import asyncio
+import fcntl
+import termios
+from array import array
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.errors import BadRequest, HeadersTooLarge, ServiceError, TooManyConnections
+from service.http.disconnect import DEPARTURE, DisconnectSignal
+from service.http.door import Door
+from service.http.express import Errand, Express
+from service.http.problems import problem_bytes
+from service.http.request_context import Headers
+from service.server.joined import JoinedAnswers
+from service.server.limits import ConnectionLimits
+from service.telemetry.metrics import Metrics
+
+MAX_HEAD_BYTES = 64 << 10
+MAX_HEADERS = 100
+# How long a connection without a request stays open at shutdown, for one already on its way.
+LAST_CALL_S = 0.1
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Uvicorn's protocol within `ConnectionLimits`; on the event loop, one a connection."""
+
+    def __init__(
+        self,
+        limits: ConnectionLimits,
+        metrics: Metrics,
+        door: Door,
+        express: Express,
+        *args: Any,
+        tell: Callable[[int], object] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Bound what uvicorn makes of `args` and `kwargs`.
+
+        Args:
+            limits: The operator's.
+            metrics: Told of each connection that was dropped.
+            door: Asked first, at each request's head.
+            express: Asked next, once a request is here whole.
+            args: Uvicorn's.
+            tell: Told how many connections there are; by default the metrics are.
+            kwargs: Uvicorn's.
+        """
+        super().__init__(*args, **kwargs)
+        self._limits, self._metrics = limits, metrics
+        self._door, self._express = door, express
+        self._tell = tell or metrics.connections.set
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._in_head = self._leaving = self._turned_away = False
+        self._departure = DisconnectSignal()
+        self._head_bytes = 0
+        self._held: list[bytes] | None = None  # of a body that may be here whole in a moment
+        self._refusal: ServiceError = BadRequest("The request is not valid HTTP/1.1.")
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, or refuse it at once."""
+        super().connection_made(transport)
+        self._answers = JoinedAnswers(transport)
+        self.transport = cast(asyncio.Transport, self._answers)  # uvicorn writes to it
+        self._tell(len(self.connections))
+        if len(self.connections) > self._limits.max_connections:
+            self._metrics.connections_dropped.labels("limit").inc()
+            self._refuse(TooManyConnections("All connections are taken; try again shortly."))
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection."""
+        super().connection_lost(exc)
+        self._departure.happen()
+        self._tell(len(self.connections))
+        for timer in (self._head_timer, self._unread_timer, self.timeout_keep_alive_task):
+            if timer is not None:
+                timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes, and see to it that a head ends sometime."""
+        # Those that began it are not counted: most of them may belong to the body before.
+        self._head_bytes += len(data) if self._in_head else 0
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(_headers_too_large())
+            return
+        super().data_received(data)
+        if self._held is not None:  # more is to come
+            self._start_with(self._held)
+        waits = self._head_timer is not None or self.timeout_keep_alive_task is not None
+        if self._idle and not waits and not self.transport.is_closing():
+            self._expect_head()
+
+    def on_message_begin(self) -> None:
+        """Note the first byte of a head."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes, self._turned_away = True, 0, False
+
+    def on_headers_complete(self) -> None:
+        """Start the request, or turn it away."""
+        self._in_head = False
+        self._have_head()
+        if len(self.headers) > MAX_HEADERS:
+            self._refusal = _headers_too_large()
+            raise ValueError("too many headers")  # ends the parsing, and in `send_400_response`
+        plain = self._is_plain()
+        if plain and self._turn_away():
+            return
+        if plain and self._express.may_take(self.parser.get_method(), self.url):
+            self._held = []
+        else:
+            self._start_with([])
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body, unless nobody wants it any more."""
+        if self._held is not None:
+            self._held.append(body)
+        elif not self._turned_away:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of the body; where it was answered before, the next request is awaited."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            if self._send_ahead(b"".join(held)):
+                return
+            self._start_with(held)
+        if not self._turned_away:
+            super().on_message_complete()
+        if self._idle and self.timeout_keep_alive_task is None:
+            self._have_head()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn calls it with one
+        """Answer what cannot be parsed, as a problem like every other."""
+        self._refuse(self._refusal)
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, or see the last answer read."""
+        self._answers.flush()
+        super().on_response_complete()
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self._expect_reading()
+
+    def pause_writing(self) -> None:
+        """Hold answers back from a client that does not read them, and not for long."""
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        """Go on: it reads."""
+        super().resume_writing()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that brings nothing more; what it left unread is dropped."""
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Finish the present request, or one that is on its way already; then close."""
+        self._leaving = True
+        if self._idle:
+            self.loop.call_later(LAST_CALL_S, self._leave)
+        else:
+            super().shutdown()
+
+    def _leave(self) -> None:
+        # A busy loop may come here before it reads what has arrived. Closing would reset that.
+        if self._idle and _has_unread(self.transport):
+            self.loop.call_later(LAST_CALL_S, self._leave)
+        else:
+            super().shutdown()
+
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _is_plain(self) -> bool:
+        """Whether nothing is before a request on its connection, which can go on after it."""
+        parser = self.parser
+        lasts = parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        return lasts and self._idle and not self._leaving and not parser.should_upgrade()
+
+    def _start_with(self, held: list[bytes]) -> None:
+        """Have the application serve a request, of whose body these parts are here."""
+        self._held = None
+        if self.transport.is_closing():  # what came could not be parsed to its end
+            return
+        self.scope["state"][DEPARTURE] = self._departure
+        super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
+        for part in held:
+            super().on_body(part)
+
+    def _send_ahead(self, body: bytes) -> bool:
+        """Serve a request that is here whole without the application, if that is possible."""
+        if self.transport.is_closing():
+            return False
+        errand = self._express.admit(self.url, self.headers, body, self._departure, self._reply)
+        if errand is None:
+            return False
+        self.cycle = cast(Any, errand)  # to uvicorn it is one of its own
+        errand.begin()
+        return True
+
+    def _reply(self, errand: Errand, status: int, headers: Headers, body: bytes) -> None:
+        """Send the answer of an errand, as uvicorn sends the application's."""
+        head = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            head += (name, b": ", value, b"\r\n")
+        if not errand.keep_alive:
+            head.append(b"connection: close\r\n")
+        self.transport.write(b"".join((*head, b"\r\n", body)))
+        if not errand.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _turn_away(self) -> bool:
+        """Answer a request for which there is no time."""
+        answer = self._door.refuse(self.parser.get_method(), self.url, self.headers)
+        if answer is None:
+            return False
+        self._turned_away = True
+        self.transport.write(answer)
+        self.on_response_complete()
+        return True
+
+    def _have_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _expect_head(self) -> None:
+        self._head_timer = self.loop.call_later(
+            self._limits.header_timeout_s, self._drop, "header_timeout"
+        )
+
+    def _expect_reading(self) -> None:
+        if self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(
+                self._limits.header_timeout_s, self._drop, "unread"
+            )
+
+    def _drop(self, reason: str) -> None:
+        self._metrics.connections_dropped.labels(reason).inc()
+        self.transport.abort()
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer without the application, and close."""
+        self._metrics.rejections.labels(error.code).inc()
+        self.transport.write(problem_bytes(error, {"connection": "close"}))
+        self.transport.close()
+        self._expect_reading()
+
+
+def _has_unread(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether bytes have arrived that nobody has read."""
+    if transport.is_closing():
+        return False
+    unread = array("i", [0])
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, unread)
+    return unread[0] > 0
+
+
+def _headers_too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"At most {MAX_HEADERS} headers of {MAX_HEAD_BYTES} bytes are read.")

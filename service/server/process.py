@@ -1,0 +1,169 @@
+"""One process that serves: the engine, the application and uvicorn around them, with signals.
+
+Not its duty: the command line (`service.__main__`), several processes
+(`service.server.supervisor`).
+"""
+
+import asyncio
+import gc
+import logging
+import math
+import os
+import socket
+import sys
+import time
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+
+from service.app import create_app
+from service.config import Settings
+from service.engines import FaceEngine, open_engine
+from service.remote.client import RemoteBackend
+from service.server.balancer import ConnectionBalancer
+from service.server.connections import BoundedProtocol
+from service.server.exits import exit_well_on_signals
+from service.server.limits import ConnectionLimits, allow_descriptors
+from service.server.malloc import tune_malloc
+from service.server.registry import WorkerSlot
+from service.server.sockets import BACKLOG, listen, take_no_more, url_of
+
+# For the event loop to accept whoever had connected before the end; it takes one turn.
+_LAST_ACCEPT_S = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    engine: FaceEngine | RemoteBackend | None = None,
+    worker_slot: WorkerSlot | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, in the main thread; then finish what was accepted and exit 0.
+
+    Args:
+        settings: The operator's.
+        listener: Bound: nobody connects before the engine is loaded, nor before the first of
+            several workers, who share it, is warm.
+        engine: What classifies faces, or the way to what does in another process; None opens the
+            one that the settings name.
+        worker_slot: This process's place among several; a worker also ends when its standard input does,
+            because its supervisor is gone then.
+
+    Raises:
+        SettingsError: Another process took the port meanwhile.
+        CheckpointError: The checkpoint cannot be used.
+        EngineError: The device is not there.
+    """
+    began = time.monotonic()
+    exit_well_on_signals()
+    tune_malloc()
+    engine = engine or open_engine(settings)
+    if worker_slot is None:
+        listen(listener)
+    _Server(settings, engine, worker_slot, listener, began).run(
+        sockets=[] if worker_slot else [listener]
+    )
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, saying in one line that it is ready, where, with what and how soon."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: FaceEngine | RemoteBackend,
+        worker_slot: WorkerSlot | None,
+        listener: socket.socket,
+        began: float,
+    ) -> None:
+        self._app = create_app(settings, engine, worker_slot)
+        limits = ConnectionLimits(
+            allow_descriptors(settings.max_connections), settings.header_timeout_s
+        )
+        config = uvicorn.Config(
+            self._app,
+            loop="uvloop",
+            # Called with uvicorn's own arguments, like the class that it expects.
+            http=cast(
+                Any,
+                partial(
+                    BoundedProtocol,
+                    limits,
+                    self._app.state.metrics,
+                    self._app.state.door,
+                    self._app.state.express,
+                    tell=self._tell,
+                ),
+            ),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=cast(Any, settings.idle_timeout_s),
+            timeout_graceful_shutdown=math.ceil(settings.drain_s),
+        )
+        super().__init__(config)
+        self._worker_slot, self._listener, self._began = worker_slot, listener, began
+        self._acceptor: ConnectionBalancer | None = None  # of one of several workers
+        self._orphaned = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._worker_slot is not None:
+            asyncio.get_running_loop().add_reader(sys.stdin, self._leave)
+            listen(self._listener)
+            self._acceptor = ConnectionBalancer(self._listener, self._worker_slot, self._protocol)
+            self._acceptor.start()
+        # What was loaded stays for good: the garbage collector need not walk all of torch again
+        # and again, stopping every request meanwhile.
+        gc.collect()
+        gc.freeze()
+        about = self._app.state.service.about
+        _log.info(
+            "ready at %s: %s %s on %s, after %.1f s",
+            url_of(self._listener),
+            about.manifest.name,
+            about.manifest.version,
+            about.device,
+            time.monotonic() - self._began,
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.service.begin_drain()
+        if self._worker_slot is None or self._orphaned:  # else the supervisor does; or others go on
+            take_no_more(self._listener)
+        await asyncio.sleep(_LAST_ACCEPT_S)
+        await asyncio.sleep(0)  # a busy loop may have come here before it looked who waits
+        if self._acceptor is not None:
+            await self._acceptor.close()
+        await super().shutdown(sockets)
+        if not self._app.state.service.pool.idle:
+            # Python would wait for its thread, and for a decoder that never ends forever.
+            _log.error("a picture is still being decoded, for nobody; leaving it")
+            os._exit(0)
+
+    def _leave(self) -> None:
+        """End like at a signal: the supervisor never writes, so its pipe can only have closed."""
+        asyncio.get_running_loop().remove_reader(sys.stdin)
+        _log.error("the supervisor is gone; shutting down")
+        self._orphaned = self.should_exit = True
+
+    def _tell(self, connections: int) -> None:
+        """Show how many connections there are: to everybody, and to the other workers."""
+        self._app.state.metrics.connections.set(connections)
+        if self._acceptor is not None:
+            self._acceptor.tell(connections)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Make what serves one connection, as uvicorn does for its own listeners."""
+        kind = cast(Any, self.config.http_protocol_class)
+        protocol: asyncio.Protocol = kind(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol

@@ -1,0 +1,155 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training.config import TrainConfig
+from training.dataset import Dataset, Split
+from training.evaluate import predict, score
+from training.export import ExportError, export
+from training.loop import fit
+from training.machine import Machine
+from training.model.checkpoint import Checkpoint, load_checkpoint
+from training.model.manifest import InputSpec, Manifest, NetworkConfig
+from training.model.network import AttentionFER
+from training.run import BEST_FILE, ResumeError, Run, best_checkpoint
+from training.tasks import loss, network_of, start_from, tasks, train_split
+
+WIDE = ("narrow", "wide")
+
+
+def halved(split: Split) -> Split:
+    """The same faces, told apart by whether their stripes are narrow or wide."""
+    return Split(split.faces, F.one_hot((split.labels > 2).long(), 2).float())
+
+
+@pytest.fixture
+def both(data: Dataset) -> Dataset:
+    second = dataclasses.replace(
+        data,
+        name="stripes",
+        emotions=WIDE,
+        train=halved(data.train),
+        validation=halved(data.validation),
+        test=halved(data.test),
+    )
+    return dataclasses.replace(data, second=second)
+
+
+@pytest.fixture
+def joint(recipe: TrainConfig) -> TrainConfig:
+    return dataclasses.replace(recipe, second_target=0.5)
+
+
+def test_logits_stand_side_by_side_and_weights_are_shares(both: Dataset) -> None:
+    first, second = tasks(both, 0.5)
+    assert (first.columns, second.columns) == (slice(0, 7), slice(7, 9))
+    assert first.weight == pytest.approx(2 / 3)
+    assert second.weight == pytest.approx(1 / 3)
+    targets = train_split((first, second)).targets
+    assert torch.equal(targets[:, :7], both.train.targets)
+    assert torch.equal(targets[:, 7:].sum(1), torch.ones(len(targets)))
+
+
+def test_one_labelling_is_the_plain_cross_entropy(data: Dataset) -> None:
+    learnt = tasks(data, 0.0)
+    logits, targets = torch.randn(5, 7), data.train.targets[:5]
+    expected = F.cross_entropy(logits, targets, label_smoothing=0.1)
+    assert torch.equal(loss(logits, targets, learnt, 0.1), expected)
+
+
+def test_each_labelling_is_lost_on_its_own_columns(both: Dataset) -> None:
+    learnt = tasks(both, 0.5)
+    targets = train_split(learnt).targets[:5]
+    logits = torch.randn(5, 9)
+    expected = 2 / 3 * F.cross_entropy(logits[:, :7], targets[:, :7])
+    expected += 1 / 3 * F.cross_entropy(logits[:, 7:], targets[:, 7:])
+    assert torch.allclose(loss(logits, targets, learnt, 0.0), expected)
+
+
+def test_a_second_labelling_must_be_there(
+    data: Dataset, joint: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    with pytest.raises(ValueError, match="made-up has one task"):
+        Run(data, joint, InputSpec(), tmp_path, cpu)
+
+
+def test_a_run_keeps_a_checkpoint_of_each(
+    both: Dataset, joint: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    assert both.second is not None
+    run = Run(both, dataclasses.replace(joint, epochs=10), InputSpec(), tmp_path, cpu)
+    history = fit(run)
+    for data, key in ((both, "validation_accuracy"), (both.second, "second_validation_accuracy")):
+        kept = load_checkpoint(best_checkpoint(tmp_path, data))
+        assert kept.manifest.emotions == data.emotions
+        assert kept.manifest.provenance["learnt"] == ["made-up", "stripes"]
+        logits = predict(kept.network, data.validation.faces, InputSpec(), cpu)
+        accuracy = score(logits, data.validation.targets).accuracy
+        assert accuracy == max(entry[key] for entry in history)
+    assert history[-1]["validation_accuracy"] > 0.4  # one in seven by chance
+    assert history[-1]["second_validation_accuracy"] > 0.7  # four in seven by chance
+
+
+def test_a_single_labelling_s_network_gives_its_logits(both: Dataset) -> None:
+    network = AttentionFER(NetworkConfig(classes=9, widths=(4,), depths=(1,))).eval()
+    images = torch.randn(3, 1, 48, 48)
+    for task in tasks(both, 1.0):
+        single = network_of(network, task)
+        assert single.config.classes == len(task.data.emotions)
+        expected = network(images).logits[:, task.columns]
+        assert torch.allclose(single(images).logits, expected, atol=1e-6)
+
+
+def test_exporting_asks_for_the_data_that_it_was_trained_on(
+    both: Dataset, joint: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    assert both.second is not None
+    fit(Run(both, joint, InputSpec(), tmp_path, cpu))
+    out = tmp_path / "shipped.safetensors"
+    done = export(load_checkpoint(best_checkpoint(tmp_path, both.second)), out, both.second, cpu)
+    assert done.manifest.name == "attention-fer-stripes"
+    with pytest.raises(ExportError, match="names anger"):
+        export(load_checkpoint(tmp_path / BEST_FILE), out, both.second, cpu)
+
+
+def trained(config: NetworkConfig, emotions: tuple[str, ...]) -> Checkpoint:
+    network = AttentionFER(dataclasses.replace(config, classes=len(emotions)))
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.1, 0.2)
+    return Checkpoint(network, Manifest("start", "1", network.config, emotions))
+
+
+def test_starting_takes_each_emotion_s_row_by_its_name(
+    both: Dataset, joint: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    start = trained(joint.network, ("wide", "anger", "elation"))
+    run = Run(both, joint, InputSpec(), tmp_path, cpu, start)
+    fresh = Run(both, joint, InputSpec(), tmp_path, cpu)
+    rows, given = run.network.classify.weight, start.network.classify.weight
+    assert torch.equal(rows[both.emotions.index("anger")], given[1])
+    assert torch.equal(rows[7 + WIDE.index("wide")], given[0])
+    unknown = both.emotions.index("fear")
+    assert torch.equal(rows[unknown], fresh.network.classify.weight[unknown])
+    assert torch.equal(run.network.stem[0].weight, start.network.stem[0].weight)
+    averaged = run.ema.network.state_dict()
+    assert torch.equal(averaged["stem.0.weight"], start.network.stem[0].weight)
+
+
+def test_another_shape_cannot_be_started_from(both: Dataset) -> None:
+    network = AttentionFER(NetworkConfig(classes=9, widths=(4,), depths=(1,)))
+    other = trained(NetworkConfig(widths=(6,), depths=(1,)), ("a", "b"))
+    with pytest.raises(ValueError, match="another shape"):
+        start_from(network, tasks(both, 1.0), other)
+
+
+def test_going_on_from_another_start_is_refused(
+    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    Run(data, recipe, InputSpec(), tmp_path, cpu).save()
+    start = trained(recipe.network, ("anger", "fear"))
+    with pytest.raises(ResumeError, match="another checkpoint to start from"):
+        Run(data, recipe, InputSpec(), tmp_path, cpu, start).restore()
