@@ -32,8 +32,8 @@ from benchmarks.device import limit, name_of
 from service.config import SHIPPED
 from service.engine.cuda.buckets import buckets
 from service.engine.cuda.engine import CudaEngine
-from service.engine.torch_engine import Engine, find_device
-from service.queue.tuning import largest
+from service.engine.timing import largest
+from service.engine.torch_engine import TorchEngine, find_device
 from service.server.malloc import tune_malloc
 from training.dataset import load
 from training.machine import Machine
@@ -89,18 +89,20 @@ def contenders(
 ) -> dict[str, Contender]:
     """Return every engine of a device by name."""
     if device.type == "cpu":
-        plain, served = (Engine(checkpoint, "cpu", max_batch, 1, p) for p in ("float32", "auto"))
+        plain, served = (
+            TorchEngine(checkpoint, "cpu", max_batch, 1, p) for p in ("float32", "auto")
+        )
         with patch("service.engine.torch_engine.can_fuse", lambda: False):
-            eager = Engine(checkpoint, "cpu", max_batch, 1, "float32")
+            eager = TorchEngine(checkpoint, "cpu", max_batch, 1, "float32")
         with patch("service.engine.cpu.fused.library", lambda: None):
-            without = Engine(checkpoint, "cpu", max_batch, 1, "float32")
+            without = TorchEngine(checkpoint, "cpu", max_batch, 1, "float32")
         return {
             "eager float32": Contender(eager.infer, torch.float32),
             "float32 without the library in C": Contender(without.infer, torch.float32),
             "float32": Contender(plain.infer, torch.float32),
             f"served ({served.precision})": Contender(served.infer, dtype_of(served)),
         }
-    eager = Engine(checkpoint, str(device), max_batch)
+    eager = TorchEngine(checkpoint, str(device), max_batch)
     found = {"eager float32": Contender(eager.infer, torch.float32)}
     for precision in ("float32", "auto"):
         engine = CudaEngine(checkpoint, str(device), max_batch, precision=precision)
@@ -110,7 +112,7 @@ def contenders(
     return found
 
 
-def dtype_of(engine: Engine) -> torch.dtype:
+def dtype_of(engine: TorchEngine) -> torch.dtype:
     dtype: torch.dtype = getattr(torch, engine.precision)
     return dtype
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.training import name_of
 from service.config import SHIPPED_CHECKPOINT
-from service.engine.torch_engine import Engine
+from service.engine.torch_engine import TorchEngine
 from service.pictures.blazeface import BlazeFace
 from service.pictures.decode import decode
 from service.pictures.detector import Detector
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=12, help="a row (%(default)s)")
     options = parser.parse_args()
     checkpoint = load_checkpoint(SHIPPED_CHECKPOINT)
-    engine = Engine(checkpoint, device="cpu")
+    engine = TorchEngine(checkpoint, device="cpu")
     detector = Detector(BlazeFace(read_model(default_path())))
     spec = checkpoint.manifest.input_spec
 

@@ -17,7 +17,8 @@ from starlette.responses import Response
 
 from service.config import Settings, SettingsError
 from service.drawing.explainer import Explainer
-from service.engines import FaceEngine, open_engine, start_batcher
+from service.engine.contract import Engine, EngineInfo
+from service.engine.loading import open_engine
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.http.admission import Admission
 from service.http.api_keys import ApiKeyMiddleware, ApiKeys, describe_keys, open_to
@@ -48,8 +49,8 @@ from service.pictures.pool import DecodePool
 from service.pipeline import Predictor
 from service.queue.backend import InferenceBackend
 from service.queue.batcher import Batcher
+from service.queue.startup import start_batcher
 from service.remote.client import RemoteBackend
-from service.remote.protocol import EngineInfo
 from service.server.registry import REPORT_EVERY_S, WorkerSlot
 from service.telemetry.gpu import GpuWatch
 from service.telemetry.metrics import Metrics
@@ -66,7 +67,7 @@ _DESCRIPTION = (
 
 def create_app(
     settings: Settings,
-    engine: FaceEngine | RemoteBackend | None = None,
+    engine: Engine | RemoteBackend | None = None,
     worker_slot: WorkerSlot | None = None,
 ) -> FastAPI:
     """Make the ASGI application. It is cold until its lifespan starts.
@@ -148,7 +149,7 @@ def _surround(
 async def _lifespan(
     app: FastAPI,
     settings: Settings,
-    engine: FaceEngine | RemoteBackend | None,
+    engine: Engine | RemoteBackend | None,
     metrics: Metrics,
     worker_slot: WorkerSlot | None,
 ) -> AsyncIterator[None]:
@@ -173,16 +174,15 @@ async def _lifespan(
 
 
 async def _start_engine(
-    settings: Settings, engine: FaceEngine | RemoteBackend | None, metrics: Metrics
+    settings: Settings, engine: Engine | RemoteBackend | None, metrics: Metrics
 ) -> tuple[InferenceBackend, EngineInfo]:
     """Start the queue before the engine, or reach the one of another process; say what it is."""
     if isinstance(engine, RemoteBackend):
         await engine.start()
         return engine, engine.hello
-    if engine is None:
-        engine = await asyncio.to_thread(open_engine, settings)
-    batcher = await start_batcher(settings, engine, metrics)
-    return batcher, EngineInfo(engine.manifest, engine.device, uuid_of(engine.device))
+    here = await asyncio.to_thread(open_engine, settings) if engine is None else engine
+    batcher = await start_batcher(settings, here, metrics)
+    return batcher, EngineInfo(here.manifest, here.device, uuid_of(here.device))
 
 
 async def _report(service: Service) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.answers import Answers, timing_of
+from service.engine.contract import Faces
 from service.errors import ServiceError
 from service.http.problems import problem
 from service.pictures.faces import Face
@@ -28,7 +29,7 @@ from service.pictures.finder import FaceFinder
 from service.pictures.pool import DecodePool, Done
 from service.pictures.search import FaceSearch
 from service.queue.backend import Cancel, InferenceBackend
-from service.queue.ticket import DeferredFaces, Faces, Inference
+from service.queue.ticket import DeferredFaces, Inference
 from service.telemetry.metrics import Metrics
 from training.model.manifest import Manifest
 

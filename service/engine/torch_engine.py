@@ -17,7 +17,7 @@ from service.engine.cpu.fused import Step, can_fuse, fuse, multiplies_bfloat16
 from service.engine.errors import EngineError
 from service.engine.evidence import explain
 from service.engine.explanation import Explanation
-from service.queue.tuning import batch_seconds, largest
+from service.engine.timing import batch_seconds, largest
 from training.model.checkpoint import Checkpoint
 from training.model.manifest import InputSpec, Manifest
 from training.model.network import AttentionFER
@@ -26,7 +26,7 @@ from training.model.preprocess import normalise
 Precision = Literal["auto", "float32"]
 
 
-class Engine:
+class TorchEngine:
     """A network ready to infer.
 
     Attributes:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from service.config import Settings
 from service.drawing.explainer import Explainer
+from service.engine.contract import EngineInfo
 from service.errors import NotReady, ServiceError, ShuttingDown
 from service.http.admission import Admission
 from service.http.upload_memory import UploadMemory
 from service.pictures.pool import DecodePool
 from service.pipeline import Predictor
 from service.queue.backend import InferenceBackend
-from service.remote.protocol import EngineInfo
 from service.server.registry import WorkerSlot
 from service.telemetry.metrics import Metrics
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from service.queue.ticket import DeferredFaces, Faces, Inference, OnResult
+from service.engine.contract import Faces
+from service.queue.ticket import DeferredFaces, Inference, OnResult
 
 Cancel = Callable[[], object]
 """Takes faces back for whoever is gone: they leave the queue if they still wait, and nobody is told

@@ -16,13 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from service.engine.contract import Begin, Explain, Faces, Finish, Infer, Probabilities
 from service.engine.explanation import Explanation
-from service.queue.ticket import Faces, Part, Probabilities, Ticket
+from service.queue.ticket import Part, Ticket
 
-Infer = Callable[[Faces], Probabilities]
-Finish = Callable[[], Probabilities]
-Begin = Callable[[Faces], Finish]
-Explain = Callable[[Faces], list[Explanation]]
 Rows = list[Probabilities | None]
 
 _log = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from service.engine.contract import Begin, Explain, Faces, Infer
 from service.engine.explanation import Explanation
 from service.errors import (
     DeadlineExceeded,
@@ -34,10 +35,10 @@ from service.errors import (
     ShuttingDown,
 )
 from service.queue.backend import Cancel, InferenceBackend
-from service.queue.batch import Answered, BatchRunner, Begin, Begun, Explain, Infer, Outcome
+from service.queue.batch import Answered, BatchRunner, Begun, Outcome
 from service.queue.face_queue import FaceQueue
 from service.queue.rate import ServiceRate
-from service.queue.ticket import DeferredFaces, Faces, Inference, OnResult, Part, Ticket
+from service.queue.ticket import DeferredFaces, Inference, OnResult, Part, Ticket
 from service.telemetry.metrics import Metrics
 from service.threads import start_computing
 

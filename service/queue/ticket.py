@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from service.engine.contract import Faces, Probabilities
 from service.engine.explanation import Explanation
 
-Faces = NDArray[np.uint8]
-Probabilities = NDArray[np.float32]
 OnResult = Callable[["list[Inference] | BaseException"], object]
 """Takes the answers of all faces of a submission, in order, or why there are none."""
 

@@ -19,6 +19,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
+from service.engine.contract import EngineInfo, Faces
 from service.errors import (
     DeadlineExceeded,
     InternalError,
@@ -28,14 +29,14 @@ from service.errors import (
     ShuttingDown,
 )
 from service.queue.backend import Cancel, InferenceBackend
-from service.queue.ticket import DeferredFaces, Faces, Inference, OnResult
+from service.queue.ticket import DeferredFaces, Inference, OnResult
 from service.remote.protocol import (
     MAX_FACES_BYTES,
-    EngineInfo,
     Frame,
     FrameReader,
     Kind,
     Submission,
+    TurnWriter,
     WireError,
     read_answers,
     read_failure,
@@ -43,7 +44,6 @@ from service.remote.protocol import (
     write_cancel,
     write_faces,
 )
-from service.remote.turn_writer import TurnWriter
 
 _RECONNECT_S = 0.1
 _HELLO_S = 10.0

@@ -14,22 +14,22 @@ import logging
 from functools import partial
 from typing import cast
 
+from service.engine.contract import EngineInfo
 from service.errors import InternalError, ServiceError
 from service.queue.backend import Cancel, InferenceBackend
 from service.queue.ticket import Inference
 from service.remote.protocol import (
-    EngineInfo,
     Frame,
     FrameReader,
     Kind,
     Submission,
+    TurnWriter,
     WireError,
     read_faces,
     write_answers,
     write_failure,
     write_hello,
 )
-from service.remote.turn_writer import TurnWriter
 
 _log = logging.getLogger(__name__)
 

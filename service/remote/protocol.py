@@ -9,19 +9,21 @@ all processes of a host share. Not its duty: sockets (`service.remote.client`,
 `service.remote.host`).
 """
 
+import asyncio
 import json
 import math
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.contract import EngineInfo, Faces
 from service.engine.explanation import Explanation
 from service.errors import InternalError, ServiceError
-from service.queue.ticket import Faces, Inference
+from service.queue.ticket import Inference
 from training.model.manifest import InputSpec, Manifest, NetworkConfig
 
 MAX_PAYLOAD_BYTES = 256 << 20
@@ -63,27 +65,33 @@ class Frame(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True)
-class EngineInfo:
-    """How an engine introduces itself, first of all.
-
-    Attributes:
-        manifest: What its checkpoint says about itself.
-        device: What it runs on.
-        gpu: The device's UUID, for its driver's figures; empty on a CPU.
-    """
-
-    manifest: Manifest
-    device: str
-    gpu: str = ""
-
-
 class Submission(NamedTuple):
     """Faces, uint8[n, h, w], and what is wanted of them by when."""
 
     faces: Faces
     deadline: float
     explained: bool
+
+
+class TurnWriter:
+    """Gathers writes; on the event loop alone."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        """Write to `transport`, which stays the caller's."""
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Write at the end of this turn; nothing once the transport is closing."""
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        self._parts.append(data)
+
+    def flush(self) -> None:
+        """Write now what was gathered."""
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
 
 
 class FrameReader:

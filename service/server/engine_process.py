@@ -22,15 +22,15 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from service.config import Settings, SettingsError
+from service.engine.contract import Engine, EngineInfo
 from service.engine.errors import EngineError
-from service.engines import FaceEngine, open_engine, start_batcher
+from service.engine.loading import open_engine
 from service.queue.batcher import Batcher
+from service.queue.startup import start_batcher
 from service.remote.host import EngineHost
-from service.remote.protocol import EngineInfo
 from service.server.exits import exit_well_on_signals, refuse
 from service.server.malloc import tune_malloc
-from service.server.registry import REPORT_EVERY_S, WorkerSlot
-from service.server.seating import take_slot
+from service.server.registry import REPORT_EVERY_S, WorkerSlot, take_slot
 from service.server.topology import engine_devices
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import Metrics
@@ -64,7 +64,7 @@ def main() -> None:
 
 async def serve_engine(
     settings: Settings,
-    engine: FaceEngine,
+    engine: Engine,
     worker_slot: WorkerSlot,
     listener: socket.socket,
     began: float,

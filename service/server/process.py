@@ -19,7 +19,8 @@ import uvicorn
 
 from service.app import create_app
 from service.config import Settings
-from service.engines import FaceEngine, open_engine
+from service.engine.contract import Engine
+from service.engine.loading import open_engine
 from service.remote.client import RemoteBackend
 from service.server.balancer import ConnectionBalancer
 from service.server.connections import BoundedProtocol
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 def serve(
     settings: Settings,
     listener: socket.socket,
-    engine: FaceEngine | RemoteBackend | None = None,
+    engine: Engine | RemoteBackend | None = None,
     worker_slot: WorkerSlot | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, in the main thread; then finish what was accepted and exit 0.
@@ -74,7 +75,7 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         settings: Settings,
-        engine: FaceEngine | RemoteBackend,
+        engine: Engine | RemoteBackend,
         worker_slot: WorkerSlot | None,
         listener: socket.socket,
         began: float,

@@ -14,6 +14,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.config import Settings, SettingsError
+from service.server.topology import engine_devices
+from service.telemetry.shared_metrics import keep_metrics
+
 REPORT_EVERY_S = 1.0
 STALE_S = 5.0
 """A worker that has not reported for so long is not well: its event loop does not turn."""
@@ -137,7 +141,42 @@ class WorkerRegistry:
 
 @dataclass(frozen=True)
 class WorkerSlot:
-    """One process's place in the workers."""
+    """One process's place in the registry."""
 
     workers: WorkerRegistry
     slot: int
+
+
+def open_registry(folder: Path, settings: Settings) -> WorkerRegistry:
+    """Open the records of all processes.
+
+    Args:
+        folder: The supervisor's.
+        settings: How many processes there are.
+
+    Raises:
+        SettingsError: There is no room for them.
+    """
+    try:
+        return WorkerRegistry(folder, settings.workers, len(engine_devices(settings)))
+    except OSError as error:
+        raise SettingsError(f"no room for metrics in {folder}: {error.strerror}") from None
+
+
+def take_slot(folder: Path, settings: Settings, slot: int) -> WorkerSlot:
+    """Take the place `slot`, and keep this process's metrics there; before the first of them.
+
+    Args:
+        folder: The supervisor's.
+        settings: How many processes there are.
+        slot: The supervisor's number for this one.
+
+    Raises:
+        SettingsError: There is no room for its figures.
+    """
+    workers = open_registry(folder, settings)
+    try:
+        keep_metrics(folder, slot)
+    except OSError as error:
+        raise SettingsError(f"no room for metrics in {folder}: {error.strerror}") from None
+    return WorkerSlot(workers, slot)

@@ -27,10 +27,9 @@ from pathlib import Path
 
 from service.config import Settings, key_of
 from service.server.exits import EXIT_MISCONFIGURED
-from service.server.registry import REPORT_EVERY_S, WorkerRegistry
-from service.server.seating import open_registry
+from service.server.registry import REPORT_EVERY_S, WorkerRegistry, open_registry
 from service.server.sockets import bind, take_no_more, url_of
-from service.telemetry import shared_metrics
+from service.telemetry.shared_metrics import FOLDER_VARIABLE, leave_metrics
 
 _LONGEST_PAUSE_S = 30.0
 _HUNG_S = 60.0  # an event loop that has not turned for so long is not coming back
@@ -64,12 +63,13 @@ def supervise(settings: Settings) -> int:
     ):
         settings = replace(settings, port=listener.getsockname()[1])
         workers = open_registry(Path(folder), settings)
-        environ = os.environ | {key_of("port"): str(settings.port)}
+        environ = os.environ | {key_of("port"): str(settings.port), FOLDER_VARIABLE: folder}
 
         def start(slot: int) -> "subprocess.Popen[bytes]":
-            kind = "engine" if slot in workers.engine_slots else "worker"
-            handed = (listener.fileno(),) if kind == "worker" else ()
-            command = [sys.executable, "-m", f"service.server.{kind}", str(slot), folder]
+            serves = slot in workers.slots
+            module = "worker" if serves else "engine_process"
+            handed = (listener.fileno(),) if serves else ()
+            command = [sys.executable, "-m", f"service.server.{module}", str(slot), folder]
             return subprocess.Popen(
                 [*command, *map(str, handed)],
                 pass_fds=handed,
@@ -170,7 +170,7 @@ class Supervisor:
         post.process.stdin.close()
         served = self._workers.silent_s(post.slot) > 0
         self._workers.wipe(post.slot)
-        shared_metrics.forget(self._workers.folder, post.slot)
+        leave_metrics(self._workers.folder, post.slot, post.process.pid)
         post.process, post.failures = None, 0 if served else post.failures + 1
         pause_s = min(_LONGEST_PAUSE_S, 0.5 * 2**post.failures) if post.failures else 0.0
         post.start_at = time.monotonic() + pause_s

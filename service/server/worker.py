@@ -15,8 +15,7 @@ from service.engine.errors import EngineError
 from service.remote.client import RemoteBackend
 from service.server.exits import exit_well_on_signals, refuse
 from service.server.process import serve
-from service.server.registry import WorkerRegistry
-from service.server.seating import take_slot
+from service.server.registry import WorkerRegistry, take_slot
 from service.telemetry.logs import set_up_logging
 from training.model.manifest import CheckpointError
 

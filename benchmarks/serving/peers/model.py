@@ -16,9 +16,9 @@ from PIL import Image
 
 from service.config import SHIPPED_CHECKPOINT
 from service.engine.cuda.engine import CudaEngine
-from service.engine.torch_engine import Engine, find_device
+from service.engine.timing import largest
+from service.engine.torch_engine import TorchEngine, find_device
 from service.pictures.decode import decode, prepare_pillow
-from service.queue.tuning import largest
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.manifest import InputSpec
 from training.model.preprocess import normalise
@@ -86,8 +86,8 @@ class Plain:
         return torch.softmax(logits / self.manifest.temperature, dim=1).cpu().numpy()
 
 
-def _ours(checkpoint: Checkpoint) -> Engine:
-    kind = CudaEngine if DEVICE.type == "cuda" else Engine
+def _ours(checkpoint: Checkpoint) -> TorchEngine:
+    kind = CudaEngine if DEVICE.type == "cuda" else TorchEngine
     return kind(checkpoint, str(DEVICE), max_batch=MAX_BATCH, threads=1)
 
 

@@ -11,7 +11,7 @@ from service.engine.explanation import Explanation
 
 
 class Nothing:
-    """Stands where `service.engine.torch_engine.Engine` does, and answers a constant."""
+    """Stands where `service.engine.torch_engine.TorchEngine` does, and answers a constant."""
 
     device = "cpu"
 

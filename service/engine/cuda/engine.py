@@ -13,12 +13,12 @@ from torch import nn
 
 from service.engine.cuda.graphs import GraphedNetwork
 from service.engine.errors import EngineError
-from service.engine.torch_engine import Engine, Precision
+from service.engine.torch_engine import Precision, TorchEngine
 from training.model.checkpoint import Checkpoint
 from training.model.network import AttentionFER
 
 
-class CudaEngine(Engine):
+class CudaEngine(TorchEngine):
     """A network ready to infer on a GPU."""
 
     def __init__(
@@ -33,7 +33,7 @@ class CudaEngine(Engine):
         """Copy the network to its device within a bound of memory, and record it; takes seconds.
 
         Args:
-            checkpoint: As for `Engine`, like all that follows but the last.
+            checkpoint: As for `TorchEngine`, like all that follows but the last.
             device: "cuda" or "cuda:N".
             max_batch: Faces in the largest batch.
             threads: Of a CPU.
@@ -58,7 +58,7 @@ class CudaEngine(Engine):
             ) from error
 
     def infer(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify faces, as `Engine.infer` does; also while one batch is begun."""
+        """Classify faces, as `TorchEngine.infer` does; also while one batch is begun."""
         self._check(faces)
         if self._graphed is None or not 1 <= len(faces) <= self.max_batch:
             return super().infer(faces)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from service.config import SHIPPED
 from service.drawing.explainer import MAX_FACES, Explainer
-from service.engine.torch_engine import Engine
+from service.engine.torch_engine import TorchEngine
 from service.http.explain import prefers_png
 from service.http.schemas import Explanation
 from service.pictures.boxes import Boxes
@@ -182,11 +182,11 @@ async def test_large_pictures_are_drawn_smaller_and_upright(orientation: int) ->
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Engine:
-    return Engine(load_checkpoint(SHIPPED["fer2013"]), "cpu", max_batch=4, threads=1)
+def shipped() -> TorchEngine:
+    return TorchEngine(load_checkpoint(SHIPPED["fer2013"]), "cpu", max_batch=4, threads=1)
 
 
-async def test_explaining_changes_no_probability(shipped: Engine) -> None:
+async def test_explaining_changes_no_probability(shipped: TorchEngine) -> None:
     portrait = Image.fromarray(skimage.data.astronaut()).resize((1200, 1200))
     pictures = [
         encoded(portrait.crop(crop), "JPEG", quality=90)

@@ -15,7 +15,7 @@ from service.config import SHIPPED
 from service.drawing.frames import View, describe, lay
 from service.engine.evidence import explain
 from service.engine.explanation import Explanation
-from service.engine.torch_engine import Engine
+from service.engine.torch_engine import TorchEngine
 from service.pictures.faces import Box
 from tests.service.engine.test_torch_engine import build_checkpoint, some_faces
 from training.model.attention import SpatialAttention
@@ -34,8 +34,8 @@ def network() -> AttentionFER:
 
 
 @pytest.fixture(scope="module", params=SHIPPED)
-def shipped(request: pytest.FixtureRequest) -> Engine:
-    return Engine(load_checkpoint(SHIPPED[request.param]), "cpu", threads=1)
+def shipped(request: pytest.FixtureRequest) -> TorchEngine:
+    return TorchEngine(load_checkpoint(SHIPPED[request.param]), "cpu", threads=1)
 
 
 def images(count: int = 3) -> Tensor:
@@ -169,14 +169,14 @@ def in_mouth(explanation: Explanation, mouth: tuple[slice, slice]) -> float:
     return float(over[mouth].sum() / over.sum())
 
 
-def test_the_evidence_moves_off_a_mouth_that_is_covered(shipped: Engine) -> None:
+def test_the_evidence_moves_off_a_mouth_that_is_covered(shipped: TorchEngine) -> None:
     crops = (165, 50, 285, 170), (170, 60, 275, 165), (160, 40, 290, 170), (175, 70, 270, 165)
     left_of_it = [left_over_the_mouth(shipped, crop) for crop in crops]
     assert max(left_of_it) < 0.5
     assert sum(left_of_it) / len(crops) < 0.4
 
 
-def left_over_the_mouth(shipped: Engine, crop: Crop) -> float:
+def left_over_the_mouth(shipped: TorchEngine, crop: Crop) -> float:
     """Return what share of the evidence over a smile is left there when the mouth is covered."""
     face = cut(crop)
     scale = 48 / (crop[2] - crop[0])
@@ -193,7 +193,7 @@ def left_over_the_mouth(shipped: Engine, crop: Crop) -> float:
     return in_mouth(after, mouth) / in_mouth(before, mouth)
 
 
-def test_a_turned_face_is_turned_back(shipped: Engine) -> None:
+def test_a_turned_face_is_turned_back(shipped: TorchEngine) -> None:
     crop = (165, 50, 285, 170)
     turns = [describe(shipped.explain(cut(crop, deg))[0].theta).angle_deg for deg in (-20, 0, 20)]
     assert turns[0] > turns[1] + 2 > turns[2] + 4
@@ -203,11 +203,11 @@ def test_a_turned_face_is_turned_back(shipped: Engine) -> None:
 
 
 @pytest.fixture(params=[SMALL, NetworkConfig(widths=(8,), depths=(1,), transform="affine")])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return Engine(build_checkpoint(request.param), "cpu", threads=1)
+def engine(request: pytest.FixtureRequest) -> TorchEngine:
+    return TorchEngine(build_checkpoint(request.param), "cpu", threads=1)
 
 
-def test_the_engine_explains_what_it_infers(engine: Engine) -> None:
+def test_the_engine_explains_what_it_infers(engine: TorchEngine) -> None:
     faces = some_faces(3)
     before = engine.infer(faces)
     found = engine.explain(faces)
@@ -217,14 +217,14 @@ def test_the_engine_explains_what_it_infers(engine: Engine) -> None:
     assert engine.explain(faces[:0]) == []
 
 
-def test_other_faces_are_refused(engine: Engine) -> None:
+def test_other_faces_are_refused(engine: TorchEngine) -> None:
     with pytest.raises(ValueError, match=r"expected uint8\[n, 48, 48\]"):
         engine.explain(np.zeros((1, 47, 48), np.uint8))
 
 
 def test_folding_does_not_change_the_explanation() -> None:
     checkpoint = build_checkpoint(SMALL)
-    folded = Engine(checkpoint, "cpu").explain(some_faces(2))
+    folded = TorchEngine(checkpoint, "cpu").explain(some_faces(2))
     for one, other in zip(folded, explain(checkpoint.network, images(2), SPEC), strict=True):
         np.testing.assert_allclose(one.evidence, other.evidence, atol=1e-5)
         np.testing.assert_allclose(one.attention, other.attention, atol=1e-5)
@@ -234,7 +234,7 @@ def test_folding_does_not_change_the_explanation() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this host")
 def test_cuda_explains_as_the_cpu_does() -> None:
     checkpoint = build_checkpoint(SMALL)
-    found = [Engine(checkpoint, device).explain(some_faces(4)) for device in ("cuda", "cpu")]
+    found = [TorchEngine(checkpoint, device).explain(some_faces(4)) for device in ("cuda", "cpu")]
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one.theta, other.theta, atol=5e-3)
         # Convolutions round their inputs to TF32, ten bits of mantissa.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from service.engine.errors import EngineError
-from service.engine.torch_engine import Engine, Precision, fold_batch_norm
+from service.engine.torch_engine import Precision, TorchEngine, fold_batch_norm
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
 from training.model.manifest import InputSpec, Manifest, NetworkConfig
@@ -53,8 +53,8 @@ def checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoint: Checkpoint) -> Engine:
-    return Engine(checkpoint, "cpu", max_batch=4, threads=1, precision="float32")
+def engine(checkpoint: Checkpoint) -> TorchEngine:
+    return TorchEngine(checkpoint, "cpu", max_batch=4, threads=1, precision="float32")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_folding_changes_nothing(
         transform=transform,
     )
     checkpoint = build_checkpoint(config)
-    engine = Engine(checkpoint, "cpu", threads=1, precision="float32")
+    engine = TorchEngine(checkpoint, "cpu", threads=1, precision="float32")
     assert not any(isinstance(m, nn.BatchNorm2d) for m in engine._network.modules())
     # The checkpoint stays as it was.
     assert any(isinstance(m, nn.BatchNorm2d) for m in checkpoint.network.modules())
@@ -109,7 +109,7 @@ def test_folding_is_generic_over_neighbours() -> None:
     torch.testing.assert_close(folded(images), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_probabilities(engine: Engine) -> None:
+def test_probabilities(engine: TorchEngine) -> None:
     probabilities = engine.infer(some_faces(5))
     assert isinstance(probabilities, np.ndarray)
     assert probabilities.shape == (5, 7)
@@ -119,14 +119,14 @@ def test_probabilities(engine: Engine) -> None:
     assert len(np.unique(probabilities.argmax(axis=1) * 10 + probabilities[:, 0])) > 1
 
 
-def test_a_face_does_not_see_its_neighbours(engine: Engine) -> None:
+def test_a_face_does_not_see_its_neighbours(engine: TorchEngine) -> None:
     faces = some_faces(6)
     together = engine.infer(faces)
     alone = np.concatenate([engine.infer(faces[i : i + 1]) for i in range(6)])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_the_answer_is_the_callers_to_keep(engine: Engine) -> None:
+def test_the_answer_is_the_callers_to_keep(engine: TorchEngine) -> None:
     first = engine.infer(some_faces(2))
     before = first.copy()
     engine.infer(255 - some_faces(2))
@@ -138,7 +138,9 @@ def test_the_temperature_is_applied(checkpoint: Checkpoint) -> None:
     config = checkpoint.manifest.network
     faces = some_faces(3)
     cool, warm = (
-        Engine(build_checkpoint(config, temperature=t), "cpu", precision="float32").infer(faces)
+        TorchEngine(build_checkpoint(config, temperature=t), "cpu", precision="float32").infer(
+            faces
+        )
         for t in (1.0, 2.5)
     )
     expected = torch.softmax(torch.from_numpy(cool).log() / 2.5, dim=1).numpy()
@@ -148,12 +150,12 @@ def test_the_temperature_is_applied(checkpoint: Checkpoint) -> None:
 def test_other_sizes_and_classes() -> None:
     config = NetworkConfig(classes=8, widths=(8,), depths=(1,))
     spec = InputSpec(height=32, width=40)
-    engine = Engine(build_checkpoint(config, input_spec=spec), "cpu")
+    engine = TorchEngine(build_checkpoint(config, input_spec=spec), "cpu")
     assert engine.infer(np.zeros((2, 32, 40), np.uint8)).shape == (2, 8)
 
 
 def test_a_saved_checkpoint_is_served(random_checkpoint: Path) -> None:
-    engine = Engine(load_checkpoint(random_checkpoint), "cpu", max_batch=2)
+    engine = TorchEngine(load_checkpoint(random_checkpoint), "cpu", max_batch=2)
     assert engine.manifest.emotions == FER2013_EMOTIONS
     assert engine.infer(some_faces(1)).shape == (1, 7)
 
@@ -166,12 +168,12 @@ def test_a_saved_checkpoint_is_served(random_checkpoint: Path) -> None:
     ],
     ids=["not contiguous", "read-only"],
 )
-def test_any_array_will_do(engine: Engine, make: Any) -> None:
+def test_any_array_will_do(engine: TorchEngine, make: Any) -> None:
     faces = make(some_faces(2))
     np.testing.assert_array_equal(engine.infer(faces), engine.infer(faces.copy()))
 
 
-def test_no_faces(engine: Engine) -> None:
+def test_no_faces(engine: TorchEngine) -> None:
     assert engine.infer(np.zeros((0, 48, 48), np.uint8)).shape == (0, 7)
 
 
@@ -183,13 +185,13 @@ def test_no_faces(engine: Engine) -> None:
         np.zeros((1, 48, 48), np.float32),
     ],
 )
-def test_other_faces_are_refused(engine: Engine, wrong: NDArray[Any]) -> None:
+def test_other_faces_are_refused(engine: TorchEngine, wrong: NDArray[Any]) -> None:
     with pytest.raises(ValueError, match=r"expected uint8\[n, 48, 48\]"):
         engine.infer(wrong)
 
 
 def test_warming_times_batches_up_to_the_limit(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     original = engine.infer
@@ -218,17 +220,17 @@ def test_bfloat16_only_where_the_cpu_has_it_and_it_is_wanted(
 ) -> None:
     monkeypatch.setattr("service.engine.torch_engine.multiplies_bfloat16", lambda: native)
     monkeypatch.setattr("service.engine.torch_engine.fuse", lambda network, spec, dtype: dtype)
-    engine = Engine(checkpoint, "cpu", precision=precision)
+    engine = TorchEngine(checkpoint, "cpu", precision=precision)
     assert engine.precision == expected
     assert str(engine._logits) == f"torch.{expected}"
 
 
 def test_a_torch_without_onednn_will_do(
-    checkpoint: Checkpoint, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.engine.torch_engine.can_fuse", lambda: False)
     monkeypatch.setattr("service.engine.torch_engine.fuse", None)  # nobody calls it
-    plain = Engine(checkpoint, "cpu")
+    plain = TorchEngine(checkpoint, "cpu")
     assert plain.precision == "float32"
     np.testing.assert_allclose(plain.infer(some_faces(3)), engine.infer(some_faces(3)), atol=1e-5)
 
@@ -236,13 +238,13 @@ def test_a_torch_without_onednn_will_do(
 @pytest.mark.parametrize("sizes", [{"max_batch": 0}, {"threads": 0}])
 def test_sizes_are_checked(checkpoint: Checkpoint, sizes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="1 or more"):
-        Engine(checkpoint, "cpu", **sizes)
+        TorchEngine(checkpoint, "cpu", **sizes)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "", "mps", "cpu:0"])
 def test_an_unknown_device_is_refused(checkpoint: Checkpoint, device: str) -> None:
     with pytest.raises(EngineError, match="expected auto, cpu, cuda or cuda:N"):
-        Engine(checkpoint, device)
+        TorchEngine(checkpoint, device)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3"])
@@ -251,8 +253,8 @@ def test_cuda_is_refused_where_there_is_none(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match="no CUDA device was found"):
-        Engine(checkpoint, device)
-    assert Engine(checkpoint, "auto").device == "cpu"
+        TorchEngine(checkpoint, device)
+    assert TorchEngine(checkpoint, "auto").device == "cpu"
 
 
 def test_a_device_beyond_the_last_is_refused(
@@ -261,16 +263,16 @@ def test_a_device_beyond_the_last_is_refused(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(EngineError, match="there are 2: 0 to 1"):
-        Engine(checkpoint, "cuda:2")
+        TorchEngine(checkpoint, "cuda:2")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this host")
 def test_cuda_answers_as_the_cpu_does(checkpoint: Checkpoint) -> None:
-    on_gpu = Engine(checkpoint, "auto", max_batch=8)
+    on_gpu = TorchEngine(checkpoint, "auto", max_batch=8)
     assert on_gpu.device == "cuda:0"
     on_gpu.warm()
     faces = some_faces(8)
-    expected = Engine(checkpoint, "cpu", precision="float32").infer(faces)
+    expected = TorchEngine(checkpoint, "cpu", precision="float32").infer(faces)
     # Convolutions round their inputs to TF32, ten bits of mantissa.
     np.testing.assert_allclose(on_gpu.infer(faces), expected, atol=5e-3)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.engine.contract import EngineInfo
 from service.engine.explanation import Explanation
 from service.errors import (
     BadImage,
@@ -23,7 +24,6 @@ from service.queue.batcher import Batcher
 from service.queue.ticket import DeferredFaces
 from service.remote.client import RemoteBackend
 from service.remote.host import EngineHost
-from service.remote.protocol import EngineInfo
 from service.telemetry.metrics import Metrics
 from tests.service.gated_engine import GatedEngine, face, faces
 from tests.service.serving import MANIFEST

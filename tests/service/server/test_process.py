@@ -16,7 +16,7 @@ import service.app as service_app
 import service.server.process as service_server
 from service.__main__ import main
 from service.config import SHIPPED_CHECKPOINT, Settings, key_of
-from service.engine.torch_engine import Engine
+from service.engine.torch_engine import TorchEngine
 from tests.service.made_pictures import encoded, flat
 from tests.service.server_processes import Server, running
 from training.model.checkpoint import save_checkpoint
@@ -211,7 +211,7 @@ class TestRefusals:
     ) -> None:
         rivals = []
 
-        def open_engine(settings: Settings) -> Engine:
+        def open_engine(settings: Settings) -> TorchEngine:
             rival = socket.socket()
             rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             rival.bind(("127.0.0.1", settings.port))

@@ -108,8 +108,8 @@ async def test_requests_over_several_workers_are_counted_exactly(several: Server
     assert await post_many(several, REQUESTS) == REQUESTS
     assert several.sample("fer_faces_total") - before == REQUESTS
     assert several.sample("fer_requests_total", route="/predict", status="200") == REQUESTS
-    for slot in range(WORKERS):
-        shares = MmapedDict.read_all_values_from_file(folder_of(several) / f"counter_{slot}.db")
+    for process in WorkerRegistry(folder_of(several), WORKERS).processes().values():
+        shares = MmapedDict.read_all_values_from_file(folder_of(several) / f"counter_{process}.db")
         share = sum(value for key, value, *_ in shares if "fer_faces_total" in key)
         assert REQUESTS / 10 < share < REQUESTS, "one worker did it all"
 

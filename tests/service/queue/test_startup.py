@@ -1,4 +1,4 @@
-"""Tests of `service.engines`: the queue before an engine, as settings and engine have it."""
+"""Tests of `service.queue.startup`: the queue before an engine, as settings and engine have it."""
 
 import logging
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from service.config import Settings
-from service.engines import start_batcher
 from service.queue.batcher import Batcher
+from service.queue.startup import start_batcher
 from service.telemetry.metrics import Metrics
 from tests.service.serving import FakeEngine, serving
 
@@ -38,7 +38,7 @@ async def test_the_batch_limit(
     expected: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with caplog.at_level(logging.INFO, "service.engines"):
+    with caplog.at_level(logging.INFO, "service.queue.startup"):
         batcher = await start_batcher(settings, MeasuredEngine(), metrics)
     await batcher.drain(10)
     assert limit(metrics) == expected

@@ -1,0 +1,39 @@
+"""An engine opened as the settings say.
+
+Only a process that opens one loads torch, which takes seconds and a few hundred MB.
+"""
+
+import logging
+
+from service.config import Settings
+from service.engine.contract import Engine
+
+_log = logging.getLogger(__name__)
+
+
+def open_engine(settings: Settings) -> Engine:
+    """Load the checkpoint onto its device. Blocks for seconds.
+
+    Args:
+        settings: Which checkpoint, device and sizes.
+
+    Returns:
+        The engine, cold.
+
+    Raises:
+        CheckpointError: The file cannot be used.
+        EngineError: The device is not there.
+    """
+    from service.engine.cuda.engine import CudaEngine
+    from service.engine.torch_engine import TorchEngine, find_device
+    from training.model.checkpoint import load_checkpoint
+
+    checkpoint, device = load_checkpoint(settings.checkpoint), str(find_device(settings.device))
+    sizes = settings.max_batch, settings.torch_threads, settings.precision
+    engine = (
+        CudaEngine(checkpoint, device, *sizes, memory_share=settings.gpu_memory)
+        if device.startswith("cuda")
+        else TorchEngine(checkpoint, device, *sizes)
+    )
+    _log.info("the network computes in %s on %s", engine.precision, engine.device)
+    return engine
