@@ -1,301 +1,240 @@
-"""The way of one picture through the service: decoded, its faces found, classified, answered.
+"""One picture through the service: decoded, its faces found, classified, and named.
 
-    bytes ─▶ decode ─▶ find faces ─▶ batcher ─▶ answer
-             (thread)   (thread)     (worker)   (loop)
+    bytes ─▶ decode, find faces ─▶ queue ─▶ engine ─▶ Prediction
+             (a decoder's thread)  (loop)   (worker)
 
-Where the worker shares a core with those threads, it decodes quick pictures itself as it takes them
-into a batch: a wake-up of a thread and one of the loop less, a tenth more requests a second from 8
-clients and a fourteenth from 64. Where the engine is another process, the loop does it likewise.
-
-Not its duty: HTTP; who waits for the answer, and for how long.
+Used on the event loop. Nothing here knows HTTP or builds JSON (`service.http`).
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from service.answers import Answers, timing_of
-from service.engine.contract import Faces
+from service.engine.contract import Faces, Probabilities
+from service.engine.explanation import Explanation
 from service.errors import ServiceError
-from service.http.problems import problem
 from service.pictures.faces import Face
-from service.pictures.finder import FaceFinder
+from service.pictures.finder import FaceFinder, Found
 from service.pictures.pool import DecodePool, Done
 from service.pictures.search import FaceSearch
-from service.queue.backend import Cancel, InferenceBackend
-from service.queue.ticket import DeferredFaces, Inference
+from service.queue.backend import InferenceBackend
+from service.queue.ticket import Inference
 from service.telemetry.metrics import Metrics
 from training.model.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """The faces of one picture, and the picture's size in pixels, upright."""
+class Expression:
+    """What the network makes of a face.
 
-    faces: list[Face]
-    width: int
-    height: int
+    Attributes:
+        emotion: The most probable one.
+        confidence: Its probability, 0 to 1.
+        probabilities: Of each emotion, in the manifest's order.
+        explanation: Why; None where nobody asked.
+    """
+
+    emotion: str
+    confidence: float
+    probabilities: Mapping[str, float]
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """One picture's faces and what they were taken for.
+class RecognisedFace:
+    """A face in a picture, and its expression."""
+
+    face: Face
+    expression: Expression
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a prediction took, in seconds.
+
+    Attributes:
+        decode_s: Decoding the picture and finding its faces.
+        queue_s: Waiting for a decoder and, the longest of its faces, for the engine.
+        inference_s: The engine, with the whole batch; the longest of its faces.
+        total_s: All of it.
+    """
+
+    decode_s: float
+    queue_s: float
+    inference_s: float
+    total_s: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is answered of a picture.
 
     Attributes:
         faces: The largest first.
-        inferences: One a face.
-        body: What `service.http.schemas.Prediction` describes.
+        width: Of the upright picture, in pixels.
+        height: Likewise.
+        timing: What it took.
     """
 
-    faces: list[Face]
-    inferences: list[Inference]
-    body: dict[str, Any]
-
-
-class _Decoding:
-    """One picture that is one face, decoded by whoever makes its faces."""
-
-    def __init__(self, decode: Callable[[], Decoded], clock: Callable[[], float]) -> None:
-        self._decode, self._clock = decode, clock
-        self.done: Done[Decoded]
-
-    def __call__(self) -> Faces:
-        began = self._clock()
-        decoded = self._decode()
-        self.done = Done(decoded, 0.0, self._clock() - began)
-        return _stack(decoded.faces)
+    faces: Sequence[RecognisedFace]
+    width: int
+    height: int
+    timing: Timing
 
 
 class Predictor:
-    """Answers pictures; used on the event loop alone."""
+    """Answers pictures; on the event loop alone."""
 
     def __init__(
         self,
         manifest: Manifest,
-        batcher: InferenceBackend,
+        backend: InferenceBackend,
         pool: DecodePool,
         metrics: Metrics,
         finder: FaceFinder,
-        makes_faces: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join the parts.
 
         Args:
-            manifest: Of the checkpoint that the batcher's engine runs.
-            batcher: Classifies faces; started.
+            manifest: Of the checkpoint that the backend's engine runs.
+            backend: Classifies faces; started.
             pool: Decodes pictures.
             metrics: Told of every picture and face.
             finder: Finds the faces of pictures, in the pool's threads.
-            makes_faces: Whether the batcher is to decode quick pictures as it takes their faces.
             clock: Seconds, as deadlines count them.
         """
-        self._manifest, self._metrics = manifest, metrics
-        self._batcher, self._pool, self._finder = batcher, pool, finder
-        self._makes_faces = makes_faces
+        self.manifest, self._metrics = manifest, metrics
+        self._backend, self._pool, self._finder = backend, pool, finder
         self._clock = clock
-        self._answers = Answers(manifest, metrics)
-
-    @property
-    def manifest(self) -> Manifest:
-        """Of the checkpoint that answers."""
-        return self._manifest
+        self._counts = {
+            emotion: (metrics.faces.labels(emotion), metrics.confidence.labels(emotion))
+            for emotion in manifest.emotions
+        }
 
     async def predict(
-        self, image: bytes | bytearray, deadline: float, search: FaceSearch
-    ) -> dict[str, Any]:
+        self,
+        image: bytes | bytearray,
+        deadline: float,
+        search: FaceSearch,
+        client: Hashable = None,
+        explained: bool = False,
+    ) -> Prediction:
         """Answer one picture. Cancelling it takes its faces out of the queue.
 
         Args:
             image: The picture's bytes.
             deadline: When the answer is of no more use, in the clock's time.
             search: Which of its faces are wanted.
-
-        Returns:
-            The body that `service.http.schemas.Prediction` describes.
-
-        Raises:
-            ServiceError: Any kind that `decode`, the pool or the batcher raises.
-        """
-        return (await self.recognise(image, deadline, search)).body
-
-    def answers_at_once(self, image: bytes | bytearray, search: FaceSearch) -> bool:
-        """Tell whether `begin` takes a picture: none of the pool's threads has to work for it.
-
-        Args:
-            image: The picture's bytes; anything.
-            search: Which of its faces are wanted.
-        """
-        return self._makes_faces and self._finder.is_quick(image, search)
-
-    def begin(
-        self,
-        image: bytes | bytearray,
-        deadline: float,
-        search: FaceSearch,
-        tell: Callable[[dict[str, Any] | BaseException], object],
-    ) -> Cancel:
-        """Do as `predict` does, without waiting for it.
-
-        Args:
-            image: The bytes of a picture that `answers_at_once`.
-            deadline: When the answer is of no more use, in the clock's time.
-            search: Which of its faces are wanted.
-            tell: Called once, later, with what `predict` returns or raises.
-
-        Returns:
-            How to take its faces out of the queue.
+            client: Who asks: clients take turns at the decoders.
+            explained: Whether each expression is to have its explanation.
 
         Raises:
-            ServiceError: Any kind that `decode` or the batcher raises at once.
+            ServiceError: Any kind that `decode`, the pool or the backend raises.
         """
         began = self._clock()
-        decoding = _Decoding(partial(self._decode, image, search), self._clock)
-
-        def on_result(answer: list[Inference] | BaseException) -> None:
-            if isinstance(answer, BaseException):
-                tell(answer)
-                return
-            try:
-                self._observe(decoding.done)
-                body = self._body(decoding.done, answer, began)
-            except Exception as error:  # noqa: BLE001 - it is this request's alone
-                tell(error)
-            else:
-                tell(body)
-
-        return self._batcher.enqueue(self._late(decoding), deadline, False, on_result)
-
-    async def recognise(
-        self,
-        image: bytes | bytearray,
-        deadline: float,
-        search: FaceSearch,
-        explained: bool = False,
-    ) -> Recognised:
-        """Do as `predict` does; with the parts that the answer was made of.
-
-        Args:
-            image: The picture's bytes.
-            deadline: When the answer is of no more use, in the clock's time.
-            search: Which of its faces are wanted.
-            explained: Whether each inference is to have its explanation.
-
-        Raises:
-            ServiceError: Any kind that `predict` raises.
-        """
-        began, decode = self._clock(), partial(self._decode, image, search)
-        how = self._in_batch if self.answers_at_once(image, search) else self._in_pool
-        done, inferences = await how(decode, deadline, explained)
-        return Recognised(done.result.faces, inferences, self._body(done, inferences, began))
-
-    def _body(
-        self, done: Done[Decoded], inferences: Sequence[Inference], began: float
-    ) -> dict[str, Any]:
-        decoded, timing = done.result, timing_of(done, inferences, self._clock() - began)
-        return self._answers.of_picture(
-            decoded.faces, inferences, (decoded.width, decoded.height), timing
-        )
-
-    async def _in_pool(
-        self, decode: Callable[[], Decoded], deadline: float, explained: bool
-    ) -> tuple[Done[Decoded], list[Inference]]:
-        done = await self._pool.run(decode, deadline)
+        done = await self._pool.run(partial(self._find, image, search), deadline)
+        found = done.result
         self._observe(done)
-        if not done.result.faces:
+        if not found.faces:
             self._metrics.faceless.inc()
-            return done, []
-        faces = _stack(done.result.faces)
-        return done, await self._batcher.submit(faces, deadline, explained)
-
-    async def _in_batch(
-        self, decode: Callable[[], Decoded], deadline: float, explained: bool
-    ) -> tuple[Done[Decoded], list[Inference]]:
-        decoding = _Decoding(decode, self._clock)
-        inferences = await self._batcher.submit(self._late(decoding), deadline, explained)
-        self._observe(decoding.done)
-        return decoding.done, inferences
-
-    def _late(self, decoding: _Decoding) -> DeferredFaces:
-        spec = self._manifest.input_spec
-        return DeferredFaces(decoding, (1, spec.height, spec.width))
-
-    async def classify(self, faces: npt.NDArray[np.uint8], deadline: float) -> list[dict[str, Any]]:
-        """Answer faces that are cut out already. Cancelling it takes them out of the queue.
-
-        Args:
-            faces: uint8[n, h, w], 0-255, grey, of the checkpoint's height and width.
-            deadline: When the answer is of no more use, in the clock's time.
-
-        Returns:
-            For each, in order, `emotion`, `confidence` and `probabilities`.
-
-        Raises:
-            ServiceError: Any kind that the batcher raises.
-        """
-        inferences = await self._batcher.submit(faces, deadline)
-        return [self._answers.of_face(inference) for inference in inferences]
+        inferences = await self._backend.submit(_stack(found.faces), deadline, explained)
+        faces = [
+            RecognisedFace(*pair)
+            for pair in zip(found.faces, map(self._name, inferences), strict=True)
+        ]
+        timing = _timing(done, inferences, self._clock() - began)
+        return Prediction(faces, found.picture.width, found.picture.height, timing)
 
     async def predict_many(
         self,
         uploads: Sequence[bytes | bytearray | ServiceError],
         deadline: float,
         search: FaceSearch,
-    ) -> list[dict[str, Any]]:
+        client: Hashable = None,
+    ) -> list[Prediction | ServiceError]:
         """Answer several pictures, each on its own.
 
         Args:
             uploads: The pictures' bytes, or why there are none.
             deadline: When the answers are of no more use, in the clock's time.
             search: Which faces of each are wanted.
+            client: As of `predict`.
 
         Returns:
-            For each, in order, an answer or a problem, as `service.http.schemas.BatchPrediction`
-            describes them.
+            For each, in order, its answer, or why there is none.
 
         Raises:
             ServiceError: The service failed on all of them: that is the request's own failure, and
                 worth another try as a whole.
         """
+
+        async def answer(upload: bytes | bytearray | ServiceError) -> Prediction | ServiceError:
+            if isinstance(upload, ServiceError):
+                return upload
+            try:
+                return await self.predict(upload, deadline, search, client)
+            except ServiceError as error:
+                return error
+
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._resolve(upload, deadline, search)) for upload in uploads
-            ]
+            tasks = [group.create_task(answer(upload)) for upload in uploads]
         results = [task.result() for task in tasks]
         errors = [result for result in results if isinstance(result, ServiceError)]
         if len(errors) == len(results) and all(error.status >= 500 for error in errors):
             raise errors[0]
         for error in errors:
             self._metrics.rejections.labels(error.code).inc()
-        return [problem(r) if isinstance(r, ServiceError) else r for r in results]
+        return results
 
-    async def _resolve(
-        self, upload: bytes | bytearray | ServiceError, deadline: float, search: FaceSearch
-    ) -> dict[str, Any] | ServiceError:
-        if isinstance(upload, ServiceError):
-            return upload
-        try:
-            return await self.predict(upload, deadline, search)
-        except ServiceError as error:
-            return error
+    async def classify(self, faces: Faces, deadline: float) -> list[Expression]:
+        """Answer faces that are cut out already. Cancelling it takes them out of the queue.
 
-    def _decode(self, image: bytes | bytearray, search: FaceSearch) -> Decoded:
-        """Run in a thread of the pool; lets go of the picture."""
-        found = self._finder.find(image, search)
-        return Decoded(found.faces, found.picture.width, found.picture.height)
+        Args:
+            faces: uint8[n, h, w], 0-255, grey, of the checkpoint's height and width.
+            deadline: When the answer is of no more use, in the clock's time.
 
-    def _observe(self, done: Done[Decoded]) -> None:
+        Raises:
+            ServiceError: Any kind that the backend raises.
+        """
+        return [self._name(one) for one in await self._backend.submit(faces, deadline)]
+
+    def _find(self, image: bytes | bytearray, search: FaceSearch) -> Found:
+        """Decode a picture and find its faces, in a thread of the pool."""
+        return self._finder.find(image, search)
+
+    def _observe(self, done: Done[Found]) -> None:
+        picture = done.result.picture
         self._metrics.stage["decode"].observe(done.spent_s)
-        self._metrics.image_pixels.observe(done.result.width * done.result.height)
+        self._metrics.image_pixels.observe(picture.width * picture.height)
+
+    def _name(self, inference: Inference) -> Expression:
+        """Name what the engine made of a face, and count it."""
+        probabilities = self._by_emotion(inference.probabilities)
+        emotion = max(probabilities, key=probabilities.__getitem__)
+        confidence = probabilities[emotion]
+        count, confidences = self._counts[emotion]
+        count.inc()
+        confidences.observe(confidence)
+        return Expression(emotion, confidence, probabilities, inference.explanation)
+
+    def _by_emotion(self, probabilities: Probabilities) -> dict[str, float]:
+        # Rounding in the engine may leave a probability a hair above 1.
+        values = (min(value, 1.0) for value in probabilities.tolist())
+        return dict(zip(self.manifest.emotions, values, strict=True))
 
 
-def _stack(faces: Sequence[Face]) -> npt.NDArray[np.uint8]:
-    if len(faces) == 1:  # as mostly; `stack` gives up the interpreter's lock for its 2 kB
-        return faces[0].pixels[np.newaxis]
+def _stack(faces: Sequence[Face]) -> Faces:
+    if not faces:
+        return np.empty((0, 1, 1), np.uint8)
     return np.stack([face.pixels for face in faces])
+
+
+def _timing(done: Done[Found], inferences: Sequence[Inference], total_s: float) -> Timing:
+    queue_s = max((one.queue_s for one in inferences), default=0.0)
+    inference_s = max((one.inference_s for one in inferences), default=0.0)
+    return Timing(done.spent_s, done.waited_s + queue_s, inference_s, total_s)

@@ -1,29 +1,24 @@
-"""The way of one explanation: a picture answered as `service.pipeline` does, then drawn.
+"""A prediction explained: a picture answered as `service.pipeline` does, then drawn.
 
-    bytes ─▶ faces ─▶ probabilities and reasons ─▶ drawing ─▶ answer
-             (thread)  (worker)                     (thread)
+    bytes ─▶ Prediction with explanations ─▶ Drawing ─▶ whatever is rendered of it
+             (queue, engine)                 (a decoder's thread)
 
-Not its duty: HTTP; what the network's reasons are (`service.engine.evidence`), what they look
-like (`service.drawing`).
+What the network's reasons are is `service.engine.evidence`'s.
 """
 
 import time
-from base64 import b64encode
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from typing import Any
-
-import pydantic_core
-from PIL import Image
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from service.drawing.figure import draw_figure, draw_tiles
-from service.drawing.frames import describe
+from service.drawing.frames import Straightening, describe
 from service.drawing.overlay import draw_overlay, to_png
 from service.drawing.paint import Subject
 from service.pictures.decode import Picture, decode
 from service.pictures.pool import DecodePool
 from service.pictures.search import FaceSearch
-from service.pipeline import Predictor, Recognised
+from service.pipeline import Prediction, Predictor, RecognisedFace
 from service.telemetry.metrics import Metrics
 from training.model.manifest import Manifest
 
@@ -33,6 +28,60 @@ MAX_FACES = 16
 # A picture is decoded once more to be drawn, since keeping it while its faces wait would take a
 # megabyte a request: as if for a search, which leaves more detail than faces alone need.
 _DETAILED = FaceSearch("always")
+
+Rendered = TypeVar("Rendered")
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """One face in three pictures, each a PNG.
+
+    Attributes:
+        straightened: What the network went on with.
+        attention: The crop under the attention.
+        evidence: The crop under what spoke for the emotion.
+    """
+
+    straightened: bytes
+    attention: bytes
+    evidence: bytes
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An explained picture, drawn piece by piece; for the thread that has it.
+
+    Attributes:
+        prediction: What was answered.
+        manifest: Of the checkpoint that answered.
+        picture: Grey, as the network saw it.
+        subjects: The faces, as they are drawn.
+        spent_s: Returns the seconds that drawing has taken, and all since the request was begun.
+    """
+
+    prediction: Prediction
+    manifest: Manifest
+    picture: Picture
+    subjects: Sequence[Subject]
+    spent_s: Callable[[], tuple[float, float]]
+
+    def figure(self) -> bytes:
+        """Return all faces in one figure, a PNG."""
+        title = f"{self.manifest.name}, version {self.manifest.version}"
+        return to_png(draw_figure(self.picture, self.subjects, title))
+
+    def overlay(self) -> bytes:
+        """Return the picture with boxes, labels and evidence, a PNG."""
+        return to_png(draw_overlay(self.picture, self.subjects))
+
+    def tiles(self, number: int) -> Tiles:
+        """Return the pictures of one face, by its number in `subjects`."""
+        tiles = draw_tiles(self.picture, self.subjects[number])
+        return Tiles(*map(to_png, (tiles.straightened, tiles.attention, tiles.evidence)))
+
+    def straightening(self, number: int) -> Straightening:
+        """Return what the spatial transformer did to one face."""
+        return describe(self.subjects[number].explanation.theta)
 
 
 class Explainer:
@@ -55,87 +104,57 @@ class Explainer:
             max_pixels: Most pixels of a picture.
             clock: Seconds, as deadlines count them; any thread may call it.
         """
-        self._predictor = predictor
-        self._pool = pool
-        self._metrics = metrics
-        self._max_pixels = max_pixels
-        self._clock = clock
+        self._predictor, self._pool, self._metrics = predictor, pool, metrics
+        self._max_pixels, self._clock = max_pixels, clock
 
     async def explain(
-        self, image: bytes | bytearray, deadline: float, search: FaceSearch, as_figure: bool
-    ) -> bytes:
+        self,
+        image: bytes | bytearray,
+        deadline: float,
+        search: FaceSearch,
+        render: Callable[[Drawing], Rendered],
+        client: Hashable = None,
+    ) -> Rendered:
         """Explain one picture. Cancelling it takes its faces out of the queue.
 
         Args:
             image: The picture's bytes.
             deadline: When the answer is of no more use, in the clock's time.
             search: Which of its faces are wanted; no more than `MAX_FACES` are taken.
-            as_figure: Whether one picture is wanted instead of JSON.
+            render: Makes the answer of the drawing; in a thread of the pool, because megabytes of
+                PNG are not for the event loop.
+            client: Who asks: clients take turns at the decoders.
 
         Returns:
-            A PNG, or the JSON that `service.http.schemas.Explanation` describes.
+            What `render` does.
 
         Raises:
             ServiceError: Any kind that `Predictor.predict` raises.
         """
         began = self._clock()
         search = replace(search, max_faces=min(search.max_faces, MAX_FACES))
-        recognised = await self._predictor.recognise(image, deadline, search, explained=True)
-        draw = self._draw_figure if as_figure else self._draw_body
-        done = await self._pool.run(lambda: draw(image, recognised, began), deadline)
+        prediction = await self._predictor.predict(image, deadline, search, client, explained=True)
+
+        def draw() -> Rendered:
+            return render(self._drawing(image, prediction, began))
+
+        done = await self._pool.run(draw, deadline)
         self._metrics.stage["draw"].observe(done.spent_s)
         return done.result
 
-    def _draw_figure(self, image: bytes | bytearray, recognised: Recognised, _: float) -> bytes:
-        """Run in a thread of the pool."""
-        manifest = self._predictor.manifest
-        title = f"{manifest.name}, version {manifest.version}"
-        subjects = _subjects(recognised, manifest)
-        return to_png(draw_figure(self._decode(image), subjects, title))
+    def _drawing(self, image: bytes | bytearray, prediction: Prediction, began: float) -> Drawing:
+        drawing, manifest = self._clock(), self._predictor.manifest
 
-    def _draw_body(self, image: bytes | bytearray, recognised: Recognised, began: float) -> bytes:
-        """Run in a thread of the pool, up to the JSON: megabytes are not for the event loop."""
-        drawing = self._clock()
-        picture = self._decode(image)
-        subjects = _subjects(recognised, self._predictor.manifest)
-        body = recognised.body
-        faces = [
-            face | _drawn(picture, subject)
-            for face, subject in zip(body["faces"], subjects, strict=True)
-        ]
-        overlay = _url(draw_overlay(picture, subjects))
-        now = self._clock()
-        timing = body["timing"] | {
-            "draw_ms": round(1e3 * (now - drawing), 3),
-            "total_ms": round(1e3 * (now - began), 3),
-        }
-        return pydantic_core.to_json(body | {"faces": faces, "timing": timing, "overlay": overlay})
+        def spent_s() -> tuple[float, float]:
+            now = self._clock()
+            return now - drawing, now - began
 
-    def _decode(self, image: bytes | bytearray) -> Picture:
-        spec = self._predictor.manifest.input_spec
-        return decode(image, spec, self._max_pixels, _DETAILED)
+        picture = decode(image, manifest.input_spec, self._max_pixels, _DETAILED)
+        subjects = [_subject(recognised) for recognised in prediction.faces]
+        return Drawing(prediction, manifest, picture, subjects, spent_s)
 
 
-def _subjects(recognised: Recognised, manifest: Manifest) -> list[Subject]:
-    subjects = []
-    for face, inference in zip(recognised.faces, recognised.inferences, strict=True):
-        assert inference.explanation is not None  # it was asked for
-        values = inference.probabilities.tolist()
-        probabilities = dict(zip(manifest.emotions, values, strict=True))
-        subjects.append(Subject(face.box, face.crop, probabilities, inference.explanation))
-    return subjects
-
-
-def _drawn(picture: Picture, subject: Subject) -> dict[str, Any]:
-    tiles = draw_tiles(picture, subject)
-    straightening = asdict(describe(subject.explanation.theta))
-    return {
-        "straightening": {name: round(value, 4) for name, value in straightening.items()},
-        "straightened": _url(tiles.straightened),
-        "attention": _url(tiles.attention),
-        "evidence": _url(tiles.evidence),
-    }
-
-
-def _url(image: Image.Image) -> str:
-    return f"data:image/png;base64,{b64encode(to_png(image)).decode()}"
+def _subject(recognised: RecognisedFace) -> Subject:
+    face, expression = recognised.face, recognised.expression
+    assert expression.explanation is not None  # it was asked for
+    return Subject(face.box, face.crop, expression.probabilities, expression.explanation)

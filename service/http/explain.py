@@ -6,10 +6,13 @@ Not its duty: the explanation (`service.drawing.explainer`).
 from collections.abc import Coroutine
 from typing import Any
 
+import pydantic_core
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.drawing.explainer import Drawing
+from service.http.bodies import explanation_body
 from service.http.document import ONE_IMAGE, problems
 from service.http.handlers import RequestContext, handle, read_one
 from service.http.query import read_search
@@ -43,11 +46,17 @@ async def explain(request: Request) -> Response:
     search = read_search(request.scope["query_string"])
     as_figure = prefers_png(request.headers.get("accept", ""))
 
+    render = Drawing.figure if as_figure else _to_json
+
     def work(visit: RequestContext, image: bytearray) -> Coroutine[Any, Any, bytes]:
-        return visit.service.explainer.explain(image, visit.deadline, search, as_figure)
+        return visit.service.explainer.explain(image, visit.deadline, search, render)
 
     answer = await handle(request, read_one, work)
     return Response(answer, media_type=_PNG if as_figure else _JSON)
+
+
+def _to_json(drawing: Drawing) -> bytes:
+    return pydantic_core.to_json(explanation_body(drawing))
 
 
 def prefers_png(accept: str) -> bool:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.http.bodies import Body, prediction_body, result_body
 from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, problems
 from service.http.explain import add_explanation
 from service.http.form import FormLimits, Upload
@@ -90,8 +91,10 @@ async def predict(request: Request) -> Response:
     """
     search = read_search(request.scope["query_string"])
 
-    def work(visit: RequestContext, image: bytearray) -> Coroutine[Any, Any, dict[str, Any]]:
-        return visit.service.predictor.predict(image, visit.deadline, search)
+    async def work(visit: RequestContext, image: bytearray) -> Body:
+        predictor = visit.service.predictor
+        prediction = await predictor.predict(image, visit.deadline, search)
+        return prediction_body(prediction, predictor.manifest)
 
     return json_response(await handle(request, read_one, work))
 
@@ -109,10 +112,10 @@ async def predict_batch(request: Request) -> Response:
         limits = FormLimits(of.max_image_bytes, of.max_request_bytes, of.max_images)
         return read_images(visit.headers, request.receive, limits, visit.reservation)
 
-    def work(
-        visit: RequestContext, uploads: list[Upload]
-    ) -> Coroutine[Any, Any, list[dict[str, Any]]]:
-        return visit.service.predictor.predict_many(uploads, visit.deadline, search)
+    async def work(visit: RequestContext, uploads: list[Upload]) -> list[Body]:
+        predictor = visit.service.predictor
+        results = await predictor.predict_many(uploads, visit.deadline, search)
+        return [result_body(result, predictor.manifest) for result in results]
 
     return json_response({"results": await handle(request, read, work)})
 

@@ -4,16 +4,16 @@ Not its duty: the protocol's bodies.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from service.errors import ServiceError
+from service.http.bodies import share
 from service.http.v2.answers import Row
 from service.http.v2.requests import Asked
-from service.pipeline import Predictor
+from service.pictures.faces import Box
+from service.pipeline import Expression, Prediction, Predictor
 
 
 async def recognise(predictor: Predictor, asked: Asked, deadline: float) -> list[Row]:
@@ -32,9 +32,9 @@ async def recognise(predictor: Predictor, asked: Asked, deadline: float) -> list
         return await _classify(predictor, asked.faces, deadline)
     answers = await _predict(predictor, asked, deadline)
     return [
-        _row(index, face, tuple(face["box"].values()))
+        _row(index, recognised.expression, recognised.face.box)
         for index, answer in enumerate(answers)
-        for face in answer["faces"]
+        for recognised in answer.faces
     ]
 
 
@@ -43,13 +43,14 @@ async def _classify(
 ) -> list[Row]:
     _, height, width = faces.shape
     answers = await predictor.classify(faces, deadline)
-    return [_row(index, face, (0, 0, width, height)) for index, face in enumerate(answers)]
+    box = Box(0, 0, width, height)
+    return [_row(index, expression, box) for index, expression in enumerate(answers)]
 
 
-async def _predict(predictor: Predictor, asked: Asked, deadline: float) -> list[dict[str, Any]]:
+async def _predict(predictor: Predictor, asked: Asked, deadline: float) -> list[Prediction]:
     """Answer all pictures at once, so that their faces share batches; the first error ends all."""
 
-    async def one(index: int, image: bytes) -> dict[str, Any]:
+    async def one(index: int, image: bytes) -> Prediction:
         try:
             return await predictor.predict(image, deadline, asked.search)
         except ServiceError as error:
@@ -74,5 +75,6 @@ def _first(errors: BaseExceptionGroup[ServiceError]) -> ServiceError:
     return error
 
 
-def _row(index: int, face: dict[str, Any], box: Sequence[int]) -> Row:
-    return Row(index, tuple(box), face["emotion"], tuple(face["probabilities"].values()))
+def _row(index: int, expression: Expression, box: Box) -> Row:
+    probabilities = tuple(share(p) for p in expression.probabilities.values())
+    return Row(index, (box.x, box.y, box.width, box.height), expression.emotion, probabilities)

@@ -1,0 +1,91 @@
+"""From what the service found to the JSON that clients see, as `service.http.schemas` has it."""
+
+from base64 import b64encode
+from dataclasses import asdict
+from typing import Any
+
+from service.drawing.explainer import Drawing
+from service.errors import ServiceError
+from service.http.problems import problem
+from service.pipeline import Expression, Prediction, RecognisedFace
+from training.model.manifest import Manifest
+
+Body = dict[str, Any]
+
+
+def prediction_body(prediction: Prediction, manifest: Manifest) -> Body:
+    """Return the body that `schemas.Prediction` describes.
+
+    Args:
+        prediction: Of one picture.
+        manifest: Of the checkpoint that made it.
+    """
+    timing = asdict(prediction.timing)
+    return {
+        "faces": [_face(recognised) for recognised in prediction.faces],
+        "image": {"width": prediction.width, "height": prediction.height},
+        "model": {"name": manifest.name, "version": manifest.version},
+        "timing": {name.replace("_s", "_ms"): _ms(value) for name, value in timing.items()},
+    }
+
+
+def result_body(result: Prediction | ServiceError, manifest: Manifest) -> Body:
+    """Return one of the results that `schemas.BatchPrediction` describes."""
+    if isinstance(result, ServiceError):
+        return problem(result)
+    return prediction_body(result, manifest)
+
+
+def explanation_body(drawing: Drawing) -> Body:
+    """Return the body that `schemas.Explanation` describes; draws, which takes time.
+
+    Args:
+        drawing: Of one picture.
+    """
+    body = prediction_body(drawing.prediction, drawing.manifest)
+    drawn = [_drawn(drawing, number) for number in range(len(drawing.subjects))]
+    faces = [face | pictures for face, pictures in zip(body["faces"], drawn, strict=True)]
+    overlay = _url(drawing.overlay())
+    draw_s, total_s = drawing.spent_s()
+    timing = body["timing"] | {"draw_ms": _ms(draw_s), "total_ms": _ms(total_s)}
+    return body | {"faces": faces, "timing": timing, "overlay": overlay}
+
+
+def share(probability: float) -> float:
+    """Round a probability: beyond the sixth digit a face differs from batch to batch."""
+    return round(probability, 6)
+
+
+def _face(recognised: RecognisedFace) -> Body:
+    box, detection = recognised.face.box, recognised.face.detection
+    return {
+        "box": {"x": box.x, "y": box.y, "width": box.width, "height": box.height},
+        "detection": None if detection is None else share(detection),
+    } | _expression(recognised.expression)
+
+
+def _expression(expression: Expression) -> Body:
+    return {
+        "emotion": expression.emotion,
+        "confidence": share(expression.confidence),
+        "probabilities": {name: share(p) for name, p in expression.probabilities.items()},
+    }
+
+
+def _drawn(drawing: Drawing, number: int) -> Body:
+    tiles = drawing.tiles(number)
+    straightening = asdict(drawing.straightening(number))
+    return {
+        "straightening": {name: round(value, 4) for name, value in straightening.items()},
+        "straightened": _url(tiles.straightened),
+        "attention": _url(tiles.attention),
+        "evidence": _url(tiles.evidence),
+    }
+
+
+def _ms(seconds: float) -> float:
+    return round(1e3 * seconds, 3)
+
+
+def _url(png: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(png).decode()}"
