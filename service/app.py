@@ -24,7 +24,6 @@ from service.http.api_keys import ApiKeyMiddleware, ApiKeys, describe_keys, open
 from service.http.dispatch import Dispatch
 from service.http.docs import add_docs, find_swagger_ui
 from service.http.door import Door
-from service.http.express import Express
 from service.http.page import add_page
 from service.http.problems import PROTOCOL
 from service.http.request_context import (
@@ -139,9 +138,6 @@ def _surround(
     request_metrics = RequestMetrics(metrics, paths)
     app.add_middleware(RequestContextMiddleware, request_metrics=request_metrics)
     app.state.door = Door(lambda: app.state.service, app.routes, metrics, request_metrics, keys)
-    app.state.express = Express(
-        lambda: None if settings.cors_origins else app.state.service, metrics, request_metrics, keys
-    )
 
 
 @asynccontextmanager

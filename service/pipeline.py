@@ -27,7 +27,7 @@ from service.pictures.faces import Face
 from service.pictures.finder import FaceFinder
 from service.pictures.pool import DecodePool, Done
 from service.pictures.search import FaceSearch
-from service.queue.backend import Cancel, InferenceBackend
+from service.queue.backend import InferenceBackend
 from service.queue.ticket import DeferredFaces, Faces, Inference
 from service.telemetry.metrics import Metrics
 from training.model.manifest import Manifest
@@ -124,53 +124,6 @@ class Predictor:
         """
         return (await self.recognise(image, deadline, search)).body
 
-    def answers_at_once(self, image: bytes | bytearray, search: FaceSearch) -> bool:
-        """Tell whether `begin` takes a picture: none of the pool's threads has to work for it.
-
-        Args:
-            image: The picture's bytes; anything.
-            search: Which of its faces are wanted.
-        """
-        return self._makes_faces and self._finder.is_quick(image, search)
-
-    def begin(
-        self,
-        image: bytes | bytearray,
-        deadline: float,
-        search: FaceSearch,
-        tell: Callable[[dict[str, Any] | BaseException], object],
-    ) -> Cancel:
-        """Do as `predict` does, without waiting for it.
-
-        Args:
-            image: The bytes of a picture that `answers_at_once`.
-            deadline: When the answer is of no more use, in the clock's time.
-            search: Which of its faces are wanted.
-            tell: Called once, later, with what `predict` returns or raises.
-
-        Returns:
-            How to take its faces out of the queue.
-
-        Raises:
-            ServiceError: Any kind that `decode` or the batcher raises at once.
-        """
-        began = self._clock()
-        decoding = _Decoding(partial(self._decode, image, search), self._clock)
-
-        def on_result(answer: list[Inference] | BaseException) -> None:
-            if isinstance(answer, BaseException):
-                tell(answer)
-                return
-            try:
-                self._observe(decoding.done)
-                body = self._body(decoding.done, answer, began)
-            except Exception as error:  # noqa: BLE001 - it is this request's alone
-                tell(error)
-            else:
-                tell(body)
-
-        return self._batcher.enqueue(self._late(decoding), deadline, False, on_result)
-
     async def recognise(
         self,
         image: bytes | bytearray,
@@ -190,17 +143,14 @@ class Predictor:
             ServiceError: Any kind that `predict` raises.
         """
         began, decode = self._clock(), partial(self._decode, image, search)
-        how = self._in_batch if self.answers_at_once(image, search) else self._in_pool
+        quick = self._makes_faces and self._finder.is_quick(image, search)
+        how = self._in_batch if quick else self._in_pool
         done, inferences = await how(decode, deadline, explained)
-        return Recognised(done.result.faces, inferences, self._body(done, inferences, began))
-
-    def _body(
-        self, done: Done[Decoded], inferences: Sequence[Inference], began: float
-    ) -> dict[str, Any]:
         decoded, timing = done.result, timing_of(done, inferences, self._clock() - began)
-        return self._answers.of_picture(
+        body = self._answers.of_picture(
             decoded.faces, inferences, (decoded.width, decoded.height), timing
         )
+        return Recognised(decoded.faces, inferences, body)
 
     async def _in_pool(
         self, decode: Callable[[], Decoded], deadline: float, explained: bool
@@ -217,13 +167,11 @@ class Predictor:
         self, decode: Callable[[], Decoded], deadline: float, explained: bool
     ) -> tuple[Done[Decoded], list[Inference]]:
         decoding = _Decoding(decode, self._clock)
-        inferences = await self._batcher.submit(self._late(decoding), deadline, explained)
+        spec = self._manifest.input_spec
+        late = DeferredFaces(decoding, (1, spec.height, spec.width))
+        inferences = await self._batcher.submit(late, deadline, explained)
         self._observe(decoding.done)
         return decoding.done, inferences
-
-    def _late(self, decoding: _Decoding) -> DeferredFaces:
-        spec = self._manifest.input_spec
-        return DeferredFaces(decoding, (1, spec.height, spec.width))
 
     async def classify(self, faces: npt.NDArray[np.uint8], deadline: float) -> list[dict[str, Any]]:
         """Answer faces that are cut out already. Cancelling it takes them out of the queue.

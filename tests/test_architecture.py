@@ -51,8 +51,6 @@ ARROWS: dict[str, set[str]] = {
         "service.errors",
         "service.http.disconnect",
         "service.http.door",
-        "service.http.request_context",
-        "service.http.express",
         "service.http.problems",
         "service.queue",
         "service.telemetry",

@@ -58,7 +58,6 @@ async def listening(
                 limits,
                 app.state.metrics,
                 app.state.door,
-                app.state.express,
                 config=config,
                 server_state=state,
                 app_state={},
