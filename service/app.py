@@ -21,7 +21,6 @@ from service.engines import FaceEngine, open_engine, start_batcher
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.http.admission import Admission
 from service.http.api_keys import ApiKeyMiddleware, ApiKeys, describe_keys, open_to
-from service.http.dispatch import Dispatch
 from service.http.docs import add_docs, find_swagger_ui
 from service.http.door import Door
 from service.http.page import add_page
@@ -120,7 +119,6 @@ def _surround(
     app: FastAPI, settings: Settings, metrics: Metrics, always_open: frozenset[str]
 ) -> None:
     """Put the middleware around the routes, the innermost first, and what goes around it."""
-    app.add_middleware(Dispatch, routes=app.routes)
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
     keys = ApiKeys(settings.api_keys) if settings.api_keys else None
     for path in settings.open_paths:

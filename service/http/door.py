@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 
+from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from service.errors import ServiceError
 from service.http.api_keys import ApiKeys
-from service.http.handlers import DirectRoute
 from service.http.problems import problem_bytes
 from service.http.request_context import Headers, is_skipped, offered_name
 from service.http.request_metrics import RequestMetrics
@@ -44,7 +44,7 @@ class Door:
 
         Args:
             service: Gives the running one, None before there is one.
-            routes: Those of the application; what is posted to any `DirectRoute` is work.
+            routes: Those of the application; what is posted to any `APIRoute` is work.
             metrics: Where rejections are counted.
             request_metrics: Told of each request that is refused here.
             keys: What others than their holders are not told; None where all may ask.
@@ -54,7 +54,7 @@ class Door:
         self._paths = {
             route.path.encode(): route.path
             for route in routes
-            if isinstance(route, DirectRoute) and "POST" in (route.methods or ())
+            if isinstance(route, APIRoute) and "POST" in (route.methods or ())
         }
         self._metrics, self._request_metrics, self._keys = metrics, request_metrics, keys
         self._clock = clock
