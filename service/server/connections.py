@@ -10,7 +10,7 @@ import fcntl
 import termios
 from array import array
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -18,7 +18,6 @@ from service.errors import BadRequest, HeadersTooLarge, ServiceError, TooManyCon
 from service.http.disconnect import DEPARTURE, DisconnectSignal
 from service.http.door import Door
 from service.http.problems import problem_bytes
-from service.server.joined import JoinedAnswers
 from service.server.limits import ConnectionLimits
 from service.telemetry.metrics import Metrics
 
@@ -64,8 +63,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it at once."""
         super().connection_made(transport)
-        self._answers = JoinedAnswers(transport)
-        self.transport = cast(asyncio.Transport, self._answers)  # uvicorn writes to it
         self._tell(len(self.connections))
         if len(self.connections) > self._limits.max_connections:
             self._metrics.connections_dropped.labels("limit").inc()
@@ -134,7 +131,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or see the last answer read."""
-        self._answers.flush()
         super().on_response_complete()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self._expect_reading()
