@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,7 +23,7 @@ from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.http.admission import Admission
 from service.http.api_keys import ApiKeyMiddleware, ApiKeys, describe_keys, open_to
 from service.http.docs import add_docs, find_swagger_ui
-from service.http.door import Door
+from service.http.early_rejection import EarlyRejection
 from service.http.page import add_page
 from service.http.problems import PROTOCOL
 from service.http.request_context import (
@@ -133,9 +134,20 @@ def _surround(
     app.add_middleware(ErrorMiddleware, metrics=metrics)
     if settings.cors_origins:  # answers have further headers then, which are the middleware's
         open_to(app, settings.cors_origins)
-    request_metrics = RequestMetrics(metrics, paths)
-    app.add_middleware(RequestContextMiddleware, request_metrics=request_metrics)
-    app.state.door = Door(lambda: app.state.service, app.routes, metrics, request_metrics, keys)
+    app.add_middleware(
+        EarlyRejection,
+        service=lambda: app.state.service,
+        paths=_paths_of_work(app),
+        metrics=metrics,
+        keys=keys,
+    )
+    app.add_middleware(RequestContextMiddleware, request_metrics=RequestMetrics(metrics, paths))
+
+
+def _paths_of_work(app: FastAPI) -> set[str]:
+    """Return the paths to which work is posted."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    return {route.path for route in routes if "POST" in (route.methods or ())}
 
 
 @asynccontextmanager

@@ -50,7 +50,6 @@ ARROWS: dict[str, set[str]] = {
         "service.engines",
         "service.errors",
         "service.http.disconnect",
-        "service.http.door",
         "service.http.problems",
         "service.queue",
         "service.telemetry",

@@ -16,7 +16,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import BadRequest, HeadersTooLarge, ServiceError, TooManyConnections
 from service.http.disconnect import DEPARTURE, DisconnectSignal
-from service.http.door import Door
 from service.http.problems import problem_bytes
 from service.server.limits import ConnectionLimits
 from service.telemetry.metrics import Metrics
@@ -34,7 +33,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self,
         limits: ConnectionLimits,
         metrics: Metrics,
-        door: Door,
         *args: Any,
         tell: Callable[[int], object] | None = None,
         **kwargs: Any,
@@ -44,18 +42,16 @@ class BoundedProtocol(HttpToolsProtocol):
         Args:
             limits: The operator's.
             metrics: Told of each connection that was dropped.
-            door: Asked first, at each request's head.
             args: Uvicorn's.
             tell: Told how many connections there are; by default the metrics are.
             kwargs: Uvicorn's.
         """
         super().__init__(*args, **kwargs)
         self._limits, self._metrics = limits, metrics
-        self._door = door
         self._tell = tell or metrics.connections.set
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
-        self._in_head = self._leaving = self._turned_away = False
+        self._in_head = self._leaving = False
         self._departure = DisconnectSignal()
         self._head_bytes = 0
         self._refusal: ServiceError = BadRequest("The request is not valid HTTP/1.1.")
@@ -94,7 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note the first byte of a head."""
         super().on_message_begin()
-        self._in_head, self._head_bytes, self._turned_away = True, 0, False
+        self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
         """Start the request, or turn it away."""
@@ -103,22 +99,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS:
             self._refusal = _headers_too_large()
             raise ValueError("too many headers")  # ends the parsing, and in `send_400_response`
-        if self._is_plain() and self._turn_away():
-            return
         self.scope["state"][DEPARTURE] = self._departure
         super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False
 
-    def on_body(self, body: bytes) -> None:
-        """Keep a part of the body, unless nobody wants it any more."""
-        if not self._turned_away:
-            super().on_body(body)
-
     def on_message_complete(self) -> None:
         """Note the end of the body; where it was answered before, the next request is awaited."""
-        if not self._turned_away:
-            super().on_message_complete()
+        super().on_message_complete()
         if self._idle and self.timeout_keep_alive_task is None:
             self._have_head()
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -169,22 +157,6 @@ class BoundedProtocol(HttpToolsProtocol):
     @property
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
-
-    def _is_plain(self) -> bool:
-        """Whether nothing is before a request on its connection, which can go on after it."""
-        parser = self.parser
-        lasts = parser.get_http_version() == "1.1" and parser.should_keep_alive()
-        return lasts and self._idle and not self._leaving and not parser.should_upgrade()
-
-    def _turn_away(self) -> bool:
-        """Answer a request for which there is no time."""
-        answer = self._door.refuse(self.parser.get_method(), self.url, self.headers)
-        if answer is None:
-            return False
-        self._turned_away = True
-        self.transport.write(answer)
-        self.on_response_complete()
-        return True
 
     def _have_head(self) -> None:
         if self._head_timer is not None:

@@ -93,7 +93,6 @@ class _Server(uvicorn.Server):
                     BoundedProtocol,
                     limits,
                     self._app.state.metrics,
-                    self._app.state.door,
                     tell=self._tell,
                 ),
             ),
