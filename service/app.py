@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,10 +23,8 @@ from service.engine.loading import open_engine
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.http.admission import Admission
 from service.http.api_keys import ApiKeyMiddleware, ApiKeys, describe_keys, open_to
-from service.http.dispatch import Dispatch
 from service.http.docs import add_docs, find_swagger_ui
-from service.http.door import Door
-from service.http.express import Express
+from service.http.early_rejection import EarlyRejection
 from service.http.page import add_page
 from service.http.problems import PROTOCOL
 from service.http.request_context import (
@@ -122,7 +121,6 @@ def _surround(
     app: FastAPI, settings: Settings, metrics: Metrics, always_open: frozenset[str]
 ) -> None:
     """Put the middleware around the routes, the innermost first, and what goes around it."""
-    app.add_middleware(Dispatch, routes=app.routes)
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
     keys = ApiKeys(settings.api_keys) if settings.api_keys else None
     for path in settings.open_paths:
@@ -137,12 +135,20 @@ def _surround(
     app.add_middleware(ErrorMiddleware, metrics=metrics)
     if settings.cors_origins:  # answers have further headers then, which are the middleware's
         open_to(app, settings.cors_origins)
-    request_metrics = RequestMetrics(metrics, paths)
-    app.add_middleware(RequestContextMiddleware, request_metrics=request_metrics)
-    app.state.door = Door(lambda: app.state.service, app.routes, metrics, request_metrics, keys)
-    app.state.express = Express(
-        lambda: None if settings.cors_origins else app.state.service, metrics, request_metrics, keys
+    app.add_middleware(
+        EarlyRejection,
+        service=lambda: app.state.service,
+        paths=_paths_of_work(app),
+        metrics=metrics,
+        keys=keys,
     )
+    app.add_middleware(RequestContextMiddleware, request_metrics=RequestMetrics(metrics, paths))
+
+
+def _paths_of_work(app: FastAPI) -> set[str]:
+    """Return the paths to which work is posted."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    return {route.path for route in routes if "POST" in (route.methods or ())}
 
 
 @asynccontextmanager

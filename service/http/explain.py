@@ -23,7 +23,7 @@ _FIGURE = {_PNG: {"schema": {"type": "string", "format": "binary"}}}
 
 
 def add_explanation(app: FastAPI) -> None:
-    """Give `app` the path; its router's routes are `service.http.handlers.DirectRoute`s."""
+    """Give `app` the path."""
     app.add_api_route(
         "/explain",
         explain,

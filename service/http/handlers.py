@@ -5,12 +5,11 @@ Not its duty: any one route.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pydantic_core
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,19 +21,6 @@ from service.http.uploads import read_image
 
 T = TypeVar("T")
 Upload = TypeVar("Upload")
-
-
-class DirectRoute(APIRoute):
-    """A documented route whose endpoint takes the request and returns the response itself.
-
-    FastAPI's own handler would resolve dependencies, spool the form to disk and validate the
-    answer; none of that is wanted, and it costs more than the rest of the path.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the endpoint as it is."""
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Requests as metrics count and time them; each is told of once, as it ends.
 
-Not its duty: noticing them (`service.http.request_context`, `service.http.door`), or declaring the metrics.
+Not its duty: noticing them (`service.http.request_context`), or declaring the metrics.
 """
 
 import logging

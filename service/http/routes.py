@@ -16,14 +16,7 @@ from service.http.bodies import Body, prediction_body, result_body
 from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, problems
 from service.http.explain import add_explanation
 from service.http.form import FormLimits, Upload
-from service.http.handlers import (
-    DirectRoute,
-    RequestContext,
-    handle,
-    json_response,
-    read_one,
-    service_of,
-)
+from service.http.handlers import RequestContext, handle, json_response, read_one, service_of
 from service.http.query import read_search
 from service.http.schemas import BatchPrediction, Health, Prediction
 from service.http.uploads import read_images
@@ -31,7 +24,6 @@ from service.http.uploads import read_images
 
 def add_routes(app: FastAPI) -> None:
     """Give `app` all paths of the API."""
-    app.router.route_class = DirectRoute
     app.add_api_route(
         "/predict",
         predict,

@@ -10,17 +10,13 @@ import fcntl
 import termios
 from array import array
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import BadRequest, HeadersTooLarge, ServiceError, TooManyConnections
 from service.http.disconnect import DEPARTURE, DisconnectSignal
-from service.http.door import Door
-from service.http.express import Errand, Express
 from service.http.problems import problem_bytes
-from service.http.request_context import Headers
-from service.server.joined import JoinedAnswers
 from service.server.limits import ConnectionLimits
 from service.telemetry.metrics import Metrics
 
@@ -37,8 +33,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self,
         limits: ConnectionLimits,
         metrics: Metrics,
-        door: Door,
-        express: Express,
         *args: Any,
         tell: Callable[[int], object] | None = None,
         **kwargs: Any,
@@ -48,29 +42,23 @@ class BoundedProtocol(HttpToolsProtocol):
         Args:
             limits: The operator's.
             metrics: Told of each connection that was dropped.
-            door: Asked first, at each request's head.
-            express: Asked next, once a request is here whole.
             args: Uvicorn's.
             tell: Told how many connections there are; by default the metrics are.
             kwargs: Uvicorn's.
         """
         super().__init__(*args, **kwargs)
         self._limits, self._metrics = limits, metrics
-        self._door, self._express = door, express
         self._tell = tell or metrics.connections.set
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
-        self._in_head = self._leaving = self._turned_away = False
+        self._in_head = self._leaving = False
         self._departure = DisconnectSignal()
         self._head_bytes = 0
-        self._held: list[bytes] | None = None  # of a body that may be here whole in a moment
         self._refusal: ServiceError = BadRequest("The request is not valid HTTP/1.1.")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it at once."""
         super().connection_made(transport)
-        self._answers = JoinedAnswers(transport)
-        self.transport = cast(asyncio.Transport, self._answers)  # uvicorn writes to it
         self._tell(len(self.connections))
         if len(self.connections) > self._limits.max_connections:
             self._metrics.connections_dropped.labels("limit").inc()
@@ -95,8 +83,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_headers_too_large())
             return
         super().data_received(data)
-        if self._held is not None:  # more is to come
-            self._start_with(self._held)
         waits = self._head_timer is not None or self.timeout_keep_alive_task is not None
         if self._idle and not waits and not self.transport.is_closing():
             self._expect_head()
@@ -104,7 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note the first byte of a head."""
         super().on_message_begin()
-        self._in_head, self._head_bytes, self._turned_away = True, 0, False
+        self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
         """Start the request, or turn it away."""
@@ -113,30 +99,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS:
             self._refusal = _headers_too_large()
             raise ValueError("too many headers")  # ends the parsing, and in `send_400_response`
-        plain = self._is_plain()
-        if plain and self._turn_away():
-            return
-        if plain and self._express.may_take(self.parser.get_method(), self.url):
-            self._held = []
-        else:
-            self._start_with([])
-
-    def on_body(self, body: bytes) -> None:
-        """Keep a part of the body, unless nobody wants it any more."""
-        if self._held is not None:
-            self._held.append(body)
-        elif not self._turned_away:
-            super().on_body(body)
+        self.scope["state"][DEPARTURE] = self._departure
+        super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """Note the end of the body; where it was answered before, the next request is awaited."""
-        if self._held is not None:
-            held, self._held = self._held, None
-            if self._send_ahead(b"".join(held)):
-                return
-            self._start_with(held)
-        if not self._turned_away:
-            super().on_message_complete()
+        super().on_message_complete()
         if self._idle and self.timeout_keep_alive_task is None:
             self._have_head()
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -149,7 +119,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or see the last answer read."""
-        self._answers.flush()
         super().on_response_complete()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self._expect_reading()
@@ -188,57 +157,6 @@ class BoundedProtocol(HttpToolsProtocol):
     @property
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
-
-    def _is_plain(self) -> bool:
-        """Whether nothing is before a request on its connection, which can go on after it."""
-        parser = self.parser
-        lasts = parser.get_http_version() == "1.1" and parser.should_keep_alive()
-        return lasts and self._idle and not self._leaving and not parser.should_upgrade()
-
-    def _start_with(self, held: list[bytes]) -> None:
-        """Have the application serve a request, of whose body these parts are here."""
-        self._held = None
-        if self.transport.is_closing():  # what came could not be parsed to its end
-            return
-        self.scope["state"][DEPARTURE] = self._departure
-        super().on_headers_complete()
-        if self._leaving:
-            self.cycle.keep_alive = False
-        for part in held:
-            super().on_body(part)
-
-    def _send_ahead(self, body: bytes) -> bool:
-        """Serve a request that is here whole without the application, if that is possible."""
-        if self.transport.is_closing():
-            return False
-        errand = self._express.admit(self.url, self.headers, body, self._departure, self._reply)
-        if errand is None:
-            return False
-        self.cycle = cast(Any, errand)  # to uvicorn it is one of its own
-        errand.begin()
-        return True
-
-    def _reply(self, errand: Errand, status: int, headers: Headers, body: bytes) -> None:
-        """Send the answer of an errand, as uvicorn sends the application's."""
-        head = [STATUS_LINE[status]]
-        for name, value in (*self.server_state.default_headers, *headers):
-            head += (name, b": ", value, b"\r\n")
-        if not errand.keep_alive:
-            head.append(b"connection: close\r\n")
-        self.transport.write(b"".join((*head, b"\r\n", body)))
-        if not errand.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
-
-    def _turn_away(self) -> bool:
-        """Answer a request for which there is no time."""
-        answer = self._door.refuse(self.parser.get_method(), self.url, self.headers)
-        if answer is None:
-            return False
-        self._turned_away = True
-        self.transport.write(answer)
-        self.on_response_complete()
-        return True
 
     def _have_head(self) -> None:
         if self._head_timer is not None:

@@ -94,8 +94,6 @@ class _Server(uvicorn.Server):
                     BoundedProtocol,
                     limits,
                     self._app.state.metrics,
-                    self._app.state.door,
-                    self._app.state.express,
                     tell=self._tell,
                 ),
             ),

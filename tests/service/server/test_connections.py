@@ -57,8 +57,6 @@ async def listening(
             lambda: BoundedProtocol(
                 limits,
                 app.state.metrics,
-                app.state.door,
-                app.state.express,
                 config=config,
                 server_state=state,
                 app_state={},
@@ -355,7 +353,7 @@ async def test_a_refused_upload_is_skipped_and_its_connection_goes_on() -> None:
 
 
 def refuse_all(server: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody in, and see to it that the door says so and not the application."""
+    """Let nobody in, and see to it that early rejection says so."""
     error = Overloaded("The wait would be too long; try again later.", 1.0)
     monkeypatch.setattr(server.app.state.service.admission, "refusal", lambda _: error)
     monkeypatch.setattr(server.app.state.service.admission, "enter", None)
@@ -406,23 +404,6 @@ async def test_who_is_turned_away_and_trickles_is_dropped(monkeypatch: pytest.Mo
             await asyncio.sleep(0.01)
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 1
         writer.close()
-
-
-async def test_whose_connection_ends_is_left_to_the_application(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with listening(PATIENT) as server:
-        monkeypatch.setattr(server.app.state.door, "refuse", None)  # nobody asks it
-        for request in (
-            upload(10, b"connection: close\r\n"),
-            upload(10).replace(b"HTTP/1.1", b"HTTP/1.0"),
-        ):
-            reader, writer = await server.connect()
-            writer.write(request)
-            status, headers, _ = await answer(reader)
-            assert (status, headers["connection"]) == (400, "close")
-            assert await ended(reader) == b""
-            writer.close()
 
 
 async def test_a_request_on_its_way_at_shutdown_is_answered() -> None:
