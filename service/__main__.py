@@ -5,8 +5,7 @@ import os
 import sys
 
 from service.config import Settings, SettingsError, describe
-from service.server.exits import exit_well_on_signals, refuse
-from service.server.supervisor import supervise
+from service.server.supervisor import exit_well_on_signals, refuse, supervise
 from service.server.topology import engine_devices
 from service.telemetry.logs import set_up_logging
 
@@ -27,8 +26,8 @@ def main() -> None:
 
 def _serve_alone(settings: Settings) -> None:
     # Not above: a supervisor needs none of torch, and would hold its memory for nothing.
+    from service.app import serve
     from service.engine.errors import EngineError
-    from service.server.process import serve
     from service.server.sockets import bind
     from training.model.manifest import CheckpointError
 

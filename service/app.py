@@ -1,10 +1,8 @@
-"""The application: the parts joined, started and stopped.
-
-Not its duty: sockets and signals (`service.__main__`), or any one request.
-"""
+"""The application: the one place where the parts are joined, started and stopped."""
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,10 +45,12 @@ from service.pictures.model_file import ModelFileError, read_model
 from service.pictures.pool import DecodePool
 from service.pipeline import Predictor
 from service.queue.backend import InferenceBackend
-from service.queue.batcher import Batcher
 from service.queue.startup import start_batcher
 from service.remote.client import RemoteBackend
+from service.server.malloc import tune_malloc
+from service.server.process import run
 from service.server.registry import REPORT_EVERY_S, WorkerSlot
+from service.server.supervisor import exit_well_on_signals
 from service.telemetry.gpu import GpuWatch
 from service.telemetry.metrics import Metrics
 from service.telemetry.nvml import open_nvml, uuid_of
@@ -64,17 +64,48 @@ _DESCRIPTION = (
 )
 
 
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    engine: Engine | None = None,
+    remote: RemoteBackend | None = None,
+    worker_slot: WorkerSlot | None = None,
+) -> None:
+    """Load the engine and serve until SIGTERM or SIGINT; in the main thread.
+
+    Args:
+        settings: The operator's.
+        listener: Bound.
+        engine: As `create_app` takes it, like the next two.
+        remote: Likewise.
+        worker_slot: Likewise.
+
+    Raises:
+        SettingsError: A setting cannot be used, or another process took the port meanwhile.
+        CheckpointError: The checkpoint cannot be used.
+        EngineError: The device is not there.
+    """
+    began = time.monotonic()
+    exit_well_on_signals()
+    tune_malloc()
+    if remote is None and engine is None:
+        engine = open_engine(settings)
+    run(create_app(settings, engine, remote, worker_slot), settings, listener, began, worker_slot)
+
+
 def create_app(
     settings: Settings,
-    engine: Engine | RemoteBackend | None = None,
+    engine: Engine | None = None,
+    remote: RemoteBackend | None = None,
     worker_slot: WorkerSlot | None = None,
 ) -> FastAPI:
     """Make the ASGI application. It is cold until its lifespan starts.
 
     Args:
         settings: The operator's.
-        engine: What classifies faces, or the way to what does in another process; None opens the
-            one that the settings name, at start-up.
+        engine: What classifies faces, in this process; None opens the one that the settings name,
+            at start-up.
+        remote: The engines of other processes, instead of one in this.
         worker_slot: This process's place among several workers, None if it is the only one.
 
     Returns:
@@ -97,7 +128,7 @@ def create_app(
         # Nothing of a request, nor of what it raises, leaves by another way than our own metrics
         # and log, whatever the environment says; and nobody is asked whether it should.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        lifespan=lambda app: _lifespan(app, settings, engine, metrics, worker_slot),
+        lifespan=lambda app: _lifespan(app, settings, engine, remote, worker_slot),
     )
     app.state.service = None
     app.state.metrics = metrics
@@ -155,14 +186,15 @@ def _paths_of_work(app: FastAPI) -> set[str]:
 async def _lifespan(
     app: FastAPI,
     settings: Settings,
-    engine: Engine | RemoteBackend | None,
-    metrics: Metrics,
+    engine: Engine | None,
+    remote: RemoteBackend | None,
     worker_slot: WorkerSlot | None,
 ) -> AsyncIterator[None]:
+    metrics: Metrics = app.state.metrics
     prepare_pillow(settings.max_image_pixels)
-    batcher, about = await _start_engine(settings, engine, metrics)
+    backend, about = await _start_backend(settings, engine, remote, metrics)
     detector = await asyncio.to_thread(open_detector, settings)
-    service = _start(settings, about, batcher, detector, metrics, worker_slot)
+    service = _start(settings, about, backend, detector, metrics, worker_slot)
     app.state.service = service
     service.check()
     reporting = None if worker_slot is None else asyncio.create_task(_report(service))
@@ -179,13 +211,13 @@ async def _lifespan(
             reporting.cancel()
 
 
-async def _start_engine(
-    settings: Settings, engine: Engine | RemoteBackend | None, metrics: Metrics
+async def _start_backend(
+    settings: Settings, engine: Engine | None, remote: RemoteBackend | None, metrics: Metrics
 ) -> tuple[InferenceBackend, EngineInfo]:
-    """Start the queue before the engine, or reach the one of another process; say what it is."""
-    if isinstance(engine, RemoteBackend):
-        await engine.start()
-        return engine, engine.hello
+    """Reach the engines of other processes, or start the queue before the one in this."""
+    if remote is not None:
+        await remote.start()
+        return remote, remote.info
     here = await asyncio.to_thread(open_engine, settings) if engine is None else engine
     batcher = await start_batcher(settings, here, metrics)
     return batcher, EngineInfo(here.manifest, here.device, uuid_of(here.device))
@@ -221,7 +253,7 @@ def open_detector(settings: Settings) -> Detector | None:
 def _start(
     settings: Settings,
     about: EngineInfo,
-    batcher: InferenceBackend,
+    backend: InferenceBackend,
     detector: Detector | None,
     metrics: Metrics,
     worker_slot: WorkerSlot | None,
@@ -230,17 +262,14 @@ def _start(
     manifest = about.manifest
     metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
     pool = DecodePool(settings.decode_threads, settings.queue_size)
-    # A core alone gains nothing by a thread that decodes beside whoever wants the faces.
-    makes_faces = settings.fills_cores and isinstance(batcher, RemoteBackend)
-    if about.device == "cpu" and isinstance(batcher, Batcher):
-        batcher.give_way_while(pool.crowded)
-        makes_faces = settings.fills_cores
+    if about.device == "cpu":
+        backend.give_way_while(pool.crowded)
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
-    predictor = Predictor(manifest, batcher, pool, metrics, finder, makes_faces)
+    predictor = Predictor(manifest, backend, pool, metrics, finder)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
-    admission = Admission(settings.queue_size, workers=worker_slot.workers if worker_slot else None)
+    admission = Admission(settings.queue_size, overload=worker_slot)
     memory = UploadMemory(settings.max_buffered_bytes)
-    parts = (batcher, pool, predictor, explainer, admission, memory)
+    parts = (backend, pool, predictor, explainer, admission, memory)
     return Service(settings, metrics, about, *parts, worker_slot)
 
 

@@ -27,7 +27,7 @@ LAYERS = [
     ["service.http"],
     ["service.server"],
     ["service.app"],
-    ["service.__main__"],
+    ["service.__main__", "service.worker"],
 ]
 # Beside the layers: a program of its own, and data.
 ALONE = {"service.client", "service.weights"}
@@ -111,7 +111,7 @@ def loaded_by(module: str) -> set[str]:
 
 
 def test_a_worker_before_an_engine_elsewhere_loads_no_torch() -> None:
-    assert not loaded_by("service.server.worker") & {"torch", "safetensors"}
+    assert not loaded_by("service.worker") & {"torch", "safetensors"}
     assert "torch" in loaded_by("service.engine.torch_engine")
 
 

@@ -14,9 +14,9 @@ with many faces counts like any other, and the queue of faces has the last word.
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Protocol
 
 from service.errors import Overloaded, QueueFull, ServiceError
-from service.server.registry import WorkerRegistry
 
 # What an answer's weight shrinks to with each later one: the last two hundred count, which is
 # several batches, since all answers of one come at the same moment.
@@ -34,6 +34,16 @@ _UNMEASURED_RETRY_S = 1.0
 _MAX_RETRY_S = 60.0
 
 
+class OverloadSignal(Protocol):
+    """How the workers of one service tell each other that there is too much to do."""
+
+    def signal_overload(self) -> None:
+        """Say so."""
+
+    def overloaded_s_ago(self) -> float:
+        """Return how long ago any of them said so, in seconds; very long where none did."""
+
+
 class Admission:
     """Counts the requests in the house, and predicts when one more would be answered.
 
@@ -48,16 +58,16 @@ class Admission:
         self,
         queue_size: int,
         clock: Callable[[], float] = time.monotonic,
-        workers: WorkerRegistry | None = None,
+        overload: OverloadSignal | None = None,
     ) -> None:
         """Begin empty, without a measurement.
 
         Args:
             queue_size: Most requests that may wait, besides one that is served.
             clock: Seconds, as deadlines count them.
-            workers: Where several workers tell each other of a rush; None where there are none.
+            overload: How several workers tell each other of it; None where there are none.
         """
-        self._workers = workers
+        self._overload = overload
         self._limit = queue_size + 1
         self._clock = clock
         self.uploading = self.working = 0
@@ -130,13 +140,13 @@ class Admission:
     def rush(self) -> None:
         """Note that somebody was refused: until the wait is short again it is kept short."""
         self._rush = True
-        if self._workers is not None:
-            self._workers.rush()
+        if self._overload is not None:
+            self._overload.signal_overload()
 
     def _rush_elsewhere(self) -> bool:
         # Who is refused by one worker asks it again, and never the others, on whose connections
         # everybody waits: they would go on with the queue that they had.
-        return self._workers is not None and self._workers.rushed_s() < 0.5 * CALM_S
+        return self._overload is not None and self._overload.overloaded_s_ago() < 0.5 * CALM_S
 
     def _full(self) -> QueueFull:
         self.rush()

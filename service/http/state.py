@@ -5,6 +5,7 @@ Not its duty: HTTP (`service.http.routes`), starting and stopping (`service.app`
 
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from service.config import Settings
 from service.drawing.explainer import Explainer
@@ -15,8 +16,20 @@ from service.http.upload_memory import UploadMemory
 from service.pictures.pool import DecodePool
 from service.pipeline import Predictor
 from service.queue.backend import InferenceBackend
-from service.server.registry import WorkerSlot
 from service.telemetry.metrics import Metrics
+
+
+class Peers(Protocol):
+    """The workers of one service, as one of them sees them."""
+
+    def report(self, well: bool) -> None:
+        """Say that this worker lives, and whether it takes traffic."""
+
+    def any_unwell(self) -> bool:
+        """Tell whether a worker lives and takes no traffic."""
+
+    def count_well(self) -> int:
+        """Return how many workers take traffic."""
 
 
 @dataclass
@@ -33,7 +46,7 @@ class Service:
         explainer: Does it where reasons are wanted too.
         admission: Who is let in.
         memory: Bounds what all uploads hold.
-        worker_slot: This process's place among several, None if it is the only one.
+        peers: The workers beside this one; None where there are none.
         drain_by: When the service ends at the latest, by the monotonic clock; None until it is on
             its way out.
     """
@@ -47,8 +60,13 @@ class Service:
     explainer: Explainer
     admission: Admission
     memory: UploadMemory
-    worker_slot: WorkerSlot | None = None
+    peers: Peers | None = None
     drain_by: float | None = None
+
+    def describe(self) -> str:
+        """Return model, version and device, for the log."""
+        manifest = self.about.manifest
+        return f"{manifest.name} {manifest.version} on {self.about.device}"
 
     def begin_drain(self) -> None:
         """Turn readiness off, and start the clock of the drain; the first call counts."""
@@ -64,11 +82,11 @@ class Service:
         """
         error = self._own_error()
         well = int(error is None)
-        if self.worker_slot is not None:
-            self.worker_slot.workers.report(self.worker_slot.slot, error is None)
-            if error is None and self.worker_slot.workers.any_unwell():
+        if self.peers is not None:
+            self.peers.report(error is None)
+            if error is None and self.peers.any_unwell():
                 error = NotReady("A worker does not answer; the service waits for it.")
-            well = self.worker_slot.workers.count_well()
+            well = self.peers.count_well()
         self.metrics.ready.set(error is None)
         self.metrics.workers.set(self.settings.workers)
         self.metrics.workers_ready.set(well)

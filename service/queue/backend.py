@@ -25,6 +25,15 @@ class InferenceBackend(ABC):
     def healthy(self) -> bool:
         """Whether faces are being answered."""
 
+    def give_way_while(self, crowded: Callable[[], bool]) -> None:
+        """Let the engine wait a little for fuller batches while the decoders need its cores.
+
+        Nothing to do for an engine on other cores.
+
+        Args:
+            crowded: Whether they do; any thread may ask.
+        """
+
     @abstractmethod
     def enqueue(
         self, faces: Faces | DeferredFaces, deadline: float, explained: bool, on_result: OnResult

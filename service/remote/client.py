@@ -80,7 +80,7 @@ class RemoteBackend(InferenceBackend):
         self._draining = False
 
     @property
-    def hello(self) -> EngineInfo:
+    def info(self) -> EngineInfo:
         """What the first engine said of itself; there once `start` has returned."""
         assert self._hello is not None  # the caller waited
         return self._hello

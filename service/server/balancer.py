@@ -141,4 +141,4 @@ class ConnectionBalancer:
             self._hold()
 
     def _hold(self) -> None:
-        self._worker_slot.workers.hold(self._worker_slot.slot, self._connected + self._opening)
+        self._worker_slot.hold(self._connected + self._opening)

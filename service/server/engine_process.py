@@ -28,9 +28,9 @@ from service.engine.loading import open_engine
 from service.queue.batcher import Batcher
 from service.queue.startup import start_batcher
 from service.remote.host import EngineHost
-from service.server.exits import exit_well_on_signals, refuse
 from service.server.malloc import tune_malloc
 from service.server.registry import REPORT_EVERY_S, WorkerSlot, take_slot
+from service.server.supervisor import exit_well_on_signals, refuse
 from service.server.topology import engine_devices
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import Metrics
@@ -51,8 +51,7 @@ def main() -> None:
     try:
         settings = Settings.from_environ(os.environ)
         worker_slot = take_slot(folder, settings, slot)
-        title = worker_slot.workers.title(slot)
-        set_up_logging(settings.log_level, settings.log_format, title)
+        set_up_logging(settings.log_level, settings.log_format, worker_slot.title)
         place = slot - worker_slot.workers.engine_slots.start
         settings = replace(settings, device=engine_devices(settings)[place])
         tune_malloc()
@@ -117,7 +116,7 @@ def _bind(path: Path) -> socket.socket:
 async def _report(worker_slot: WorkerSlot, batcher: Batcher) -> None:
     """Tell supervisor and workers that this process lives, and whether its engine answers."""
     while True:
-        worker_slot.workers.report(worker_slot.slot, batcher.healthy)
+        worker_slot.report(batcher.healthy)
         await asyncio.sleep(REPORT_EVERY_S)
 
 

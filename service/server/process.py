@@ -1,8 +1,4 @@
-"""One process that serves: the engine, the application and uvicorn around them, with signals.
-
-Not its duty: the command line (`service.__main__`), several processes
-(`service.server.supervisor`).
-"""
+"""One process that serves an application: uvicorn with sockets, limits and signals of its own."""
 
 import asyncio
 import gc
@@ -16,17 +12,12 @@ from functools import partial
 from typing import Any, cast
 
 import uvicorn
+from fastapi import FastAPI
 
-from service.app import create_app
 from service.config import Settings
-from service.engine.contract import Engine
-from service.engine.loading import open_engine
-from service.remote.client import RemoteBackend
 from service.server.balancer import ConnectionBalancer
 from service.server.connections import BoundedProtocol
-from service.server.exits import exit_well_on_signals
 from service.server.limits import ConnectionLimits, allow_descriptors
-from service.server.malloc import tune_malloc
 from service.server.registry import WorkerSlot
 from service.server.sockets import BACKLOG, listen, take_no_more, url_of
 
@@ -36,35 +27,30 @@ _LAST_ACCEPT_S = 0.05
 _log = logging.getLogger(__name__)
 
 
-def serve(
+def run(
+    app: FastAPI,
     settings: Settings,
     listener: socket.socket,
-    engine: Engine | RemoteBackend | None = None,
+    began: float,
     worker_slot: WorkerSlot | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, in the main thread; then finish what was accepted and exit 0.
 
     Args:
+        app: From `service.app.create_app`, cold; its engine is loaded.
         settings: The operator's.
-        listener: Bound: nobody connects before the engine is loaded, nor before the first of
-            several workers, who share it, is warm.
-        engine: What classifies faces, or the way to what does in another process; None opens the
-            one that the settings name.
-        worker_slot: This process's place among several; a worker also ends when its standard input does,
-            because its supervisor is gone then.
+        listener: Bound: nobody connects before now, nor before the first of several workers, who
+            share it, is warm.
+        began: When the process started, by the monotonic clock.
+        worker_slot: This process's place among several; a worker also ends when its standard
+            input does, because its supervisor is gone then.
 
     Raises:
         SettingsError: Another process took the port meanwhile.
-        CheckpointError: The checkpoint cannot be used.
-        EngineError: The device is not there.
     """
-    began = time.monotonic()
-    exit_well_on_signals()
-    tune_malloc()
-    engine = engine or open_engine(settings)
     if worker_slot is None:
         listen(listener)
-    _Server(settings, engine, worker_slot, listener, began).run(
+    _Server(app, settings, worker_slot, listener, began).run(
         sockets=[] if worker_slot else [listener]
     )
 
@@ -74,18 +60,18 @@ class _Server(uvicorn.Server):
 
     def __init__(
         self,
+        app: FastAPI,
         settings: Settings,
-        engine: Engine | RemoteBackend,
         worker_slot: WorkerSlot | None,
         listener: socket.socket,
         began: float,
     ) -> None:
-        self._app = create_app(settings, engine, worker_slot)
+        self._app = app
         limits = ConnectionLimits(
             allow_descriptors(settings.max_connections), settings.header_timeout_s
         )
         config = uvicorn.Config(
-            self._app,
+            app,
             loop="uvloop",
             # Called with uvicorn's own arguments, like the class that it expects.
             http=cast(
@@ -93,7 +79,7 @@ class _Server(uvicorn.Server):
                 partial(
                     BoundedProtocol,
                     limits,
-                    self._app.state.metrics,
+                    app.state.metrics,
                     tell=self._tell,
                 ),
             ),
@@ -109,7 +95,7 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self._worker_slot, self._listener, self._began = worker_slot, listener, began
-        self._acceptor: ConnectionBalancer | None = None  # of one of several workers
+        self._balancer: ConnectionBalancer | None = None  # of one of several workers
         self._orphaned = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -117,19 +103,16 @@ class _Server(uvicorn.Server):
         if self._worker_slot is not None:
             asyncio.get_running_loop().add_reader(sys.stdin, self._leave)
             listen(self._listener)
-            self._acceptor = ConnectionBalancer(self._listener, self._worker_slot, self._protocol)
-            self._acceptor.start()
+            self._balancer = ConnectionBalancer(self._listener, self._worker_slot, self._protocol)
+            self._balancer.start()
         # What was loaded stays for good: the garbage collector need not walk all of torch again
         # and again, stopping every request meanwhile.
         gc.collect()
         gc.freeze()
-        about = self._app.state.service.about
         _log.info(
-            "ready at %s: %s %s on %s, after %.1f s",
+            "ready at %s: %s, after %.1f s",
             url_of(self._listener),
-            about.manifest.name,
-            about.manifest.version,
-            about.device,
+            self._app.state.service.describe(),
             time.monotonic() - self._began,
         )
 
@@ -139,8 +122,8 @@ class _Server(uvicorn.Server):
             take_no_more(self._listener)
         await asyncio.sleep(_LAST_ACCEPT_S)
         await asyncio.sleep(0)  # a busy loop may have come here before it looked who waits
-        if self._acceptor is not None:
-            await self._acceptor.close()
+        if self._balancer is not None:
+            await self._balancer.close()
         await super().shutdown(sockets)
         if not self._app.state.service.pool.idle:
             # Python would wait for its thread, and for a decoder that never ends forever.
@@ -156,8 +139,8 @@ class _Server(uvicorn.Server):
     def _tell(self, connections: int) -> None:
         """Show how many connections there are: to everybody, and to the other workers."""
         self._app.state.metrics.connections.set(connections)
-        if self._acceptor is not None:
-            self._acceptor.tell(connections)
+        if self._balancer is not None:
+            self._balancer.tell(connections)
 
     def _protocol(self) -> asyncio.Protocol:
         """Make what serves one connection, as uvicorn does for its own listeners."""

@@ -25,7 +25,7 @@ STALE_S = 5.0
 _RECORD = struct.Struct("qdd")  # process id, when it last reported, when it last was well
 _HELD = struct.Struct("q")  # behind it: connections
 _SIZE = _RECORD.size + _HELD.size
-_RUSH = struct.Struct("d")
+_OVERLOAD = struct.Struct("d")
 
 
 class WorkerRegistry:
@@ -51,7 +51,7 @@ class WorkerRegistry:
         self.folder = folder
         self.slots = range(workers)
         self.engine_slots = range(workers, workers + engines)
-        size = (workers + engines) * _SIZE + _RUSH.size
+        size = (workers + engines) * _SIZE + _OVERLOAD.size
         descriptor = os.open(folder / "workers", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # Room now, or an error now: without it the kernel would end whoever writes later.
@@ -94,13 +94,13 @@ class WorkerRegistry:
         connections: int = _HELD.unpack_from(self._memory, slot * _SIZE + _RECORD.size)[0]
         return connections
 
-    def rush(self) -> None:
+    def signal_overload(self) -> None:
         """Say that a worker has refused somebody, because there is too much to do."""
-        self._memory[-_RUSH.size :] = _RUSH.pack(time.monotonic())
+        self._memory[-_OVERLOAD.size :] = _OVERLOAD.pack(time.monotonic())
 
-    def rushed_s(self) -> float:
+    def overloaded_s_ago(self) -> float:
         """Return how long ago that was, in seconds; very long where it never was."""
-        last: float = _RUSH.unpack_from(self._memory, len(self._memory) - _RUSH.size)[0]
+        last: float = _OVERLOAD.unpack_from(self._memory, len(self._memory) - _OVERLOAD.size)[0]
         return time.monotonic() - last if last else float("inf")
 
     def all_well(self) -> bool:
@@ -145,6 +145,35 @@ class WorkerSlot:
 
     workers: WorkerRegistry
     slot: int
+
+    @property
+    def title(self) -> str:
+        """What this process is called: "worker-1", "engine-0"."""
+        return self.workers.title(self.slot)
+
+    def report(self, well: bool) -> None:
+        """Say that this process lives, and whether it takes traffic."""
+        self.workers.report(self.slot, well)
+
+    def hold(self, connections: int) -> None:
+        """Say how many connections this worker has."""
+        self.workers.hold(self.slot, connections)
+
+    def any_unwell(self) -> bool:
+        """Tell whether a worker lives and takes no traffic."""
+        return self.workers.any_unwell()
+
+    def count_well(self) -> int:
+        """Return how many workers take traffic."""
+        return self.workers.count_well()
+
+    def signal_overload(self) -> None:
+        """Tell the other workers that there is too much to do."""
+        self.workers.signal_overload()
+
+    def overloaded_s_ago(self) -> float:
+        """Return how long ago any worker said so, in seconds; very long where none did."""
+        return self.workers.overloaded_s_ago()
 
 
 def open_registry(folder: Path, settings: Settings) -> WorkerRegistry:

@@ -24,9 +24,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from service.config import Settings, key_of
-from service.server.exits import EXIT_MISCONFIGURED
 from service.server.registry import REPORT_EVERY_S, WorkerRegistry, open_registry
 from service.server.sockets import bind, take_no_more, url_of
 from service.telemetry.shared_metrics import FOLDER_VARIABLE, leave_metrics
@@ -36,7 +37,27 @@ _HUNG_S = 60.0  # an event loop that has not turned for so long is not coming ba
 _GRACE_S = 10.0  # beyond the drain, for a worker to end
 _SHARED_MEMORY = Path("/dev/shm")
 
+EXIT_MISCONFIGURED = 2
+"""How a process ends that cannot serve what its settings say."""
+
 _log = logging.getLogger(__name__)
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Say in one line what is wrong, and exit with 2."""
+    sys.stderr.write(f"attention-fer: {error}\n")
+    sys.exit(EXIT_MISCONFIGURED)
+
+
+def exit_well_on_signals() -> None:
+    """Have SIGTERM and SIGINT end this process with 0, also while it starts."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Uvicorn drains at the signal, then raises it again for whoever handled it before.
+        signal.signal(number, _exit_well)
+
+
+def _exit_well(_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
 
 
 def supervise(settings: Settings) -> int:
@@ -67,9 +88,9 @@ def supervise(settings: Settings) -> int:
 
         def start(slot: int) -> "subprocess.Popen[bytes]":
             serves = slot in workers.slots
-            module = "worker" if serves else "engine_process"
+            module = "service.worker" if serves else "service.server.engine_process"
             handed = (listener.fileno(),) if serves else ()
-            command = [sys.executable, "-m", f"service.server.{module}", str(slot), folder]
+            command = [sys.executable, "-m", module, str(slot), folder]
             return subprocess.Popen(
                 [*command, *map(str, handed)],
                 pass_fds=handed,

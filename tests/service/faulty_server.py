@@ -13,9 +13,10 @@ import numpy as np
 
 import service.pictures.finder
 import service.pictures.pool
+from service.app import serve
 from service.config import Settings
-from service.server.process import exit_well_on_signals, serve
 from service.server.sockets import bind
+from service.server.supervisor import exit_well_on_signals
 from service.telemetry.logs import set_up_logging
 from tests.service.serving import BrokenEngine, FakeEngine
 

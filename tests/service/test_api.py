@@ -464,14 +464,14 @@ async def test_the_event_loop_turns_while_pictures_are_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = GatedEngine()
-    decode, gate, entered = Predictor._decode, engine.gate, engine.entered
+    decode, gate, entered = Predictor._find, engine.gate, engine.entered
 
     def slow(self: Predictor, image: bytes, search: FaceSearch) -> Any:
         entered.set()
         gate.wait()
         return decode(self, image, search)
 
-    monkeypatch.setattr(Predictor, "_decode", slow)
+    monkeypatch.setattr(Predictor, "_find", slow)
     async with serving(engine, decode_threads=1) as (client, _):
         waiting = asyncio.create_task(client.post("/predict", files=form(HAPPY)))
         await asyncio.to_thread(entered.wait)

@@ -42,8 +42,8 @@ def main() -> None:
     environ = os.environ | {f"FER_{key}": value for key, value in settings.items()}
     if os.environ.get("ENGINE") != "nothing":
         os.execve(sys.executable, [sys.executable, "-m", "service"], environ)
+    from service.app import serve
     from service.config import Settings
-    from service.server.process import serve
     from service.server.sockets import bind
 
     # In one process: what is asked of it is the CPU time of a request, which workers share out.

@@ -14,7 +14,7 @@ import skimage.data
 from PIL import Image
 
 from service.config import SHIPPED
-from service.drawing.explainer import MAX_FACES, Explainer
+from service.drawing.explainer import MAX_FACES, Drawing
 from service.engine.torch_engine import TorchEngine
 from service.http.explain import prefers_png
 from service.http.schemas import Explanation
@@ -273,16 +273,16 @@ async def test_a_client_that_leaves_is_dropped() -> None:
 
 async def test_the_event_loop_turns_while_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = GatedEngine()
-    draw, gate, entered = Explainer._draw_body, engine.gate, engine.entered
+    draw, gate, entered = Drawing.overlay, engine.gate, engine.entered
     drawing = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def slow(self: Explainer, *args: Any) -> bytes:
+    def slow(self: Drawing) -> bytes:
         loop.call_soon_threadsafe(drawing.set)
         gate.wait()
-        return draw(self, *args)
+        return draw(self)
 
-    monkeypatch.setattr(Explainer, "_draw_body", slow)
+    monkeypatch.setattr(Drawing, "overlay", slow)
     async with serving(FakeEngine(), decode_threads=1) as (client, _):
         waiting = asyncio.create_task(client.post("/explain", files=form(HAPPY)))
         await drawing.wait()

@@ -224,6 +224,6 @@ def test_a_rush_elsewhere_is_over_when_nobody_is_refused_any_more(
     admission = Admission(50, clock, workers)
     serve(admission, clock, seconds=0.1, times=20)
     occupy(admission, 20)
-    workers.rush()
+    workers.signal_overload()
     clock.now += 0.5 * CALM_S
     assert admission.refusal(clock.now + 4.0) is None

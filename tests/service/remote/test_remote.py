@@ -106,7 +106,7 @@ async def test_faces_are_answered_as_by_the_batcher_itself(
     async with site(tmp_path / "e", metrics) as here, worker(here.path) as remote:
         here.engine.open()
         assert remote.healthy
-        assert remote.hello == EngineInfo(MANIFEST, "cpu")
+        assert remote.info == EngineInfo(MANIFEST, "cpu")
         answers = await remote.submit(faces(range(9)), soon())
         assert [one.probabilities.tolist() for one in answers] == [
             [number, 1.0, 0.0] for number in range(9)

@@ -50,8 +50,8 @@ class Workplace:
     """A listener, and workers around it."""
 
     def __init__(self, listener: socket.socket, folder: Path) -> None:
-        self.workers = WorkerRegistry(folder, 2)
-        self.workers = [Worker(self.workers, slot, listener) for slot in self.workers.slots]
+        self.registry = WorkerRegistry(folder, 2)
+        self.workers = [Worker(self.registry, slot, listener) for slot in self.registry.slots]
         self.address = listener.getsockname()
         self.clients: list[socket.socket] = []
 
@@ -91,7 +91,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Workplace]:
 async def test_each_has_as_many(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.server.balancer.GIVE_WAY_S", 3600.0)
     for worker in place.workers:
-        place.workers.report(worker.worker_slot.slot, True)
+        place.registry.report(worker.worker_slot.slot, True)
         worker.balancer.start()
     await place.connect(8)
     assert place.counts == [4, 4]
@@ -108,8 +108,8 @@ async def test_who_is_not_well_is_not_waited_for(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.server.balancer.GIVE_WAY_S", 3600.0)
-    place.workers.report(0, True)
-    place.workers.report(1, False)
+    place.registry.report(0, True)
+    place.registry.report(1, False)
     place.workers[0].balancer.start()
     await place.connect(5)
     assert place.counts == [5, 0]
@@ -120,8 +120,8 @@ async def test_who_is_not_well_leaves_them_to_others(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.server.balancer.GIVE_WAY_S", 3600.0)
-    place.workers.report(0, False)
-    place.workers.report(1, True)
+    place.registry.report(0, False)
+    place.registry.report(1, True)
     for worker in place.workers:
         worker.balancer.start()
     await place.connect(5)
@@ -131,8 +131,8 @@ async def test_who_is_not_well_leaves_them_to_others(
 
 
 async def test_who_seems_well_and_takes_none_is_not_waited_for_long(place: Workplace) -> None:
-    place.workers.report(0, True)
-    place.workers.report(1, True)
+    place.registry.report(0, True)
+    place.registry.report(1, True)
     place.workers[0].balancer.start()
     await place.connect(5)
     assert place.counts == [5, 0]
@@ -141,7 +141,7 @@ async def test_who_seems_well_and_takes_none_is_not_waited_for_long(place: Workp
 
 async def test_who_closes_serves_what_it_took_and_leaves_the_rest(place: Workplace) -> None:
     first, second = place.workers
-    place.workers.report(0, True)
+    place.registry.report(0, True)
     first.balancer.start()
     place.clients.append(socket.create_connection(place.address))
     while not first.balancer._tasks:
@@ -157,7 +157,7 @@ async def test_who_closes_serves_what_it_took_and_leaves_the_rest(place: Workpla
 async def test_what_cannot_be_opened_counts_no_longer(
     place: Workplace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place.workers.report(0, True)
+    place.registry.report(0, True)
     first = place.workers[0]
     listener, taken = first.balancer._listener, []
 
@@ -176,10 +176,10 @@ async def test_what_cannot_be_opened_counts_no_longer(
     first.balancer.start()
     place.clients.append(socket.create_connection(place.address))
     await until(lambda: "a connection could not be opened" in caplog.text)
-    assert place.workers.held(0) == 0
+    assert place.registry.held(0) == 0
     await place.connect(1)
     assert place.counts == [1, 0]
-    assert place.workers.held(0) == 1
+    assert place.registry.held(0) == 1
     await first.balancer.close()
 
 

@@ -13,7 +13,6 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 import service.app as service_app
-import service.server.process as service_server
 from service.__main__ import main
 from service.config import SHIPPED_CHECKPOINT, Settings, key_of
 from service.engine.torch_engine import TorchEngine
@@ -209,7 +208,7 @@ class TestRefusals:
         capsys: pytest.CaptureFixture[str],
         random_checkpoint: Path,
     ) -> None:
-        rivals = []
+        rivals, load = [], service_app.open_engine
 
         def open_engine(settings: Settings) -> TorchEngine:
             rival = socket.socket()
@@ -217,11 +216,11 @@ class TestRefusals:
             rival.bind(("127.0.0.1", settings.port))
             rival.listen()
             rivals.append(rival)
-            return service_app.open_engine(settings)
+            return load(settings)
 
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        monkeypatch.setattr(service_server, "open_engine", open_engine)
+        monkeypatch.setattr(service_app, "open_engine", open_engine)
         settings = {"FER_HOST": "127.0.0.1", "FER_PORT": str(port), "FER_DEVICE": "cpu"}
         settings["FER_CHECKPOINT"] = str(random_checkpoint)
         error = refused(monkeypatch, capsys, **settings)

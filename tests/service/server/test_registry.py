@@ -92,10 +92,10 @@ def test_connections_are_known_to_all_until_their_worker_is_gone(
 
 def test_a_rush_is_known_to_all(workers: WorkerRegistry, tmp_path: Path, now: list[float]) -> None:
     other = WorkerRegistry(tmp_path, 2)
-    assert other.rushed_s() == float("inf")
-    workers.rush()
+    assert other.overloaded_s_ago() == float("inf")
+    workers.signal_overload()
     now[0] += 0.25
-    assert other.rushed_s() == 0.25
+    assert other.overloaded_s_ago() == 0.25
     assert other.processes() == {}, "counting told something else too"
 
 

@@ -1,7 +1,6 @@
-"""One of several workers: `python -m service.server.worker SLOT FOLDER DESCRIPTOR`.
+"""One of several workers: `python -m service.worker SLOT FOLDER DESCRIPTOR`.
 
-For the supervisor alone. Not its duty: anything that a service of one process does too
-(`service.server.process`).
+For the supervisor (`service.server.supervisor`) alone.
 """
 
 import os
@@ -10,12 +9,12 @@ import socket
 import sys
 from pathlib import Path
 
+from service.app import serve
 from service.config import Settings, SettingsError
 from service.engine.errors import EngineError
 from service.remote.client import RemoteBackend
-from service.server.exits import exit_well_on_signals, refuse
-from service.server.process import serve
 from service.server.registry import WorkerRegistry, take_slot
+from service.server.supervisor import exit_well_on_signals, refuse
 from service.telemetry.logs import set_up_logging
 from training.model.manifest import CheckpointError
 
@@ -28,9 +27,10 @@ def main() -> None:
     try:
         settings = Settings.from_environ(os.environ)
         worker_slot = take_slot(folder, settings, slot)
-        set_up_logging(settings.log_level, settings.log_format, worker_slot.workers.title(slot))
+        set_up_logging(settings.log_level, settings.log_format, worker_slot.title)
         with socket.socket(fileno=int(sys.argv[3])) as listener:  # the supervisor's, and everyone's
-            serve(settings, listener, _reach_engines(worker_slot.workers, settings), worker_slot)
+            remote = _reach_engines(worker_slot.workers, settings)
+            serve(settings, listener, remote=remote, worker_slot=worker_slot)
     except (SettingsError, CheckpointError, EngineError) as error:
         refuse(error)
     if os.getppid() == supervisor:  # no signal, and yet at the end: it never began to serve
