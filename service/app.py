@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service import __version__
 from service.config import Settings, SettingsError
 from service.drawing.explainer import Explainer
 from service.engine.contract import Engine, EngineInfo
@@ -120,7 +121,7 @@ def create_app(
     app = FastAPI(
         title="attention-fer",
         description=_DESCRIPTION,
-        version="1",
+        version=__version__,
         docs_url="/docs" if swagger_ui is None else None,
         redoc_url=None,
         # A redirect would quote the client's Host header, and lose the upload.

@@ -8,7 +8,7 @@ features before the network's later halvings, where a place still is a place. Ea
 by what it has above its mean over the face, as in attributions with a baseline: otherwise a place
 where nothing is to be seen gets evidence as well, for what all places have in common.
 
-That was chosen by covering (docs/experiments.md): of 300 faces of PublicTest the mean probability
+That was chosen by covering (docs/decisions/0008): of 300 faces of PublicTest the mean probability
 of 0.82 falls to 0.75 where a tenth drawn by lot is blurred, to 0.56 where it is the tenth with the
 most LayerCAM, to 0.52 with this evidence; and of a smile whose mouth is painted over, the mouth
 keeps 0.6 of its LayerCAM and 0.3 of this. CAM (Zhou et al. 2016, arXiv:1512.04150), whose mean is

@@ -24,7 +24,7 @@ _FAR_SIDE = 80
 
 @dataclass(frozen=True)
 class Rules:
-    """What counts as a face. The defaults were chosen on collages; see docs/experiments.md.
+    """What counts as a face. The defaults were chosen on collages (docs/decisions/0007).
 
     Attributes:
         confidence: Least confidence of a face, 0 to 1.

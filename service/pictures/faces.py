@@ -16,7 +16,7 @@ from service.pictures.search import FaceSearch
 from training.model.manifest import InputSpec
 
 # A training crop is this many times as wide as the detector's box, and its centre this share of
-# the box above the box's: measured on PublicTest (docs/experiments.md).
+# the box above the box's: measured on PublicTest (docs/decisions/0007).
 CROP_SCALE, CROP_RISE = 1.15, 0.10
 
 
