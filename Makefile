@@ -13,9 +13,9 @@ ARGS ?=
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/dev $(NATIVE)/libkernels.so  ## Make .venv with all that tests, checks and training need
+setup: $(VENV)/dev $(NATIVE)/libkernels-avx2.so  ## Make .venv with all that tests, checks and training need
 
-serve: $(VENV)/serve $(NATIVE)/libkernels.so  ## Serve the shipped checkpoint on http://localhost:8000
+serve: $(VENV)/serve $(NATIVE)/libkernels-avx2.so  ## Serve the shipped checkpoint on http://localhost:8000
 	$(BIN)/python -m service
 
 test: setup  ## Run the tests that take seconds
@@ -38,7 +38,7 @@ bench:  ## Measure the service beside its peers, for hours; ARGS="--servers ours
 
 clean:  ## Remove .venv and what tools left behind; runs/ and checkpoints/ stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
-	rm -f $(NATIVE)/libkernels.so
+	rm -f $(NATIVE)/libkernels*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps make each set-up happen once, and again when its inputs change. torch goes first and
@@ -50,7 +50,7 @@ $(VENV)/serve: pyproject.toml constraints.txt
 	$(BIN)/python -m service.pictures.model_file || echo "no face will be looked for until it is there"
 	touch $@
 
-$(NATIVE)/libkernels.so: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h $(NATIVE)/*.sh)
+$(NATIVE)/libkernels-avx2.so: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h $(NATIVE)/*.sh)
 	sh $(NATIVE)/compile.sh
 
 $(VENV)/dev: $(VENV)/serve
