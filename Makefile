@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := service/engine/cpu/kernels
+KERNELS := service/engine/cpu/kernels
 DATA ?= data/fer2013.csv
 FOLDER ?= runs/fer2013
 CHECKPOINT ?=
@@ -13,9 +13,9 @@ ARGS ?=
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/dev $(NATIVE)/libkernels.so  ## Make .venv with all that tests, checks and training need
+setup: $(VENV)/dev $(KERNELS)/libkernels-avx2.so  ## Make .venv with all that tests, checks and training need
 
-serve: $(VENV)/serve $(NATIVE)/libkernels.so  ## Serve the shipped checkpoint on http://localhost:8000
+serve: $(VENV)/serve $(KERNELS)/libkernels-avx2.so  ## Serve the shipped checkpoint on http://localhost:8000
 	$(BIN)/python -m service
 
 test: setup  ## Run the tests that take seconds
@@ -38,7 +38,7 @@ bench:  ## Measure the service beside its peers, for hours; ARGS="--servers ours
 
 clean:  ## Remove .venv and what tools left behind; runs/ and checkpoints/ stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
-	rm -f $(NATIVE)/libkernels.so
+	rm -f $(KERNELS)/libkernels*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps make each set-up happen once, and again when its inputs change. torch goes first and
@@ -50,8 +50,8 @@ $(VENV)/serve: pyproject.toml constraints.txt
 	$(BIN)/python -m service.pictures.model_file || echo "no face will be looked for until it is there"
 	touch $@
 
-$(NATIVE)/libkernels.so: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h $(NATIVE)/*.sh)
-	sh $(NATIVE)/compile.sh
+$(KERNELS)/libkernels-avx2.so: $(wildcard $(KERNELS)/*.c $(KERNELS)/*.h $(KERNELS)/*.sh)
+	sh $(KERNELS)/compile.sh
 
 $(VENV)/dev: $(VENV)/serve
 	$(BIN)/pip install --quiet -c constraints.txt --editable '.[training,dev]'

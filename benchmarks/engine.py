@@ -4,8 +4,8 @@ usage: python -m benchmarks.engine [--device auto|cpu|cuda] [--seconds S] [--max
                                    [--fer2013 FILE] [--checkpoint FILE]
 
 Every engine that the device has, side by side in alternating rounds, medians: on CUDA eager and by
-graphs, float32 and bfloat16, one batch at a time and two in flight; on a CPU eager, by oneDNN
-alone, with `service.engine.cpu.kernels` where it is compiled, and what is served. Face bytes come
+graphs, float32 and bfloat16, one batch at a time and two in flight; on a CPU eager, and with the
+kernels of `service.engine.cpu.kernels` for each width of vectors that it has. Face bytes come
 from the host and probabilities go back, as when serving. A face counts twice its multiply-adds;
 Winograd's convolutions take fewer, and so go beyond the limit. The limit is of the engine's own
 precision: the faster of a large matrix
@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 
 from benchmarks.device import limit, name_of
 from service.config import SHIPPED
+from service.engine.cpu.kernels import Kernels, files
+from service.engine.cpu.kernels import load as load_kernels
 from service.engine.cuda.buckets import buckets
 from service.engine.cuda.engine import CudaEngine
 from service.engine.timing import largest
@@ -89,19 +91,10 @@ def contenders(
 ) -> dict[str, Contender]:
     """Return every engine of a device by name."""
     if device.type == "cpu":
-        plain, served = (
-            TorchEngine(checkpoint, "cpu", max_batch, 1, p) for p in ("float32", "auto")
-        )
-        with patch("service.engine.torch_engine.can_fuse", lambda: False):
-            eager = TorchEngine(checkpoint, "cpu", max_batch, 1, "float32")
-        with patch("service.engine.cpu.fused.library", lambda: None):
-            without = TorchEngine(checkpoint, "cpu", max_batch, 1, "float32")
-        return {
-            "eager float32": Contender(eager.infer, torch.float32),
-            "float32 without the library in C": Contender(without.infer, torch.float32),
-            "float32": Contender(plain.infer, torch.float32),
-            f"served ({served.precision})": Contender(served.infer, dtype_of(served)),
-        }
+        found = {"eager": on_cpu(checkpoint, max_batch, None)}
+        for path in reversed(files()):
+            found[path.stem] = on_cpu(checkpoint, max_batch, load_kernels(path))
+        return found
     eager = TorchEngine(checkpoint, str(device), max_batch)
     found = {"eager float32": Contender(eager.infer, torch.float32)}
     for precision in ("float32", "auto"):
@@ -110,6 +103,12 @@ def contenders(
         found[name] = Contender(engine.infer, dtype)
         found[f"{name}, two in flight"] = Contender(in_flight(engine), dtype, at_once=False)
     return found
+
+
+def on_cpu(checkpoint: Checkpoint, max_batch: int, kernels: Kernels | None) -> Contender:
+    """Return the engine on one core, with these kernels or none."""
+    with patch("service.engine.torch_engine.kernels", lambda: kernels):
+        return Contender(TorchEngine(checkpoint, "cpu", max_batch, 1).infer, torch.float32)
 
 
 def dtype_of(engine: TorchEngine) -> torch.dtype:

@@ -49,7 +49,7 @@ class Settings:
         max_buffered_bytes: Most bytes of uploads held at once, of all requests together.
         decode_threads: Threads that decode pictures.
         torch_threads: Threads that one inference uses on a CPU.
-        precision: What the network computes in.
+        precision: What the network computes in on a GPU; on a CPU always float32.
         drain_s: Seconds to finish accepted requests at shutdown.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
@@ -129,7 +129,7 @@ class Settings:
         default="auto",
         metadata=choice(
             *("auto", "float32"),
-            meaning="of the network; auto: bfloat16 where the device multiplies it natively",
+            meaning="of the network on a GPU; auto: bfloat16 where it multiplies that natively",
         ),
     )
     drain_s: float = field(

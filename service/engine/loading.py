@@ -29,9 +29,9 @@ def open_engine(settings: Settings) -> Engine:
     from training.model.checkpoint import load_checkpoint
 
     checkpoint, device = load_checkpoint(settings.checkpoint), str(find_device(settings.device))
-    sizes = settings.max_batch, settings.torch_threads, settings.precision
+    sizes = settings.max_batch, settings.torch_threads
     engine = (
-        CudaEngine(checkpoint, device, *sizes, memory_share=settings.gpu_memory)
+        CudaEngine(checkpoint, device, *sizes, settings.precision, settings.gpu_memory)
         if device.startswith("cuda")
         else TorchEngine(checkpoint, device, *sizes)
     )

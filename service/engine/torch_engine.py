@@ -5,7 +5,6 @@ Not its duty: queueing, batching, deciding which face matters. Anything else wit
 """
 
 import copy
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from service.engine.cpu.fused import Step, can_fuse, fuse, multiplies_bfloat16
+from service.engine.cpu.fused import Step, fuse
+from service.engine.cpu.kernels import kernels
 from service.engine.errors import EngineError
 from service.engine.evidence import explain
 from service.engine.explanation import Explanation
@@ -23,15 +23,13 @@ from training.model.manifest import InputSpec, Manifest
 from training.model.network import AttentionFER
 from training.model.preprocess import normalise
 
-Precision = Literal["auto", "float32"]
-
 
 class TorchEngine:
     """A network ready to infer.
 
     Attributes:
         device: Where it computes: "cpu" or "cuda:N".
-        precision: What most of `infer` computes in: "float32" or "bfloat16".
+        precision: What most of `infer` computes in: "float32", or on a GPU "bfloat16".
         manifest: What the checkpoint says about itself.
         max_batch: The largest batch that `warm` prepares for.
     """
@@ -42,7 +40,6 @@ class TorchEngine:
         device: str = "auto",
         max_batch: int | None = None,
         threads: int | None = None,
-        precision: Precision = "auto",
     ) -> None:
         """Copy the network to its device, batch norm folded into the convolutions.
 
@@ -53,7 +50,6 @@ class TorchEngine:
                 the device.
             threads: Threads that torch computes with on the CPU, for this whole process; None
                 leaves that alone.
-            precision: "auto" takes bfloat16 on a CPU that multiplies it natively.
 
         Raises:
             EngineError: The device is not there, or not one of those named above.
@@ -73,9 +69,8 @@ class TorchEngine:
         layout = {"memory_format": torch.channels_last}
         network = network.to(self._device).to(**layout)  # type: ignore[call-overload]
         self._network: AttentionFER = network
-        self._logits, self.precision = _fastest(
-            network, self.manifest.input_spec, self._device, precision
-        )
+        self._logits = _fastest(network, self.manifest.input_spec, self._device)
+        self.precision = "float32"
 
     def infer(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces; from one thread at a time, never from the event loop.
@@ -168,15 +163,10 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     return network
 
 
-def _fastest(
-    network: AttentionFER, spec: InputSpec, device: torch.device, precision: Precision
-) -> tuple[Step, str]:
-    """Return what maps images to logits, and what it computes in."""
-    if device.type != "cpu" or not can_fuse():
-        return lambda images: network(images).logits, "float32"
-    if precision == "auto" and multiplies_bfloat16():
-        return fuse(network, spec, torch.bfloat16), "bfloat16"
-    return fuse(network, spec, torch.float32), "float32"
+def _fastest(network: AttentionFER, spec: InputSpec, device: torch.device) -> Step:
+    """Return what maps images to logits: on a CPU by the kernels in C, where they are there."""
+    found = kernels() if device.type == "cpu" else None
+    return (lambda images: network(images).logits) if found is None else fuse(found, network, spec)
 
 
 def find_device(name: str) -> torch.device:

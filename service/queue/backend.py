@@ -25,7 +25,7 @@ class InferenceBackend(ABC):
     def healthy(self) -> bool:
         """Whether faces are being answered."""
 
-    def give_way_while(self, crowded: Callable[[], bool]) -> None:
+    def give_way_while(self, crowded: Callable[[], bool]) -> None:  # noqa: B027 - most need not
         """Let the engine wait a little for fuller batches while the decoders need its cores.
 
         Nothing to do for an engine on other cores.

@@ -16,11 +16,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from training.model.manifest import CheckpointError, InputSpec, Manifest, NetworkConfig
+from training.model.manifest import CheckpointError, InputSpec, Manifest, NetworkConfig, shown
+from training.model.manifest_json import parse
 from training.model.network import AttentionFER
 
 FORMAT = 1
 _KEY = "attention_fer"
+_COUNTER = "num_batches_tracked"
+_DTYPES = ("F16", "F32")
+"""What `save_checkpoint` stores tensors as, in the format's words."""
+_BLOCK_TENSORS = 10
+"""A block's two convolutions and what normalises each; more with attention or a shortcut."""
+_MAX_HEADER_BYTES = 1 << 20
+"""The deepest network that a manifest can describe takes half of that."""
 
 _T = TypeVar("_T")
 
@@ -85,52 +93,79 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
+        _check_header_length(path)
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_KEY)
-            manifest = _read_manifest(header)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            manifest = _read_manifest((file.metadata() or {}).get(_KEY))
+            network = _outline(manifest.network, file)
+            network.load_state_dict(_read_tensors(network, file), assign=True)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file; copy it again") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    network = AttentionFER(manifest.network)
-    _fill(network, tensors, path)
     return Checkpoint(network.eval().requires_grad_(False), manifest)
+
+
+def _check_header_length(path: Path) -> None:
+    """Refuse a header longer than any that `save_checkpoint` writes, before it is parsed."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if _MAX_HEADER_BYTES < length <= path.stat().st_size:
+        raise ValueError(f"its header has {length} bytes, expected at most {_MAX_HEADER_BYTES}")
+
+
+def _outline(config: NetworkConfig, file: Any) -> AttentionFER:
+    """Build a network without memory for its weights, and compare it with a file's tensors."""
+    names, blocks = set(file.keys()), sum(config.depths)
+    if len(names) < _BLOCK_TENSORS * blocks:  # building costs time even without memory
+        raise ValueError(f"it has {len(names)} tensors, too few for a network of {blocks} blocks")
+    with torch.device("meta"):
+        network = AttentionFER(config)
+    expected = _weights(network)
+    if missing := sorted(expected.keys() - names):
+        raise ValueError(f"tensor {missing[0]} is missing ({len(missing)} in all)")
+    if extra := sorted(names - expected.keys()):
+        raise ValueError(f"tensor {shown(extra[0])} is not of this network ({len(extra)} such)")
+    for name, target in expected.items():
+        _compare(name, file.get_slice(name), target)
+    return network
+
+
+def _compare(name: str, found: Any, target: Tensor) -> None:
+    """Compare a tensor of a file, not read yet, with the one that it is to become."""
+    shape, dtype = list(found.get_shape()), found.get_dtype()
+    if shape != list(target.shape):
+        raise ValueError(f"tensor {name} has shape {shape}, expected {list(target.shape)}")
+    if dtype not in _DTYPES:
+        raise ValueError(f"tensor {name} is of dtype {dtype}, expected {' or '.join(_DTYPES)}")
+
+
+def _read_tensors(network: AttentionFER, file: Any) -> dict[str, Tensor]:
+    """Return the whole state of a network; of its own, not of the file's memory."""
+    state = {}
+    for name, target in network.state_dict().items():
+        if name.endswith(_COUNTER):
+            state[name] = torch.zeros(target.shape, dtype=target.dtype)
+            continue
+        state[name] = file.get_tensor(name).to(torch.float32, copy=True)
+        if not torch.isfinite(state[name]).all():
+            raise ValueError(f"tensor {name} is not all finite numbers")
+    return state
 
 
 def _weights(network: AttentionFER) -> dict[str, Tensor]:
     # Batch counters mean nothing without momentum=None, which no layer here uses.
     state = network.state_dict()
-    return {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
-
-
-def _fill(network: AttentionFER, tensors: Mapping[str, Tensor], path: Path) -> None:
-    expected = _weights(network)
-    if missing := sorted(expected.keys() - tensors.keys()):
-        raise CheckpointError(f"{path}: tensor {missing[0]} is missing ({len(missing)} in all)")
-    if extra := sorted(tensors.keys() - expected.keys()):
-        raise CheckpointError(
-            f"{path}: tensor {extra[0]} is not of this network ({len(extra)} such)"
-        )
-    for name, target in expected.items():
-        tensor = tensors[name]
-        if tensor.shape != target.shape:
-            raise CheckpointError(
-                f"{path}: tensor {name} has shape {list(tensor.shape)}, "
-                f"expected {list(target.shape)}"
-            )
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: tensor {name} is not all finite numbers")
-        target.copy_(tensor)
+    return {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
 
 
 def _read_manifest(header: str | None) -> Manifest:
     if header is None:
         raise ValueError("not an attention-fer checkpoint: its header has no manifest")
-    data = json.loads(header)
+    data = parse(header)
     if not isinstance(data, dict):
         raise ValueError("manifest is not an object")
-    if data.pop("format", None) != FORMAT:
+    version = data.pop("format", None)
+    if type(version) is not int or version != FORMAT:
         raise ValueError(f"not of format version {FORMAT}, the one that this release reads")
     for name, kind in (("network", NetworkConfig), ("input_spec", InputSpec)):
         data[name] = _build(kind, data.get(name), name)
@@ -144,12 +179,12 @@ def _build(kind: type[_T], data: object, what: str) -> _T:
     hints = get_type_hints(kind)
     if wrong := sorted(hints.keys() ^ data.keys()):
         raise ValueError(
-            f"{what}: field {wrong[0]} is {'unknown' if wrong[0] in data else 'missing'}"
+            f"{what}: field {shown(wrong[0])} is {'unknown' if wrong[0] in data else 'missing'}"
         )
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
     for name, value in values.items():
         if not _conforms(value, hints[name]):
-            raise ValueError(f"{what}: {name} is {str(value)[:40]!r}, which is of the wrong type")
+            raise ValueError(f"{what}: {name} is {shown(value)}, which is of the wrong type")
     return kind(**values)
 
 

@@ -13,8 +13,18 @@ Resample = Literal["bilinear", "bicubic", "lanczos"]
 Transform = Literal["similarity", "affine"]
 
 
+_MAX_NAME = 100
+
+
 class CheckpointError(Exception):
     """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
+
+
+def shown(value: object) -> str:
+    """Return a value from a file as an error message can have it: short, in one line."""
+    text = value if isinstance(value, str) else str(value)
+    cut = text if len(text) <= 40 else f"{text[:40]}..."
+    return ascii(cut)
 
 
 @dataclass(frozen=True)
@@ -132,8 +142,12 @@ class Manifest:
 
         Raises:
             ValueError: Emotions that are not as many as the network's classes, or not distinct;
-                a temperature that is not positive.
+                a temperature that is not positive; names that logs and metrics cannot show.
         """
+        names = {f"emotion {place}": name for place, name in enumerate(self.emotions)}
+        for what, name in ({"name": self.name, "version": self.version} | names).items():
+            if not (name.isprintable() and 1 <= len(name) <= _MAX_NAME):
+                raise ValueError(f"{what} is {shown(name)}, expected 1 to 100 printable characters")
         if (
             len(self.emotions) != self.network.classes
             or len(set(self.emotions)) < self.network.classes

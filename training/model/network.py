@@ -88,7 +88,8 @@ class AttentionFER(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.dropout = nn.Dropout(config.dropout)
         self.classify = nn.Linear(before, config.classes)
-        self.reset_parameters()
+        if not self.classify.weight.is_meta:  # there, drawing would load torch's compiler
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialise: He for convolutions, the spatial transformer at identity."""

@@ -5,6 +5,7 @@ Not its duty: CUDA's graphs and buffers themselves (`service.engine.cuda.graphs`
 
 import copy
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from torch import nn
 
 from service.engine.cuda.graphs import GraphedNetwork
 from service.engine.errors import EngineError
-from service.engine.torch_engine import Precision, TorchEngine
+from service.engine.torch_engine import TorchEngine
 from training.model.checkpoint import Checkpoint
 from training.model.network import AttentionFER
+
+Precision = Literal["auto", "float32"]
 
 
 class CudaEngine(TorchEngine):
@@ -46,7 +49,7 @@ class CudaEngine(TorchEngine):
         """
         bound_memory(device, memory_share)
         try:
-            super().__init__(checkpoint, device, max_batch, threads, precision)
+            super().__init__(checkpoint, device, max_batch, threads)
             native = torch.cuda.is_bf16_supported(including_emulation=False)
             dtype = torch.bfloat16 if precision == "auto" and native else torch.float32
             self.precision = str(dtype).removeprefix("torch.")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from service.engine.errors import EngineError
-from service.engine.torch_engine import Precision, TorchEngine, fold_batch_norm
+from service.engine.torch_engine import TorchEngine, fold_batch_norm
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
 from training.model.manifest import InputSpec, Manifest, NetworkConfig
@@ -54,7 +54,7 @@ def checkpoint() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def engine(checkpoint: Checkpoint) -> TorchEngine:
-    return TorchEngine(checkpoint, "cpu", max_batch=4, threads=1, precision="float32")
+    return TorchEngine(checkpoint, "cpu", max_batch=4, threads=1)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_folding_changes_nothing(
         transform=transform,
     )
     checkpoint = build_checkpoint(config)
-    engine = TorchEngine(checkpoint, "cpu", threads=1, precision="float32")
+    engine = TorchEngine(checkpoint, "cpu", threads=1)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in engine._network.modules())
     # The checkpoint stays as it was.
     assert any(isinstance(m, nn.BatchNorm2d) for m in checkpoint.network.modules())
@@ -138,10 +138,7 @@ def test_the_temperature_is_applied(checkpoint: Checkpoint) -> None:
     config = checkpoint.manifest.network
     faces = some_faces(3)
     cool, warm = (
-        TorchEngine(build_checkpoint(config, temperature=t), "cpu", precision="float32").infer(
-            faces
-        )
-        for t in (1.0, 2.5)
+        TorchEngine(build_checkpoint(config, temperature=t), "cpu").infer(faces) for t in (1.0, 2.5)
     )
     expected = torch.softmax(torch.from_numpy(cool).log() / 2.5, dim=1).numpy()
     np.testing.assert_allclose(warm, expected, atol=1e-5)
@@ -207,31 +204,11 @@ def test_warming_times_batches_up_to_the_limit(
     assert min(seconds.values()) > 0
 
 
-@pytest.mark.parametrize(
-    ("precision", "native", "expected"),
-    [("auto", True, "bfloat16"), ("auto", False, "float32"), ("float32", True, "float32")],
-)
-def test_bfloat16_only_where_the_cpu_has_it_and_it_is_wanted(
-    checkpoint: Checkpoint,
-    precision: Precision,
-    native: bool,
-    expected: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("service.engine.torch_engine.multiplies_bfloat16", lambda: native)
-    monkeypatch.setattr("service.engine.torch_engine.fuse", lambda network, spec, dtype: dtype)
-    engine = TorchEngine(checkpoint, "cpu", precision=precision)
-    assert engine.precision == expected
-    assert str(engine._logits) == f"torch.{expected}"
-
-
-def test_a_torch_without_onednn_will_do(
+def test_without_kernels_the_network_runs_as_it_is(
     checkpoint: Checkpoint, engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.engine.torch_engine.can_fuse", lambda: False)
-    monkeypatch.setattr("service.engine.torch_engine.fuse", None)  # nobody calls it
+    monkeypatch.setattr("service.engine.torch_engine.kernels", lambda: None)
     plain = TorchEngine(checkpoint, "cpu")
-    assert plain.precision == "float32"
     np.testing.assert_allclose(plain.infer(some_faces(3)), engine.infer(some_faces(3)), atol=1e-5)
 
 
@@ -273,6 +250,6 @@ def test_cuda_answers_as_the_cpu_does(checkpoint: Checkpoint) -> None:
     assert on_gpu.device == "cuda:0"
     on_gpu.warm()
     faces = some_faces(8)
-    expected = TorchEngine(checkpoint, "cpu", precision="float32").infer(faces)
+    expected = TorchEngine(checkpoint, "cpu").infer(faces)
     # Convolutions round their inputs to TF32, ten bits of mantissa.
     np.testing.assert_allclose(on_gpu.infer(faces), expected, atol=5e-3)

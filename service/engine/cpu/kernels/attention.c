@@ -17,18 +17,6 @@ INLINE float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
 INLINE long lanes_of(long floats) { return (floats + LANES - 1) / LANES * LANES; }
 
-INLINE float sum_of(vec value) {
-    float each[LANES];
-    store(each, value);
-    return ((each[0] + each[1]) + (each[2] + each[3])) + ((each[4] + each[5]) + (each[6] + each[7]));
-}
-
-INLINE float largest_of(vec value) {
-    value = larger(value, _mm256_permute2f128_ps(value, value, 1));
-    value = larger(value, _mm256_permute_ps(value, 0x4e));
-    return _mm256_cvtss_f32(larger(value, _mm256_permute_ps(value, 0xb1)));
-}
-
 /* How much each channel counts. `weights` is float[channels]; `first` float[channels][hidden],
  * `last` float[hidden][channels], as a multiple of lanes; `last_bias` is there twice. */
 static void weigh_channels(const float *in, float *weights, long places, long channels, long hidden,

@@ -3,7 +3,6 @@
 Of torch's it takes eighteen operators, and of a single face most of that time is their beginning.
 """
 
-import ctypes
 from collections.abc import Callable
 from typing import cast
 
@@ -11,23 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import LANES, activation_number, as_read
+from service.engine.cpu.kernels import Kernels, activation_number, as_read
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.network import Block
 
 
-def suits(block: Block, channels: int) -> bool:
+def suits(kernels: Kernels, block: Block, channels: int) -> bool:
     """Tell whether a block that gives so many channels can end so."""
-    return channels % LANES == 0 and activation_number(block.activation) is not None
+    return channels % kernels.lanes == 0 and activation_number(block.activation) is not None
 
 
 def ending(
-    native: ctypes.CDLL, block: Block, channels: int, height: int, width: int
+    kernels: Kernels, block: Block, channels: int, height: int, width: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Pack what follows a block's convolutions.
 
     Args:
-        native: The library.
+        kernels: For this CPU.
         block: One that `suits`, on the CPU.
         channels: Of its features.
         height: Likewise.
@@ -39,9 +38,9 @@ def ending(
         one thread at a time; raises ValueError for features of another size or dtype.
     """
     number = activation_number(block.activation)
-    hidden, weights = _channel_weights(block)
+    hidden, weights = _channel_weights(block, kernels.lanes)
     kernel, bias = _place_weights(block)
-    scratch = torch.empty(native.attend_scratch(height, width, channels, hidden))
+    scratch = torch.empty(kernels.library.attend_scratch(height, width, channels, hidden))
     packed = (*weights, kernel)
 
     def attend(features: Tensor, shortcut: Tensor) -> Tensor:
@@ -52,19 +51,19 @@ def ending(
         pointers = [t.data_ptr() for t in (*given, out, scratch)]
         constants = [None if t is None else t.data_ptr() for t in packed]
         sizes = (len(features), height, width, channels, hidden)
-        native.attend(*pointers, *sizes, *constants, bias, number)
+        kernels.library.attend(*pointers, *sizes, *constants, bias, number)
         return out
 
     return attend
 
 
-def _channel_weights(block: Block) -> tuple[int, tuple[Tensor | None, ...]]:
+def _channel_weights(block: Block, lanes: int) -> tuple[int, tuple[Tensor | None, ...]]:
     """Return the hidden units, as attention.c has them, and four tensors; None without."""
     found = [layer for layer in block.body if isinstance(layer, ChannelAttention)]
     if not found:
         return 0, (None, None, None, None)
     first, _, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(found[0].shared))
-    more = -first.out_features % LANES  # units that add nothing
+    more = -first.out_features % lanes  # units that add nothing
     return first.out_features + more, (
         F.pad(first.weight.detach().t(), (0, more)).contiguous(),
         F.pad(first.bias.detach(), (0, more)).contiguous(),

@@ -7,11 +7,16 @@
 
 #include "products.h"
 
+/* For who packs weights. */
+const int lanes = LANES;
+
 #define PLACES 24  /* taken at once: some more, so that weights are read less often */
+
+INLINE long panels_of(long channels) { return (channels + PANEL - 1) / PANEL * PANEL; }
 
 /* How many floats `im2col` needs to work in. */
 long im2col_scratch(long kernel, long before, long after) {
-    return PLACES * (kernel * kernel * before + after);
+    return PLACES * (kernel * kernel * before + panels_of(after));
 }
 
 void im2col(const float *in, const float *weight, const float *bias, float *out, float *scratch,
@@ -20,6 +25,7 @@ void im2col(const float *in, const float *weight, const float *bias, float *out,
     const long down = (height + 2 * padding - kernel) / stride + 1;
     const long across = (width + 2 * padding - kernel) / stride + 1;
     const long places = faces * down * across, depth = kernel * kernel * before;
+    const long wide = panels_of(after);
     float *seen = scratch, *multiplied = seen + PLACES * depth;
 
     for (long first = 0; first < places; first += PLACES) {
@@ -38,11 +44,10 @@ void im2col(const float *in, const float *weight, const float *bias, float *out,
                         memset(to, 0, before * sizeof(float));
                 }
         }
-        for (long c = 0; c < after; c += PANEL)
-            products(count, seen, weight + c * depth, multiplied + c, depth, after);
-        const float *from = multiplied;
+        for (long c = 0; c < wide; c += PANEL)
+            products(count, seen, weight + c * depth, multiplied + c, depth, wide);
         for (long p = 0; p < count; p++)
-            for (long c = 0; c < after; c += LANES, from += LANES, out += LANES)
-                store(out, activate(activation, load(from) + load(bias + c)));
+            for (long c = 0; c < after; c += LANES, out += LANES)
+                store(out, activate(activation, load(multiplied + p * wide + c) + load(bias + c)));
     }
 }

@@ -3,25 +3,25 @@
 oneDNN begins slower, and reaches less of what a core can multiply.
 """
 
-import ctypes
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import PANEL, activation_number, as_read
+from service.engine.cpu.kernels import Kernels, activation_number, as_read
 
 
-def suits(conv: nn.Conv2d, activation: nn.Module | None) -> bool:
+def suits(kernels: Kernels, conv: nn.Conv2d, activation: nn.Module | None) -> bool:
     """Tell whether a convolution, with the activation behind it, can be computed so."""
     square = len({*conv.kernel_size}) == len({*conv.stride}) == len({*conv.padding}) == 1
     plain = conv.dilation == (1, 1) and conv.groups == 1 and conv.padding_mode == "zeros"
-    divisible = conv.out_channels % PANEL == 0
+    divisible = conv.out_channels % kernels.lanes == 0
     return square and plain and divisible and activation_number(activation) is not None
 
 
 def convolution(
-    native: ctypes.CDLL, conv: nn.Conv2d, height: int, width: int, activation: nn.Module | None
+    kernels: Kernels, conv: nn.Conv2d, height: int, width: int, activation: nn.Module | None
 ) -> Callable[[Tensor], Tensor]:
     """Pack a convolution, one that `suits`, as `winograd.convolution` packs those that suit it.
 
@@ -31,23 +31,23 @@ def convolution(
     number, before, after = activation_number(activation), conv.in_channels, conv.out_channels
     kernel, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
     down, across = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
-    weight = _packed(conv.weight.detach())
+    weight = _packed(conv.weight.detach(), kernels.panel)
     bias = torch.zeros(after) if conv.bias is None else conv.bias.detach().contiguous()
-    scratch = torch.empty(native.im2col_scratch(kernel, before, after))
+    scratch = torch.empty(kernels.library.im2col_scratch(kernel, before, after))
 
     def convolve(features: Tensor) -> Tensor:
         features, faces = as_read(features, before, height, width), len(features)
         out = torch.empty((faces, after, down, across), memory_format=torch.channels_last)
         pointers = [t.data_ptr() for t in (features, weight, bias, out, scratch)]
         sizes = (faces, height, width, before, after, kernel, stride, padding)
-        native.im2col(*pointers, *sizes, number)
+        kernels.library.im2col(*pointers, *sizes, number)
         return out
 
     return convolve
 
 
-def _packed(weight: Tensor) -> Tensor:
+def _packed(weight: Tensor, panel: int) -> Tensor:
     """Return weights float32[after, before, k, k] as im2col.c reads them: panel, depth, lane."""
-    after = len(weight)
-    deep = weight.permute(0, 2, 3, 1).reshape(after // PANEL, PANEL, -1)
-    return deep.transpose(1, 2).contiguous()
+    deep = weight.permute(0, 2, 3, 1).flatten(1)
+    deep = F.pad(deep, (0, 0, 0, -len(deep) % panel))  # channels that nobody reads
+    return deep.view(-1, panel, deep.shape[1]).transpose(1, 2).contiguous()

@@ -1,16 +1,15 @@
 """Convolutions of 3x3 by Winograd's minimal filtering, in a third of the time.
 
-oneDNN computes as fast as such a core can multiply, and has this way of multiplying less for
-AVX-512 alone. After Lavin & Gray 2015, arXiv:1509.09308.
+oneDNN computes as fast as a core can multiply; this way multiplies less. After Lavin & Gray 2015,
+arXiv:1509.09308.
 """
 
-import ctypes
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import LANES, PANEL, activation_number, as_read
+from service.engine.cpu.kernels import Kernels, activation_number, as_read
 
 # From a kernel's three weights to the points at which m outputs are multiplied.
 _KERNEL_AT = {
@@ -32,7 +31,7 @@ _KERNEL_AT = {
 }
 
 
-def suits(conv: nn.Conv2d, activation: nn.Module | None) -> bool:
+def suits(kernels: Kernels, conv: nn.Conv2d, activation: nn.Module | None) -> bool:
     """Tell whether a convolution, with the activation behind it, can be computed so."""
     plain = (
         conv.kernel_size == (3, 3)
@@ -40,17 +39,17 @@ def suits(conv: nn.Conv2d, activation: nn.Module | None) -> bool:
         and conv.groups == 1
         and conv.padding_mode == "zeros"
     )
-    divisible = conv.in_channels % LANES == 0 and conv.out_channels % PANEL == 0
+    divisible = conv.in_channels % kernels.lanes == conv.out_channels % kernels.panel == 0
     return plain and divisible and activation_number(activation) is not None
 
 
 def convolution(
-    native: ctypes.CDLL, conv: nn.Conv2d, height: int, width: int, activation: nn.Module | None
+    kernels: Kernels, conv: nn.Conv2d, height: int, width: int, activation: nn.Module | None
 ) -> Callable[[Tensor], Tensor]:
     """Pack a convolution and the activation behind it.
 
     Args:
-        native: The library.
+        kernels: For this CPU.
         conv: One that `suits`, on the CPU.
         height: Of the features that it will be given.
         width: Likewise.
@@ -63,16 +62,16 @@ def convolution(
     """
     number, tile = activation_number(activation), _tile(height, width)
     before, after = conv.in_channels, conv.out_channels
-    weight = _packed(conv.weight.detach(), tile)
+    weight = _packed(conv.weight.detach(), tile, kernels.panel)
     bias = torch.zeros(after) if conv.bias is None else conv.bias.detach().contiguous()
-    scratch = torch.empty(native.winograd_scratch(tile, before, after))
+    scratch = torch.empty(kernels.library.winograd_scratch(tile, before, after))
 
     def convolve(features: Tensor) -> Tensor:
         features, faces = as_read(features, before, height, width), len(features)
         out = torch.empty((faces, after, height, width), memory_format=torch.channels_last)
         tensors = (features, weight, bias, out, scratch)
         pointers = [tensor.data_ptr() for tensor in tensors]
-        native.winograd(tile, *pointers, faces, height, width, before, after, number)
+        kernels.library.winograd(tile, *pointers, faces, height, width, before, after, number)
         return out
 
     return convolve
@@ -87,10 +86,10 @@ def _tile(height: int, width: int) -> int:
     return min(_KERNEL_AT, key=products)
 
 
-def _packed(weight: Tensor, tile: int) -> Tensor:
+def _packed(weight: Tensor, tile: int, panel: int) -> Tensor:
     """Return weights float32[after, before, 3, 3] at the points, as winograd.c reads them."""
     at = torch.tensor(_KERNEL_AT[tile], dtype=torch.float64)
     points = torch.einsum("ai,ocij,bj->aboc", at, weight.double(), at).float()
     after, before = weight.shape[:2]
-    panels = points.reshape(len(at) ** 2, after // PANEL, PANEL, before)
+    panels = points.reshape(len(at) ** 2, after // panel, panel, before)
     return panels.transpose(2, 3).contiguous()

@@ -35,7 +35,7 @@ def test_what_a_graph_records_is_what_the_engine_computes(checkpoint: Checkpoint
     got = probabilities_of(
         checkpoint.network, torch.from_numpy(faces), manifest.input_spec, 1.0, torch.float32
     )
-    expected = TorchEngine(checkpoint, "cpu", precision="float32").infer(faces)
+    expected = TorchEngine(checkpoint, "cpu").infer(faces)
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
 
 
@@ -96,7 +96,7 @@ def engine(checkpoint: Checkpoint) -> CudaEngine:
 def test_graphs_answer_as_a_cpu_does_at_every_size(
     engine: CudaEngine, checkpoint: Checkpoint
 ) -> None:
-    reference = TorchEngine(checkpoint, "cpu", precision="float32")
+    reference = TorchEngine(checkpoint, "cpu")
     for count in (*range(10), 20):
         faces = random_faces(count, seed=count)
         # TF32, if the host's torch has it on, keeps ten bits.
@@ -145,7 +145,7 @@ def test_bfloat16_answers_nearly_the_same(checkpoint: Checkpoint) -> None:
     half = CudaEngine(checkpoint, "cuda:0", max_batch=8)
     assert half.precision == "bfloat16"
     faces = random_faces(8)
-    expected = TorchEngine(checkpoint, "cpu", precision="float32").infer(faces)
+    expected = TorchEngine(checkpoint, "cpu").infer(faces)
     np.testing.assert_allclose(half.infer(faces), expected, atol=0.03)
 
 

@@ -6,14 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import library
+from service.engine.cpu.kernels import Kernels
 
 GELU, TANH, RELU = nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU()
-
-compiled = pytest.mark.skipif(
-    library() is None,
-    reason="libkernels.so is not compiled (make setup, with a C compiler), or not for this CPU",
-)
 
 
 def some(*size: int, seed: int = 0) -> Tensor:
@@ -22,13 +17,16 @@ def some(*size: int, seed: int = 0) -> Tensor:
 
 
 def assert_convolves(
-    way: ModuleType, conv: nn.Conv2d, activation: nn.Module | None, features: Tensor, atol: float
+    kernels: Kernels,
+    way: ModuleType,
+    conv: nn.Conv2d,
+    activation: nn.Module | None,
+    features: Tensor,
+    atol: float,
 ) -> None:
     """Compare with torch's own convolution; twice, and with features of another layout."""
-    native = library()
-    assert native is not None
-    assert way.suits(conv, activation)
-    convolve = way.convolution(native, conv, *features.shape[2:], activation)
+    assert way.suits(kernels, conv, activation)
+    convolve = way.convolution(kernels, conv, *features.shape[2:], activation)
     expected = (activation or nn.Identity())(conv(features))
     kept = features.clone()
     actual = convolve(features)
@@ -42,12 +40,10 @@ def assert_convolves(
     assert convolve(features[:0]).shape == (0, *expected.shape[1:])
 
 
-def assert_refuses(way: ModuleType, conv: nn.Conv2d, features: Tensor) -> None:
-    native = library()
-    assert native is not None
+def assert_refuses(kernels: Kernels, way: ModuleType, conv: nn.Conv2d, features: Tensor) -> None:
     with pytest.raises(ValueError, match=r"features are torch\.float"):
-        way.convolution(native, conv, 6, 6, None)(features)
+        way.convolution(kernels, conv, 6, 6, None)(features)
 
 
-OTHERS = [some(1, 16, 6, 7), some(1, 8, 6, 6), some(1, 16, 6, 6).double()]
-"""What a convolution of 16 channels at 6x6 does not take."""
+OTHERS = [some(1, 32, 6, 7), some(1, 16, 6, 6), some(1, 32, 6, 6).double()]
+"""What a convolution of 32 channels at 6x6 does not take."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import attention, library
-from tests.service.engine.cpu.kernels.subjects import compiled, some
+from service.engine.cpu.kernels import Kernels, attention
+from tests.service.engine.cpu.kernels.subjects import some
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.manifest import NetworkConfig
 from training.model.network import Block
@@ -34,16 +34,16 @@ def expected(block: Block, features: Tensor, shortcut: Tensor) -> Tensor:
     return out
 
 
-@compiled
 @pytest.mark.parametrize(
     ("channel", "spatial", "activation"),
     list(itertools.product((True, False), (True, False), ("gelu", "relu"))),
 )
 @pytest.mark.parametrize(
     ("faces", "channels", "height", "width"),
-    [(1, 64, 24, 24), (2, 128, 12, 12), (3, 256, 6, 6), (2, 200, 5, 9), (1, 8, 1, 1)],
+    [(1, 64, 24, 24), (2, 128, 12, 12), (3, 256, 6, 6), (2, 208, 5, 9), (1, 16, 1, 1)],
 )
 def test_it_is_the_blocks_end(
+    kernels: Kernels,
     channel: bool,
     spatial: bool,
     activation: Any,
@@ -57,10 +57,8 @@ def test_it_is_the_blocks_end(
     )
     size = (faces, channels, height, width)
     features, shortcut = some(*size), some(*size, seed=1)
-    native = library()
-    assert native is not None
-    assert attention.suits(block, channels)
-    end = attention.ending(native, block, channels, height, width)
+    assert attention.suits(kernels, block, channels)
+    end = attention.ending(kernels, block, channels, height, width)
     kept = features.clone(), shortcut.clone()
     for _ in range(2):  # what it works in is used again
         actual = end(features, shortcut)
@@ -73,20 +71,17 @@ def test_it_is_the_blocks_end(
     assert torch.equal(shortcut, kept[1])
 
 
-@compiled
 @pytest.mark.parametrize(
     "wrong", [some(1, 16, 6, 7), some(2, 16, 6, 6), some(1, 16, 6, 6).double()]
 )
-def test_other_features_are_refused(wrong: Tensor) -> None:
-    native = library()
-    assert native is not None
-    end = attention.ending(native, a_block(16), 16, 6, 6)
+def test_other_features_are_refused(kernels: Kernels, wrong: Tensor) -> None:
+    end = attention.ending(kernels, a_block(16), 16, 6, 6)
     with pytest.raises(ValueError, match="features are"):
         end(some(1, 16, 6, 6), wrong)
 
 
-def test_what_does_not_suit() -> None:
-    assert not attention.suits(a_block(12), 12)
+def test_what_does_not_suit(kernels: Kernels) -> None:
+    assert not attention.suits(kernels, a_block(12), 12)
     block = a_block(16)
     block.activation = nn.SiLU()
-    assert not attention.suits(block, 16)
+    assert not attention.suits(kernels, block, 16)

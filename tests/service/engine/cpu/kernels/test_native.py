@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,15 @@ import torch
 from service.engine.cpu import kernels
 
 FOLDER = Path(kernels.__file__).parent
+# All that is called, but not how wide it is.
+OTHERWISE_WHOLE = "int winograd_scratch, winograd, im2col_scratch, im2col, attend_scratch, attend;"
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    kernels.library.cache_clear()
+    kernels.kernels.cache_clear()
     yield
-    kernels.library.cache_clear()
+    kernels.kernels.cache_clear()
 
 
 def compile_to(folder: Path, compiler: str | None = None) -> str:
@@ -38,59 +40,99 @@ def compile_to(folder: Path, compiler: str | None = None) -> str:
 )
 def test_it_compiles_without_a_warning(tmp_path: Path) -> None:
     assert compile_to(tmp_path) == ""
-    assert [file.name for file in tmp_path.iterdir()] == ["libkernels.so"]
+    files = sorted(file.name for file in tmp_path.iterdir())
+    assert files == ["libkernels-avx2.so", "libkernels-avx512.so"]
 
 
 def test_without_a_compiler_it_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "libkernels.so").touch()  # of an older source
+    for name in ("libkernels.so", "libkernels-avx2.so", "libkernels-avx512.so"):
+        (tmp_path / name).touch()  # of an older source
     assert "the network will take twice as long" in compile_to(tmp_path, "no-such-compiler")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_it_is_missing_a_line_says_what_to_do(
+def test_each_says_how_wide_it_is(kernels: kernels.Kernels) -> None:
+    assert (kernels.lanes, kernels.panel) in ((8, 16), (16, 32))
+
+
+@pytest.fixture
+def on_a_cpu(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> Callable[[str], None]:
+    """Return what makes a CPU of this one, its kernels to lie in `tmp_path`."""
+    monkeypatch.setattr(kernels, "FOLDER", tmp_path)
+    caplog.set_level("INFO")
+
+    def has(capability: str) -> None:
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+
+    return has
+
+
+def test_the_widest_that_torch_would_use_are_taken(
+    on_a_cpu: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "fma3": True})
-    monkeypatch.setattr(kernels, "_LIBRARY", tmp_path / "libkernels.so")
-    assert kernels.library() is None
-    assert kernels.library() is None
-    assert caplog.text.count("libkernels.so: cannot open shared object file") == 1
+    monkeypatch.setattr(kernels, "load", lambda path: path.name)
+    for capability, expected in (
+        ("AVX512", "libkernels-avx512.so"),
+        ("AVX2", "libkernels-avx2.so"),
+        ("DEFAULT", None),
+    ):
+        on_a_cpu(capability)
+        kernels.kernels.cache_clear()
+        assert kernels.kernels() == expected
+
+
+def test_where_they_are_missing_a_line_says_what_to_do(
+    on_a_cpu: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    on_a_cpu("AVX2")
+    assert kernels.kernels() is None
+    assert kernels.kernels() is None
+    assert caplog.text.count("libkernels-avx2.so: cannot open shared object file") == 1
     assert "make serve" in caplog.text
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc)")
-@pytest.mark.parametrize("source", ["", "int winograd_scratch;"])
-def test_one_of_older_source_or_none_at_all_is_done_without(
-    source: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+@pytest.mark.parametrize("source", ["", "int winograd_scratch;", OTHERWISE_WHOLE])
+def test_those_of_older_source_or_none_at_all_are_done_without(
+    source: str,
+    on_a_cpu: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
-    old = tmp_path / "libkernels.so"
+    old = tmp_path / "libkernels-avx2.so"
     if source:
         command = ["cc", "-shared", "-o", str(old), "-xc", "-"]
         subprocess.run(command, input=source, text=True, check=True)
     else:
         old.write_bytes(b"of another system")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "fma3": True})
-    monkeypatch.setattr(kernels, "_LIBRARY", old)
-    assert kernels.library() is None
-    assert "libkernels.so" in caplog.text
+    on_a_cpu("AVX2")
+    assert kernels.kernels() is None
+    assert "libkernels-avx2.so" in caplog.text
 
 
-@pytest.mark.parametrize("capabilities", [{"avx2": True}, {"architecture": "aarch64"}])
-def test_other_cpus_go_without_it_and_without_a_word(
-    capabilities: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+def test_where_the_widest_fail_the_next_are_taken(
+    on_a_cpu: Callable[[str], None], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert kernels.library() is None
-    assert caplog.text == ""
+    path = FOLDER / "libkernels-avx2.so"
+    if "avx2" not in torch.cpu.get_capabilities() or not path.exists():
+        pytest.skip("no kernels for AVX2 on this CPU")
+    (tmp_path / "libkernels-avx512.so").write_bytes(b"cut off")
+    shutil.copy(path, tmp_path)
+    on_a_cpu("AVX512")
+    found = kernels.kernels()
+    assert found is not None
+    assert found.lanes == 8
+    assert "libkernels-avx512.so: file too short" in caplog.text
+    assert caplog.messages[-1] == "the network's kernels in C are those of libkernels-avx2.so"
 
 
-def test_only_wider_cpus_compute_wider(monkeypatch: pytest.MonkeyPatch) -> None:
-    for capabilities, expected in (
-        ({"avx2": True, "avx512_f": True}, True),
-        ({"avx2": True, "avx512_f": False}, False),
-        ({"architecture": "aarch64"}, False),
-    ):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
-        assert kernels.computes_wider() is expected
+@pytest.mark.parametrize("capability", ["DEFAULT", "NO AVX", "VSX"])
+def test_other_cpus_go_without_them_and_say_so(
+    capability: str, on_a_cpu: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    on_a_cpu(capability)
+    assert kernels.kernels() is None
+    (said,) = caplog.messages
+    assert "without kernels in C" in said
