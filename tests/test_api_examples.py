@@ -139,3 +139,13 @@ def test_every_path_has_an_example_in_every_language() -> None:
         assert any(wanted in example.text for example in REQUESTS), wanted
     for path in ("/predict", "/predict/batch", "/explain", "/infer", "/health/ready"):
         assert any(path in example.text for example in REQUESTS), path
+
+
+def test_readme_shows_the_same_answer() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = readme.partition("/predict\n\n")[2].partition("\n\n")[0]
+    (example,) = (
+        example for example in REQUESTS
+        if example.section == "One picture" and example.kind == "json"
+    )  # fmt: skip
+    assert json.loads(shown) == json.loads(example.output)

@@ -69,6 +69,14 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     assert list(broken(path)) == ["missing.md", "other.md#no-heading", "#there"]
 
 
+def test_documents_that_code_names_exist() -> None:
+    sources = [path for top in ("service", "training") for path in (ROOT / top).rglob("*.py")]
+    document = re.compile(r"\bdocs/(?:decisions/[\w-]+|[\w/-]+\.md)")
+    named = {name for path in sources for name in document.findall(path.read_text())}
+    assert named
+    assert {name for name in named if not any(ROOT.glob(f"{name}*"))} == set()
+
+
 def test_readme_is_a_front_page() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= MOST_LINES_OF_README
 
