@@ -25,7 +25,8 @@ def prose(path: Path) -> str:
 
 
 def links(path: Path) -> list[str]:
-    return re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(path)))
+    text = re.sub(r"`[^`\n]*`", "", prose(path))
+    return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
 
 
 def anchors(path: Path) -> set[str]:
@@ -65,8 +66,9 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     path.write_text(
         "# Here\n\n[a](other.md#two-or-three) [b](#here) [c](https://example.org/#x) `[d](e)`\n"
         "[f](missing.md) [g](other.md#no-heading) [h](#there)\n"
+        '<img src="missing.png">\n'
     )
-    assert list(broken(path)) == ["missing.md", "other.md#no-heading", "#there"]
+    assert list(broken(path)) == ["missing.md", "other.md#no-heading", "#there", "missing.png"]
 
 
 def test_documents_that_code_names_exist() -> None:
