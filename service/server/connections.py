@@ -276,8 +276,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self.loop.call_later(seconds, self._look_for_client, min(2 * seconds, _MAX_LOOK_S))
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer without the application, and close."""
+        """Answer without the application, and close; a request whose body broke is given up."""
         self._metrics.rejections.labels(error.code).inc()
-        self.transport.write(problem_bytes(error, {"connection": "close"}))
         self._broken = True
+        if not self._idle:
+            if self.cycle.response_started:  # two answers in one would be worse than none
+                self.transport.abort()
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._departure.happen()
+        self.transport.write(problem_bytes(error, {"connection": "close"}))
         self.transport.close()

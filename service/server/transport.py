@@ -123,8 +123,9 @@ class LingeringTransport(asyncio.Transport):
         self._transport.abort()
 
     def write(self, data: Any) -> None:
-        """Send bytes."""
-        self._transport.write(data)
+        """Send bytes; after `close` none."""
+        if not self.lingering:
+            self._transport.write(data)
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes wait to be sent."""

@@ -385,6 +385,23 @@ async def test_a_malformed_body_is_answered_once(case: str) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_request_whose_body_breaks_is_given_up_at_once() -> None:
+    async with listening(PATIENT) as server:
+        admission = server.app.state.service.admission
+        reader, writer = await server.connect()
+        writer.write(CHUNKED + chunk(PICTURE[:9]))
+        while not admission.uploading:
+            await asyncio.sleep(0)
+        writer.write(b"nonsense\r\n")
+        assert (await answer(reader))[0] == 400
+        while admission.uploading:
+            await asyncio.sleep(0)
+        assert server.state.connections  # the client may still send
+        assert await ended(reader) == b""
+        writer.close()
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     "request_line",
     [
