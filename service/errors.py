@@ -130,6 +130,13 @@ class NoDetector(ServiceError):
     title = "No face detector"
 
 
+class UnsupportedCoding(ServiceError):
+    """A transfer coding that the service does not read."""
+
+    status, code = 501, "unsupported_coding"
+    title = "This transfer coding is not supported"
+
+
 class QueueFull(ServiceError):
     """No room among the waiting faces."""
 

@@ -28,6 +28,7 @@ STABLE = {
     "inference_failed": 500,
     "internal_error": 500,
     "no_detector": 501,
+    "unsupported_coding": 501,
     "queue_full": 503,
     "overloaded": 503,
     "too_many_connections": 503,

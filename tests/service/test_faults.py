@@ -1,7 +1,9 @@
 """What goes wrong around the service, done to the real server; each test fills a row of a table."""
 
 import asyncio
+import contextlib
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -364,6 +366,67 @@ async def test_connections_that_send_nothing(row: Row) -> None:
         "0",
         took,
     )
+
+
+def flood(port: int, connections: int, head: bytes, rest: bytes) -> None:
+    """Send as fast as the server reads, and read what it answers; in a process of its own."""
+
+    async def one() -> None:
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reading = asyncio.create_task(reader.read(-1))
+            writer.write(head)
+            with contextlib.suppress(ConnectionError):
+                while not reading.done():
+                    writer.write(rest)
+                    await writer.drain()
+            writer.transport.abort()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(one() for _ in range(connections)))
+
+    asyncio.run(all_of_them())
+
+
+CHUNKED = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+FLOODS = {
+    "pipelines": (b"", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 9000),
+    "chunks of a byte": (CHUNKED, b"1\r\nx\r\n" * 40_000),
+    "trailers": (CHUNKED + b"0\r\n", b"a:\r\n" * 60_000),
+    "an extension": (CHUNKED + b"1;", b"a" * (1 << 18)),
+    "a header": (b"GET / HTTP/1.1\r\na: ", b"a" * (1 << 18)),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_connections_that_never_stop_sending(row: Row, kind: str) -> None:
+    floods, timeout_s = 100, 5.0
+    with faulty("steady", FER_TIMEOUT_S=str(timeout_s)) as server:
+        before = server.sample("process_resident_memory_bytes")
+        spent = server.sample("process_cpu_seconds_total")
+        flooding = multiprocessing.get_context("spawn").Process(
+            target=flood, args=(server.port, floods, *FLOODS[kind])
+        )
+        flooding.start()
+        try:
+            eventually(lambda: server.sample("fer_connections") >= floods)
+            times: list[float] = []
+            answers: Counter[int] = Counter()
+            began = time.monotonic()
+            while (asked := time.monotonic()) < began + 5:
+                answers[httpx.post(f"{server.url}/predict", content=HAPPY).status_code] += 1
+                times.append(time.monotonic() - asked)
+        finally:
+            flooding.kill()
+            flooding.join()
+        grown = server.sample("process_resident_memory_bytes") - before
+        spent = server.sample("process_cpu_seconds_total") - spent
+        assert max(times) < timeout_s
+        assert set(answers) == {200}
+        assert grown < 200 << 20
+        assert server.stop() == 0
+    what = f"{floods} connections that send {kind} ({spent:.1f} CPU s, {grown / 2**20:+.0f} MiB)"
+    row(what, f"{answers[200]}x 200, {max(times):.2f} s at most", "0", 0.0)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
