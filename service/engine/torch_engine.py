@@ -5,6 +5,8 @@ in its place.
 """
 
 import copy
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -121,7 +123,12 @@ class Engine:
         """
         spec = self.manifest.input_spec
         self.explain(np.zeros((1, spec.height, spec.width), np.uint8))
-        return batch_seconds(self.infer, spec.height, spec.width, self.max_batch)
+        return batch_seconds(self.infer, spec.height, spec.width, self.max_batch, self._clock())
+
+    def _clock(self) -> Callable[[], float]:
+        """Return what times a batch: not other processes' work, where only this thread computes."""
+        alone = self._device.type == "cpu" and torch.get_num_threads() == 1
+        return time.thread_time if alone else time.perf_counter
 
     def _check(self, faces: NDArray[np.uint8]) -> None:
         spec = self.manifest.input_spec

@@ -4,6 +4,8 @@ import itertools
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +218,25 @@ def test_without_kernels_the_network_runs_as_it_is(
     monkeypatch.setattr("service.engine.torch_engine.kernels", lambda: None)
     plain = Engine(checkpoint, "cpu")
     np.testing.assert_allclose(plain.infer(some_faces(3)), engine.infer(some_faces(3)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("threads", "clock"), [(1, time.thread_time), (2, time.perf_counter)])
+def test_what_other_processes_do_does_not_count_where_one_thread_computes(
+    checkpoint: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    clock: Callable[[], float],
+) -> None:
+    clocks: list[object] = []
+    monkeypatch.setattr(
+        "service.engine.torch_engine.batch_seconds", lambda *a: clocks.append(a[-1])
+    )
+    before = torch.get_num_threads()
+    try:
+        Engine(checkpoint, "cpu", threads=threads).warm()
+    finally:
+        torch.set_num_threads(before)
+    assert clocks == [clock]
 
 
 PROGRAM = """
