@@ -1,21 +1,21 @@
-"""Why a face was recognised as it was: what the network saw, let through, and went by.
+"""Why a face got its emotion: the transform, the attention map and the evidence map.
 
-The transform, the straightened face and the attention are read off the forward pass. The evidence
-is LayerCAM (Jiang et al. 2021, DOI 10.1109/TIP.2021.3089943) at the first stage's output: the
-positive part of each feature's gradient, here of the emotion's logit above the mean of all logits
-(what they have in common changes no probability), times the feature, summed over channels; of the
-features before the network's later halvings, where a place still is a place. Each feature counts
-by what it has above its mean over the face, as in attributions with a baseline: otherwise a place
-where nothing is to be seen gets evidence as well, for what all places have in common.
+The transform, the straightened face and the attention map come from the forward pass. The evidence
+map is LayerCAM (Jiang et al. 2021, DOI 10.1109/TIP.2021.3089943) at the first stage's output, where
+the resolution is highest: the positive part of each feature's gradient, times the feature, summed
+over channels. Two deviations:
 
-That was chosen by covering (docs/decisions/0008): of 300 faces of PublicTest the mean probability
-of 0.82 falls to 0.75 where a tenth drawn by lot is blurred, to 0.56 where it is the tenth with the
-most LayerCAM, to 0.52 with this evidence; and of a smile whose mouth is painted over, the mouth
-keeps 0.6 of its LayerCAM and 0.3 of this. CAM (Zhou et al. 2016, arXiv:1512.04150), whose mean is
-the logit exactly, was no better than a place that is the same for all faces: its places are the
-last stage's, 6 by 6, and each of them sees nearly the whole face.
+- The gradient is that of the emotion's logit minus the mean of all logits. What all logits have in
+  common changes no probability.
+- A feature counts by its difference from its mean over the face, as in attribution methods with a
+  baseline. Otherwise places without content get evidence as well.
 
-Not its duty: drawing any of it; the probabilities.
+The choice was measured by covering (docs/decisions/0008), on 300 faces of PublicTest with a mean
+probability of 0.82. Blurring a tenth of the face lowers it to 0.75 where the tenth is random, to
+0.56 where it has the most LayerCAM, and to 0.52 where it has the most of this evidence. When the
+mouth of a smile is painted over, it keeps 0.6 of its LayerCAM and 0.3 of this evidence. CAM (Zhou
+et al. 2016, arXiv:1512.04150) was no better than one fixed place for all faces: it works on the
+last stage's 6 by 6 places, and each of them sees nearly the whole face.
 """
 
 from collections.abc import Iterator
@@ -44,11 +44,11 @@ def explain(network: AttentionFER, images: Tensor, spec: InputSpec) -> list[Expl
         spec: How they were normalised.
 
     Returns:
-        An explanation a face. The network computes twice as much again as for its logits.
+        An explanation for each face. It takes about three times as long as the logits alone.
     """
     with _watching(network) as seen:
         logits = network(images).logits
-    # Its sum over faces: each face's gradient is its own, as no layer mixes faces.
+    # Summed over faces: no layer mixes faces, so that each face gets its own gradient.
     excess = (logits.amax(dim=1) - logits.mean(dim=1)).sum()
     (gradient,) = torch.autograd.grad(excess, seen.features)
     features = seen.features.detach()
@@ -64,7 +64,7 @@ def explain(network: AttentionFER, images: Tensor, spec: InputSpec) -> list[Expl
 
 @dataclass
 class _Seen:
-    """What a forward pass went through.
+    """Intermediate results of one forward pass.
 
     Attributes:
         features: float[n, c, h, w], the first stage's output; a leaf of the graph behind it.
@@ -79,7 +79,7 @@ class _Seen:
 
 @contextmanager
 def _watching(network: AttentionFER) -> Iterator[_Seen]:
-    """Watch the network's forward passes in the enclosed block, and none after it."""
+    """Collect the intermediate results of forward passes within the `with` block."""
     seen = _Seen()
 
     def keep_straightened(_: nn.Module, __: object, out: tuple[Tensor, Tensor]) -> None:
@@ -105,11 +105,11 @@ def _watching(network: AttentionFER) -> Iterator[_Seen]:
 
 
 def _shown_attention(network: AttentionFER) -> SpatialAttention | None:
-    """Find the spatial attention that is shown: the second stage's first, else the only stage's.
+    """Return the spatial attention to show: the first of the second stage, or of the only stage.
 
-    Of the shipped networks the first stage's lets everything through (0.998 on average), and those
-    after the second stage's first shut off halves of the picture, much the same ones for all faces;
-    this one, 12 by 12, follows brows, cheeks and mouth.
+    In the shipped networks, that of the first stage lets everything through (0.998 on average).
+    Those after the second stage's first shut off large parts of the picture, nearly the same ones
+    for all faces. This one, of 12 by 12 places, follows brows, cheeks and mouth.
     """
     stage = network.stages[min(1, len(network.stages) - 1)]
     return next((m for m in stage.modules() if isinstance(m, SpatialAttention)), None)

@@ -1,10 +1,12 @@
 """The checkpoint on a device: face bytes in, probabilities out.
 
-Not its duty: queueing, batching, deciding which face matters. Anything else with an
-`infer` of the same shape can stand in its place.
+It knows nothing of queues and batches: anything else with an `infer` of the same shape can stand
+in its place.
 """
 
 import copy
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -65,7 +67,7 @@ class TorchEngine:
         self.max_batch = max_batch or largest(self.device)
         network = copy.deepcopy(checkpoint.network).eval().requires_grad_(False)
         fold_batch_norm(network)
-        # Faster on the CPU too; torch's own type hints leave this argument out.
+        # Faster on a CPU as well. torch's type hints leave this argument out.
         layout = {"memory_format": torch.channels_last}
         network = network.to(self._device).to(**layout)  # type: ignore[call-overload]
         self._network: AttentionFER = network
@@ -95,13 +97,13 @@ class TorchEngine:
         return result
 
     def explain(self, faces: NDArray[np.uint8]) -> list[Explanation]:
-        """Say why `infer` names the emotions that it does; to be called as `infer` is.
+        """Explain the answers of `infer`; to be called from the same thread.
 
         Args:
             faces: As `infer` takes them.
 
         Returns:
-            For each, in order, what made its most probable emotion so.
+            An explanation for each face, in order, of its most probable emotion.
 
         Raises:
             ValueError: Faces of another dtype or size.
@@ -112,16 +114,21 @@ class TorchEngine:
         return explain(self._network, self._images(faces), self.manifest.input_spec)
 
     def warm(self) -> dict[int, float]:
-        """Run batches of several sizes, so that no request pays for kernels being set up.
+        """Run batches of several sizes, so that the first request is as fast as the others.
 
         From the thread that will call `infer`, or before it starts.
 
         Returns:
-            What each size takes, in seconds by faces.
+            The seconds that a batch takes, by its number of faces.
         """
         spec = self.manifest.input_spec
         self.explain(np.zeros((1, spec.height, spec.width), np.uint8))
-        return batch_seconds(self.infer, spec.height, spec.width, self.max_batch)
+        return batch_seconds(self.infer, spec.height, spec.width, self.max_batch, self._clock())
+
+    def _clock(self) -> Callable[[], float]:
+        """Return what times a batch: not other processes' work, where only this thread computes."""
+        alone = self._device.type == "cpu" and torch.get_num_threads() == 1
+        return time.thread_time if alone else time.perf_counter
 
     def _check(self, faces: NDArray[np.uint8]) -> None:
         spec = self.manifest.input_spec
@@ -132,10 +139,10 @@ class TorchEngine:
             )
 
     def _images(self, faces: NDArray[np.uint8]) -> Tensor:
-        """Take faces to the device, as the network wants them."""
-        # torch takes writable, contiguous memory without a copy, which a batch always is.
+        """Return faces as the network's input, on its device."""
+        # Without a copy where memory is contiguous and writable, as a batch's is.
         pixels = torch.from_numpy(np.require(faces, requirements=("C", "W")))
-        # A quarter of the bytes travel to the device; they become floats there.
+        # Bytes go to the device, a quarter of what floats would take.
         images = normalise(pixels.to(self._device), self.manifest.input_spec)
         return images.contiguous(memory_format=torch.channels_last)
 

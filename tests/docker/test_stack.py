@@ -54,7 +54,7 @@ print(json.dumps({
     "modules": [m for m in ("httpx", "pytest", "pip", "sympy") if importlib.util.find_spec(m)],
     "training": sorted(p.name for p in pathlib.Path("/app/training").iterdir()),
     "app": sorted(p.name for p in pathlib.Path("/app").iterdir()),
-    "compiled": [p.name for p in pathlib.Path("/app/service").rglob("*.so")],
+    "compiled": sorted(p.name for p in pathlib.Path("/app/service").rglob("*.so")),
 }))
 """
 

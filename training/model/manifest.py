@@ -1,7 +1,7 @@
 """What a checkpoint says about itself: its network's shape, its faces, what its outputs mean.
 
-Plain data, without torch: a process that only parses and decodes before an engine elsewhere reads
-this and loads nothing more. Not its duty: reading or writing it (`training.model.checkpoint`).
+Plain data, without torch: an HTTP worker whose engine is in another process imports this alone.
+`training.model.checkpoint` reads and writes it.
 """
 
 from collections.abc import Mapping

@@ -24,6 +24,8 @@ from training.model.manifest import InputSpec, NetworkConfig
 from training.model.network import AttentionFER
 from training.model.preprocess import normalise
 
+pytestmark = pytest.mark.cpu
+
 SPEC = InputSpec()
 SMALL = NetworkConfig(widths=(8, 16), depths=(1, 2))
 

@@ -1,6 +1,11 @@
 """Tests of `service.engine.torch_engine`."""
 
 import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from service.config import SHIPPED
 from service.engine.errors import EngineError
 from service.engine.torch_engine import TorchEngine, fold_batch_norm
 from training.model.checkpoint import Checkpoint, load_checkpoint
@@ -17,6 +23,8 @@ from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
 from training.model.manifest import InputSpec, Manifest, NetworkConfig
 from training.model.network import AttentionFER
 from training.model.preprocess import normalise
+
+pytestmark = pytest.mark.cpu
 
 
 def some_faces(count: int, side: int = 48) -> NDArray[np.uint8]:
@@ -210,6 +218,61 @@ def test_without_kernels_the_network_runs_as_it_is(
     monkeypatch.setattr("service.engine.torch_engine.kernels", lambda: None)
     plain = TorchEngine(checkpoint, "cpu")
     np.testing.assert_allclose(plain.infer(some_faces(3)), engine.infer(some_faces(3)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("threads", "clock"), [(1, time.thread_time), (2, time.perf_counter)])
+def test_what_other_processes_do_does_not_count_where_one_thread_computes(
+    checkpoint: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    clock: Callable[[], float],
+) -> None:
+    clocks: list[object] = []
+    monkeypatch.setattr(
+        "service.engine.torch_engine.batch_seconds", lambda *a: clocks.append(a[-1])
+    )
+    before = torch.get_num_threads()
+    try:
+        Engine(checkpoint, "cpu", threads=threads).warm()
+    finally:
+        torch.set_num_threads(before)
+    assert clocks == [clock]
+
+
+PROGRAM = """
+import json
+from service.config import SHIPPED
+from service.engine.torch_engine import Engine
+from tests.service.engine.test_torch_engine import some_faces
+from training.model.checkpoint import load_checkpoint
+engine = Engine(load_checkpoint(SHIPPED["fer2013"]), "cpu", threads=1)
+print(json.dumps([engine.precision, engine.infer(some_faces(3)).tolist()]))
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+        {"ATEN_CPU_CAPABILITY": "avx2"},
+        {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+        {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
+    ],
+    ids=lambda environment: " ".join(f"{name}={value}" for name, value in environment.items()),
+)
+def test_it_starts_and_answers_alike_with_any_instructions(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={"PATH": "/usr/bin:/bin"} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    precision, found = json.loads(done.stdout)
+    assert precision == "float32"
+    here = Engine(load_checkpoint(SHIPPED["fer2013"]), "cpu", threads=1)
+    np.testing.assert_allclose(found, here.infer(some_faces(3)), atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [{"max_batch": 0}, {"threads": 0}])

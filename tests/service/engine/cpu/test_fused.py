@@ -14,6 +14,8 @@ from tests.service.engine.test_torch_engine import build_checkpoint
 from training.model.manifest import InputSpec, NetworkConfig
 from training.model.network import AttentionFER
 
+pytestmark = pytest.mark.cpu
+
 
 def folded(**config: Any) -> AttentionFER:
     network = build_checkpoint(NetworkConfig(**config)).network

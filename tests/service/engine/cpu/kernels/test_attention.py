@@ -13,6 +13,8 @@ from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.manifest import NetworkConfig
 from training.model.network import Block
 
+pytestmark = pytest.mark.cpu
+
 
 def a_block(channels: int, **config: Any) -> Block:
     with torch.random.fork_rng():

@@ -17,6 +17,8 @@ from tests.service.engine.cpu.kernels.subjects import (
     some,
 )
 
+pytestmark = pytest.mark.cpu
+
 
 def a_convolution(before: int, after: int, kernel: Any, **options: Any) -> nn.Conv2d:
     with torch.random.fork_rng():

@@ -10,6 +10,8 @@ import torch
 
 from service.engine.cpu import kernels
 
+pytestmark = pytest.mark.cpu
+
 FOLDER = Path(kernels.__file__).parent
 # All that is called, but not how wide it is.
 OTHERWISE_WHOLE = "int winograd_scratch, winograd, im2col_scratch, im2col, attend_scratch, attend;"

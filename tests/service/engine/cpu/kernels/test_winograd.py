@@ -18,6 +18,8 @@ from tests.service.engine.cpu.kernels.subjects import (
     some,
 )
 
+pytestmark = pytest.mark.cpu
+
 
 def a_convolution(before: int, after: int, **options: Any) -> nn.Conv2d:
     with torch.random.fork_rng():
