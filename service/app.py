@@ -223,7 +223,7 @@ def _start(
     """Start the parts, on the event loop, around an engine that answers."""
     manifest = about.manifest
     metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
-    pool = DecodePool(settings.decode_threads, settings.queue_size)
+    pool = DecodePool(settings.decode_threads, settings.queue_size, settings.max_decode_bytes)
     # A core alone gains nothing by a thread that decodes beside whoever wants the faces.
     makes_faces = settings.fills_cores and isinstance(batcher, RemoteBackend)
     if about.device == "cpu" and isinstance(batcher, Batcher):

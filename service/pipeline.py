@@ -12,7 +12,7 @@ Not its duty: HTTP; who waits for the answer, and for how long.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from service.answers import Answers, timing_of
 from service.errors import ServiceError
 from service.http.problems import problem
+from service.pictures.cost import Allowance, Cost
 from service.pictures.faces import Face
 from service.pictures.finder import FaceFinder
 from service.pictures.pool import DecodePool, Done
@@ -107,7 +108,11 @@ class Predictor:
         return self._manifest
 
     async def predict(
-        self, image: bytes | bytearray, deadline: float, search: FaceSearch
+        self,
+        image: bytes | bytearray,
+        deadline: float,
+        search: FaceSearch,
+        allowance: Allowance | None = None,
     ) -> dict[str, Any]:
         """Answer one picture. Cancelling it takes its faces out of the queue.
 
@@ -115,6 +120,7 @@ class Predictor:
             image: The picture's bytes.
             deadline: When the answer is of no more use, in the clock's time.
             search: Which of its faces are wanted.
+            allowance: What its request may take of the decoders; None for what the picture may.
 
         Returns:
             The body that `service.http.schemas.Prediction` describes.
@@ -122,7 +128,7 @@ class Predictor:
         Raises:
             ServiceError: Any kind that `decode`, the pool or the batcher raises.
         """
-        return (await self.recognise(image, deadline, search)).body
+        return (await self.recognise(image, deadline, search, allowance=allowance)).body
 
     def answers_at_once(self, image: bytes | bytearray, search: FaceSearch) -> bool:
         """Tell whether `begin` takes a picture: none of the pool's threads has to work for it.
@@ -177,6 +183,7 @@ class Predictor:
         deadline: float,
         search: FaceSearch,
         explained: bool = False,
+        allowance: Allowance | None = None,
     ) -> Recognised:
         """Do as `predict` does; with the parts that the answer was made of.
 
@@ -185,13 +192,19 @@ class Predictor:
             deadline: When the answer is of no more use, in the clock's time.
             search: Which of its faces are wanted.
             explained: Whether each inference is to have its explanation.
+            allowance: As of `predict`.
 
         Raises:
             ServiceError: Any kind that `predict` raises.
         """
         began, decode = self._clock(), partial(self._decode, image, search)
-        how = self._in_batch if self.answers_at_once(image, search) else self._in_pool
-        done, inferences = await how(decode, deadline, explained)
+        if self.answers_at_once(image, search):
+            done, inferences = await self._in_batch(decode, deadline, explained)
+        else:
+            allowance = allowance or Allowance(len(image))
+            weigh = partial(self.weigh, image, search, allowance)
+            done = await self._pool.run(decode, deadline, weigh, allowance.client)
+            inferences = await self._classify(done, deadline, explained)
         return Recognised(done.result.faces, inferences, self._body(done, inferences, began))
 
     def _body(
@@ -202,16 +215,29 @@ class Predictor:
             decoded.faces, inferences, (decoded.width, decoded.height), timing
         )
 
-    async def _in_pool(
-        self, decode: Callable[[], Decoded], deadline: float, explained: bool
-    ) -> tuple[Done[Decoded], list[Inference]]:
-        done = await self._pool.run(decode, deadline)
+    def weigh(self, image: bytes | bytearray, search: FaceSearch, allowance: Allowance) -> Cost:
+        """Say what decoding a picture will take, and take it off the allowance; in any thread.
+
+        Args:
+            image: The picture's bytes.
+            search: Which of its faces are wanted.
+            allowance: What its request may take.
+
+        Raises:
+            ServiceError: Any kind that `decode` raises before it decodes.
+        """
+        cost = self._finder.weigh(image, search)
+        allowance.spend(cost)
+        return cost
+
+    async def _classify(
+        self, done: Done[Decoded], deadline: float, explained: bool
+    ) -> list[Inference]:
         self._observe(done)
         if not done.result.faces:
             self._metrics.faceless.inc()
-            return done, []
-        faces = _stack(done.result.faces)
-        return done, await self._batcher.submit(faces, deadline, explained)
+            return []
+        return await self._batcher.submit(_stack(done.result.faces), deadline, explained)
 
     async def _in_batch(
         self, decode: Callable[[], Decoded], deadline: float, explained: bool
@@ -246,6 +272,7 @@ class Predictor:
         uploads: Sequence[bytes | bytearray | ServiceError],
         deadline: float,
         search: FaceSearch,
+        client: Hashable = None,
     ) -> list[dict[str, Any]]:
         """Answer several pictures, each on its own.
 
@@ -253,6 +280,7 @@ class Predictor:
             uploads: The pictures' bytes, or why there are none.
             deadline: When the answers are of no more use, in the clock's time.
             search: Which faces of each are wanted.
+            client: Who asks: the decoders go to each in turn.
 
         Returns:
             For each, in order, an answer or a problem, as `service.http.schemas.BatchPrediction`
@@ -262,9 +290,12 @@ class Predictor:
             ServiceError: The service failed on all of them: that is the request's own failure, and
                 worth another try as a whole.
         """
+        sizes = (len(upload) for upload in uploads if not isinstance(upload, ServiceError))
+        allowance = Allowance(sum(sizes), client)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._resolve(upload, deadline, search)) for upload in uploads
+                group.create_task(self._resolve(upload, deadline, search, allowance))
+                for upload in uploads
             ]
         results = [task.result() for task in tasks]
         errors = [result for result in results if isinstance(result, ServiceError)]
@@ -275,12 +306,16 @@ class Predictor:
         return [problem(r) if isinstance(r, ServiceError) else r for r in results]
 
     async def _resolve(
-        self, upload: bytes | bytearray | ServiceError, deadline: float, search: FaceSearch
+        self,
+        upload: bytes | bytearray | ServiceError,
+        deadline: float,
+        search: FaceSearch,
+        allowance: Allowance,
     ) -> dict[str, Any] | ServiceError:
         if isinstance(upload, ServiceError):
             return upload
         try:
-            return await self.predict(upload, deadline, search)
+            return await self.predict(upload, deadline, search, allowance)
         except ServiceError as error:
             return error
 

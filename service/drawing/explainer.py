@@ -9,8 +9,9 @@ like (`service.drawing`).
 
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import pydantic_core
@@ -20,6 +21,7 @@ from service.drawing.figure import draw_figure, draw_tiles
 from service.drawing.frames import describe
 from service.drawing.overlay import draw_overlay, to_png
 from service.drawing.paint import Subject
+from service.pictures.cost import Allowance
 from service.pictures.decode import Picture, decode
 from service.pictures.pool import DecodePool
 from service.pictures.search import FaceSearch
@@ -62,7 +64,12 @@ class Explainer:
         self._clock = clock
 
     async def explain(
-        self, image: bytes | bytearray, deadline: float, search: FaceSearch, as_figure: bool
+        self,
+        image: bytes | bytearray,
+        deadline: float,
+        search: FaceSearch,
+        as_figure: bool,
+        client: Hashable = None,
     ) -> bytes:
         """Explain one picture. Cancelling it takes its faces out of the queue.
 
@@ -71,6 +78,7 @@ class Explainer:
             deadline: When the answer is of no more use, in the clock's time.
             search: Which of its faces are wanted; no more than `MAX_FACES` are taken.
             as_figure: Whether one picture is wanted instead of JSON.
+            client: Who asks: the decoders go to each in turn.
 
         Returns:
             A PNG, or the JSON that `service.http.schemas.Explanation` describes.
@@ -80,9 +88,12 @@ class Explainer:
         """
         began = self._clock()
         search = replace(search, max_faces=min(search.max_faces, MAX_FACES))
-        recognised = await self._predictor.recognise(image, deadline, search, explained=True)
+        allowance = Allowance(len(image), client)
+        recognised = await self._predictor.recognise(image, deadline, search, True, allowance)
         draw = self._draw_figure if as_figure else self._draw_body
-        done = await self._pool.run(lambda: draw(image, recognised, began), deadline)
+        work = partial(draw, image, recognised, began)
+        weigh = partial(self._predictor.weigh, image, _DETAILED, allowance)
+        done = await self._pool.run(work, deadline, weigh, client)
         self._metrics.stage["draw"].observe(done.spent_s)
         return done.result
 

@@ -44,7 +44,9 @@ async def explain(request: Request) -> Response:
     as_figure = prefers_png(request.headers.get("accept", ""))
 
     def work(visit: RequestContext, image: bytearray) -> Coroutine[Any, Any, bytes]:
-        return visit.service.explainer.explain(image, visit.deadline, search, as_figure)
+        return visit.service.explainer.explain(
+            image, visit.deadline, search, as_figure, visit.client
+        )
 
     answer = await handle(request, read_one, work)
     return Response(answer, media_type=_PNG if as_figure else _JSON)

@@ -26,6 +26,7 @@ from service.http.handlers import (
 from service.http.query import read_search
 from service.http.schemas import BatchPrediction, Health, Prediction
 from service.http.uploads import read_images
+from service.pictures.cost import Allowance
 
 
 def add_routes(app: FastAPI) -> None:
@@ -91,7 +92,9 @@ async def predict(request: Request) -> Response:
     search = read_search(request.scope["query_string"])
 
     def work(visit: RequestContext, image: bytearray) -> Coroutine[Any, Any, dict[str, Any]]:
-        return visit.service.predictor.predict(image, visit.deadline, search)
+        return visit.service.predictor.predict(
+            image, visit.deadline, search, Allowance(len(image), visit.client)
+        )
 
     return json_response(await handle(request, read_one, work))
 
@@ -112,7 +115,7 @@ async def predict_batch(request: Request) -> Response:
     def work(
         visit: RequestContext, uploads: list[Upload]
     ) -> Coroutine[Any, Any, list[dict[str, Any]]]:
-        return visit.service.predictor.predict_many(uploads, visit.deadline, search)
+        return visit.service.predictor.predict_many(uploads, visit.deadline, search, visit.client)
 
     return json_response({"results": await handle(request, read, work)})
 

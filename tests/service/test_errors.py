@@ -30,6 +30,7 @@ STABLE = {
     "no_detector": 501,
     "queue_full": 503,
     "overloaded": 503,
+    "out_of_memory": 503,
     "too_many_connections": 503,
     "shutting_down": 503,
     "not_ready": 503,

@@ -4,7 +4,7 @@ Not its duty: the protocol's bodies.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,20 @@ import numpy.typing as npt
 from service.errors import ServiceError
 from service.http.v2.answers import Row
 from service.http.v2.requests import Asked
+from service.pictures.cost import Allowance
 from service.pipeline import Predictor
 
 
-async def recognise(predictor: Predictor, asked: Asked, deadline: float) -> list[Row]:
+async def recognise(
+    predictor: Predictor, asked: Asked, deadline: float, client: Hashable = None
+) -> list[Row]:
     """Return a row a face. Cancelling it takes the faces out of the queue.
 
     Args:
         predictor: Does the work.
         asked: The request.
         deadline: When the answer is of no more use, in the predictor's clock's time.
+        client: Who asks: the decoders go to each in turn.
 
     Raises:
         ServiceError: Any kind that the predictor raises, for any of the pictures: the request
@@ -30,7 +34,8 @@ async def recognise(predictor: Predictor, asked: Asked, deadline: float) -> list
     """
     if asked.faces is not None:
         return await _classify(predictor, asked.faces, deadline)
-    answers = await _predict(predictor, asked, deadline)
+    allowance = Allowance(sum(map(len, asked.images)), client)
+    answers = await _predict(predictor, asked, deadline, allowance)
     return [
         _row(index, face, tuple(face["box"].values()))
         for index, answer in enumerate(answers)
@@ -46,12 +51,14 @@ async def _classify(
     return [_row(index, face, (0, 0, width, height)) for index, face in enumerate(answers)]
 
 
-async def _predict(predictor: Predictor, asked: Asked, deadline: float) -> list[dict[str, Any]]:
+async def _predict(
+    predictor: Predictor, asked: Asked, deadline: float, allowance: Allowance
+) -> list[dict[str, Any]]:
     """Answer all pictures at once, so that their faces share batches; the first error ends all."""
 
     async def one(index: int, image: bytes) -> dict[str, Any]:
         try:
-            return await predictor.predict(image, deadline, asked.search)
+            return await predictor.predict(image, deadline, asked.search, allowance)
         except ServiceError as error:
             detail = f"Of 'image' element {index}: {error.detail}"
             raise type(error)(detail, error.retry_after_s) from None
