@@ -1,7 +1,6 @@
 """How many faces a batch may have: a few sizes are timed at start, and the best is the limit.
 
-Not its duty: what the engine does with a batch; how fast it is later, beside everything else that
-the machine does (`service.queue.rate`).
+How fast the engine is later, beside everything else that the machine does, is another matter.
 """
 
 import time
