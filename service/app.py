@@ -262,7 +262,7 @@ def _start(
     """Start the parts, on the event loop, around an engine that answers."""
     manifest = about.manifest
     metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
-    pool = DecodePool(settings.decode_threads, settings.queue_size)
+    pool = DecodePool(settings.decode_threads, settings.queue_size, settings.max_decode_bytes)
     if about.device == "cpu":
         backend.give_way_while(pool.crowded)
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)

@@ -47,6 +47,7 @@ class Settings:
         max_images: Most pictures of one request to /predict/batch.
         max_request_bytes: Most bytes of one request to /predict/batch.
         max_buffered_bytes: Most bytes of uploads held at once, of all requests together.
+        max_decode_bytes: Most bytes of pictures being decoded, of all large ones together.
         decode_threads: Threads that decode pictures.
         torch_threads: Threads that one inference uses on a CPU.
         precision: What the network computes in on a GPU; on a CPU always float32.
@@ -118,6 +119,12 @@ class Settings:
     )
     max_buffered_bytes: int = field(
         default=512 * _MIB, metadata=integer(1024, 1 << 40, "most bytes of all uploads at once")
+    )
+    max_decode_bytes: int = field(
+        default=288 * _MIB,
+        metadata=integer(
+            32 * _MIB, 1 << 40, "most bytes that decoding takes, of all large pictures"
+        ),
     )
     decode_threads: int = field(
         default_factory=count_cores, metadata=integer(1, 256, "threads that decode; one a core")

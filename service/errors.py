@@ -88,7 +88,7 @@ class RequestTooLarge(ServiceError):
 
 
 class TooManyPixels(ServiceError):
-    """More pixels than the service decodes."""
+    """More pixels than the service decodes, or such as take too much memory or time."""
 
     status, code, title = 413, "too_many_pixels", "The image has too many pixels"
 
@@ -147,6 +147,12 @@ class Overloaded(ServiceError):
     """There is room, but the wait would outlast the deadline."""
 
     status, code, title = 503, "overloaded", "The service could not answer in time"
+
+
+class OutOfMemory(ServiceError):
+    """The process can have no memory for this picture at present."""
+
+    status, code, title = 503, "out_of_memory", "The service is short of memory"
 
 
 class TooManyConnections(ServiceError):

@@ -17,6 +17,7 @@ import numpy as np
 from service.engine.contract import Faces, Probabilities
 from service.engine.explanation import Explanation
 from service.errors import ServiceError
+from service.pictures.cost import Allowance, Cost
 from service.pictures.faces import Face
 from service.pictures.finder import FaceFinder, Found
 from service.pictures.pool import DecodePool, Done
@@ -121,7 +122,7 @@ class Predictor:
         image: bytes | bytearray,
         deadline: float,
         search: FaceSearch,
-        client: Hashable = None,
+        allowance: Allowance | None = None,
         explained: bool = False,
     ) -> Prediction:
         """Answer one picture. Cancelling it takes its faces out of the queue.
@@ -130,14 +131,17 @@ class Predictor:
             image: The picture's bytes.
             deadline: When the answer is of no more use, in the clock's time.
             search: Which of its faces are wanted.
-            client: Who asks: clients take turns at the decoders.
+            allowance: What its request may take of the decoders; None for what the picture may.
             explained: Whether each expression is to have its explanation.
 
         Raises:
             ServiceError: Any kind that `decode`, the pool or the backend raises.
         """
         began = self._clock()
-        done = await self._pool.run(partial(self._find, image, search), deadline)
+        allowance = allowance or Allowance(len(image))
+        find = partial(self._find, image, search)
+        weigh = partial(self.weigh, image, search, allowance)
+        done = await self._pool.run(find, deadline, weigh, allowance.client)
         found = done.result
         self._observe(done)
         if not found.faces:
@@ -163,7 +167,7 @@ class Predictor:
             uploads: The pictures' bytes, or why there are none.
             deadline: When the answers are of no more use, in the clock's time.
             search: Which faces of each are wanted.
-            client: As of `predict`.
+            client: Who asks: clients take turns at the decoders.
 
         Returns:
             For each, in order, its answer, or why there is none.
@@ -177,10 +181,12 @@ class Predictor:
             if isinstance(upload, ServiceError):
                 return upload
             try:
-                return await self.predict(upload, deadline, search, client)
+                return await self.predict(upload, deadline, search, allowance)
             except ServiceError as error:
                 return error
 
+        sizes = (len(upload) for upload in uploads if not isinstance(upload, ServiceError))
+        allowance = Allowance(sum(sizes), client)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(answer(upload)) for upload in uploads]
         results = [task.result() for task in tasks]
@@ -202,6 +208,21 @@ class Predictor:
             ServiceError: Any kind that the backend raises.
         """
         return [self._name(one) for one in await self._backend.submit(faces, deadline)]
+
+    def weigh(self, image: bytes | bytearray, search: FaceSearch, allowance: Allowance) -> Cost:
+        """Say what decoding a picture will take, and take it off the allowance; in any thread.
+
+        Args:
+            image: The picture's bytes.
+            search: Which of its faces are wanted.
+            allowance: What its request may take.
+
+        Raises:
+            ServiceError: Any kind that `decode` raises before it decodes.
+        """
+        cost = self._finder.weigh(image, search)
+        allowance.spend(cost)
+        return cost
 
     def _find(self, image: bytes | bytearray, search: FaceSearch) -> Found:
         """Decode a picture and find its faces, in a thread of the pool."""

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from training import fer2013, ferplus, folders
+from training.model.grey import resized
 from training.model.labels import FERPLUS_EMOTIONS
 from training.model.manifest import InputSpec
-from training.pictures import resize
 from training.samples import PARTS, TEST, TRAIN, DataError, Progress, Samples, cache_path, cached
 
 __all__ = ["DataError", "Dataset", "Split", "load"]
@@ -147,7 +147,7 @@ def _resized(samples: Samples, spec: InputSpec) -> Samples:
         return samples
     faces = np.empty((len(samples.faces), spec.height, spec.width), np.uint8)
     for index, face in enumerate(samples.faces):
-        faces[index] = resize(face, spec)
+        faces[index] = resized(face, spec)
     return Samples(faces, samples.labels, samples.parts, samples.emotions, samples.fingerprint)
 
 

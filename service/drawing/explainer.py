@@ -9,12 +9,14 @@ What the network's reasons are is `service.engine.evidence`'s.
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from service.drawing.figure import draw_figure, draw_tiles
 from service.drawing.frames import Straightening, describe
 from service.drawing.overlay import draw_overlay, to_png
 from service.drawing.paint import Subject
+from service.pictures.cost import Allowance
 from service.pictures.decode import Picture, decode
 from service.pictures.pool import DecodePool
 from service.pictures.search import FaceSearch
@@ -133,12 +135,14 @@ class Explainer:
         """
         began = self._clock()
         search = replace(search, max_faces=min(search.max_faces, MAX_FACES))
-        prediction = await self._predictor.predict(image, deadline, search, client, explained=True)
+        allowance = Allowance(len(image), client)
+        prediction = await self._predictor.predict(image, deadline, search, allowance, True)
 
         def draw() -> Rendered:
             return render(self._drawing(image, prediction, began))
 
-        done = await self._pool.run(draw, deadline)
+        weigh = partial(self._predictor.weigh, image, _DETAILED, allowance)
+        done = await self._pool.run(draw, deadline, weigh, client)
         self._metrics.stage["draw"].observe(done.spent_s)
         return done.result
 

@@ -3,12 +3,11 @@
     head ─▶ uploading ─▶ at work ─▶ answered
             (received)   (decoder, queue, engine)
 
-The decoder's threads and the batched queue bound themselves, but see a request only once it is
-there: of a burst all would be let in by an empty queue, and most refused when their pictures had
-been received and decoded for nothing. Here all that are in the house count, wherever they are; of
-uploads as many at most as are at work, because one that trickles holds nobody up. How fast they
-leave is measured, whatever it is that holds them up. Not its duty: weighing requests; a picture
-with many faces counts like any other, and the queue of faces has the last word.
+The one estimate of how long an answer will take. Decoder and queue have hard bounds of their own,
+on what waits and until when, but see a request only once it is there: of a burst all would be let
+in by an empty queue, and most be late when their pictures had been received and decoded for
+nothing. Here all requests count, wherever they are; of uploads as many at most as are at work,
+because one that trickles holds nobody up. How fast they leave is measured, whatever holds them up.
 """
 
 import time
@@ -21,8 +20,9 @@ from service.errors import Overloaded, QueueFull, ServiceError
 # What an answer's weight shrinks to with each later one: the last two hundred count, which is
 # several batches, since all answers of one come at the same moment.
 _KEEP = 0.995
+_SAME_MOMENT_S = 1e-3  # apart, and answers are still of one batch
 # Of a mean, half of those at the edge would be late.
-_HEADROOM = 1.15
+_HEADROOM = 1.25
 CALM_S = 1.0
 """How long the wait may be while there is too much to do.
 
@@ -71,7 +71,7 @@ class Admission:
         self._limit = queue_size + 1
         self._clock = clock
         self.uploading = self.working = 0
-        self._answers = self._seconds = 0.0
+        self._answers = self._moments = self._seconds = 0.0
         self._rush = False  # somebody was refused, and the wait is not yet short again
         self._since = 0.0  # when the latest answer was given, or work began after a pause
 
@@ -133,8 +133,10 @@ class Admission:
         self.working -= 1
         if served:
             now = self._clock()
+            passed_s = now - self._since
             self._answers = self._answers * _KEEP + 1.0
-            self._seconds = self._seconds * _KEEP + now - self._since
+            self._moments = self._moments * _KEEP + (passed_s > _SAME_MOMENT_S)
+            self._seconds = self._seconds * _KEEP + passed_s
             self._since = now
 
     def rush(self) -> None:
@@ -161,7 +163,9 @@ class Admission:
         ahead = self.working + min(self.uploading, self.working)
         if not ahead or not self._answers:
             return 0.0
-        return _HEADROOM * (ahead + 1) * self._seconds / self._answers
+        # After those ahead, a batch that the new one shares with whoever comes next.
+        batch_s = self._seconds / max(self._moments, 1.0)
+        return _HEADROOM * (ahead * self._seconds / self._answers + batch_s)
 
     def _retry_after_s(self) -> float:
         """Return in how many seconds those at work will have been served."""

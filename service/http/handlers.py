@@ -5,7 +5,7 @@ Not its duty: any one route.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ class RequestContext:
         service: The running one.
         deadline: When its answer is of no more use, by the monotonic clock.
         reservation: Accounts for what is held of its body.
+        client: Who asks: the same for all of a client's requests.
     """
 
     request: Request
@@ -40,6 +41,7 @@ class RequestContext:
     service: Service
     deadline: float
     reservation: MemoryReservation
+    client: Hashable
 
 
 async def handle(
@@ -77,9 +79,9 @@ async def handle(
     try:
         async with asyncio.timeout(timeout_s):
             with place, service.memory.reservation() as reservation:
-                visit = RequestContext(
-                    request, read_headers(request), service, deadline, reservation
-                )
+                headers = read_headers(request)
+                client = client_of(request, headers, bool(service.settings.api_keys))
+                visit = RequestContext(request, headers, service, deadline, reservation, client)
                 upload = await read(visit)
                 received = True
                 service.metrics.stage["receive"].observe(time.monotonic() - began)
@@ -117,6 +119,23 @@ def read_headers(request: Request) -> dict[str, str]:
     """
     raw = reversed(request.scope["headers"])
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+
+
+def client_of(request: Request, headers: Mapping[str, str], keys: bool) -> Hashable:
+    """Return what is the same for all requests of one client.
+
+    Args:
+        request: As it came.
+        headers: Its headers, names in lower case.
+        keys: Whether nobody is let in without one: else anybody could take any.
+
+    Returns:
+        The key, where one is needed; else the address, of IPv6 the network of 64 bits.
+    """
+    if keys and (key := headers.get("x-api-key") or headers.get("authorization")):
+        return key
+    host = request.client.host if request.client else ""
+    return host if "." in host else ":".join(host.split(":")[:4])
 
 
 def json_response(body: Any) -> Response:

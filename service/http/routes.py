@@ -20,6 +20,7 @@ from service.http.handlers import RequestContext, handle, json_response, read_on
 from service.http.query import read_search
 from service.http.schemas import BatchPrediction, Health, Prediction
 from service.http.uploads import read_images
+from service.pictures.cost import Allowance
 
 
 def add_routes(app: FastAPI) -> None:
@@ -85,7 +86,9 @@ async def predict(request: Request) -> Response:
 
     async def work(visit: RequestContext, image: bytearray) -> Body:
         predictor = visit.service.predictor
-        prediction = await predictor.predict(image, visit.deadline, search)
+        prediction = await predictor.predict(
+            image, visit.deadline, search, Allowance(len(image), visit.client)
+        )
         return prediction_body(prediction, predictor.manifest)
 
     return json_response(await handle(request, read_one, work))
@@ -106,7 +109,7 @@ async def predict_batch(request: Request) -> Response:
 
     async def work(visit: RequestContext, uploads: list[Upload]) -> list[Body]:
         predictor = visit.service.predictor
-        results = await predictor.predict_many(uploads, visit.deadline, search)
+        results = await predictor.predict_many(uploads, visit.deadline, search, visit.client)
         return [result_body(result, predictor.manifest) for result in results]
 
     return json_response({"results": await handle(request, read, work)})

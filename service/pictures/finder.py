@@ -6,7 +6,8 @@ Not its duty: choosing the thread (`pool`).
 from dataclasses import dataclass
 
 from service.errors import NoDetector
-from service.pictures.decode import Picture, decode
+from service.pictures.cost import Cost
+from service.pictures.decode import Picture, decode, weigh
 from service.pictures.detector import Detector
 from service.pictures.faces import Face, find_faces, whole_picture
 from service.pictures.plain_jpeg import recognise_plain
@@ -48,6 +49,20 @@ class FaceFinder:
         if head is None or head.width * head.height > _QUICK_PIXELS:
             return False
         return self._detector is None or not search.looks_in(head.width, head.height)
+
+    def weigh(self, image: bytes | bytearray, search: FaceSearch) -> Cost:
+        """Say what `find` will take of the decoder.
+
+        Args:
+            image: The picture's bytes.
+            search: Which faces are wanted.
+
+        Raises:
+            ServiceError: Any kind that `find` raises before it decodes.
+        """
+        if self._detector is None:
+            search = NO_SEARCH
+        return weigh(image, self._spec, self._max_pixels, search)
 
     def find(self, image: bytes | bytearray, search: FaceSearch) -> Found:
         """Decode a picture and find its faces.

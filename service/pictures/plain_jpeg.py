@@ -65,7 +65,7 @@ def recognise_plain(data: bytes | bytearray) -> PlainJpeg | None:
 
 
 def read_plain(
-    data: bytes | bytearray, mode: str, width: int, height: int
+    data: bytes | bytearray | memoryview, mode: str, width: int, height: int
 ) -> npt.NDArray[np.uint8] | None:
     """Decode a plain JPEG. Any thread may call it; it releases the interpreter's lock.
 

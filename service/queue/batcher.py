@@ -1,16 +1,14 @@
 """The batched queue: faces of many requests become batches for one engine, and answers again.
 
-    submit ─▶ admission ─▶ queue ─▶ batch ─▶ infer ─▶ answers ─▶ submit returns
-              (loop)               (worker) (worker)  (loop)
+    submit ─▶ bound ─▶ queue ─▶ batch ─▶ infer ─▶ answers ─▶ submit returns
+              (loop)           (worker) (worker)  (loop)
 
 Greedy: as soon as the engine is free it takes all that waits, up to the limit. A face alone is
 served at once, and under load batches fill while the engine is busy. An engine that can take a
 batch while it has another is given one as soon as it is full. One that shares its cores with the
-decoder gives way to it, and for a moment to those just answered, for a fuller batch. Admission,
-deadlines and answers live on the event loop, one worker thread computes; a finished batch wakes the
-loop once.
-
-Not its duty: what `infer` does with a face; HTTP.
+decoder gives way to it, and for a moment to those just answered, for a fuller batch. The bound on
+the queue, deadlines and answers live on the event loop, one worker thread computes; a finished
+batch wakes the loop once. Who would wait too long is refused before, at the head of the request.
 """
 
 import asyncio
@@ -30,20 +28,19 @@ from service.errors import (
     DeadlineExceeded,
     InferenceFailed,
     NotReady,
-    Overloaded,
     QueueFull,
     ShuttingDown,
 )
 from service.queue.backend import Cancel, InferenceBackend
 from service.queue.batch import Answered, BatchRunner, Begun, Outcome
 from service.queue.face_queue import FaceQueue
-from service.queue.rate import ServiceRate
 from service.queue.ticket import DeferredFaces, Inference, OnResult, Part, Ticket
 from service.telemetry.metrics import Metrics
 from service.threads import start_computing
 
 __all__ = ["HANG_S", "Batcher", "Inference"]
 
+_RETRY_S = 1.0
 HANG_S = 5.0
 """An engine that has not come back after so many seconds is taken for hanging."""
 
@@ -61,7 +58,6 @@ class Batcher(InferenceBackend):
         begin: Begin | None = None,
         explain: Explain | None = None,
         linger_s: float = 0.0,
-        batch_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         hang_s: float = HANG_S,
     ) -> None:
@@ -78,8 +74,6 @@ class Batcher(InferenceBackend):
                 meanwhile. None where the engine has one batch at a time.
             explain: uint8[n, h, w] to n explanations, likewise; None where nobody asks for any.
             linger_s: How long a batch that is not full waits for more faces; best at 0.
-            batch_s: What a full batch takes, in seconds, as measured beforehand; else there is no
-                prediction before the first batch.
             clock: Seconds that only go forward; deadlines are in its time.
             hang_s: A call of `infer` that takes longer makes the batcher unhealthy.
 
@@ -93,9 +87,6 @@ class Batcher(InferenceBackend):
         self._pipelined = begin is not None
         self._queue = FaceQueue(max_batch, linger_s, clock)
         self._queue_size = queue_size
-        self._rate = ServiceRate()
-        if batch_s:
-            self._rate.observe(max_batch, batch_s)
         self._metrics = metrics
         self._queue_seconds = metrics.stage_seconds.labels("queue")
         self._inference_seconds = metrics.stage_seconds.labels("inference")
@@ -207,14 +198,9 @@ class Batcher(InferenceBackend):
             raise DeadlineExceeded("The deadline had passed before the queue was reached.")
         if count > self._queue_size:
             raise QueueFull(f"{count} faces at once; the queue takes {self._queue_size}.")
-        waiting = self._queue.waiting
-        ahead = waiting + self._queue.running
-        if waiting + count > self._queue_size:
+        if self._queue.waiting + count > self._queue_size:
             detail = f"All {self._queue_size} places in the queue are taken; try again later."
-            raise QueueFull(detail, self._rate.retry_after_s(ahead))
-        late_s = self._rate.predicted_s(ahead, count) - time_left_s
-        if late_s > 0:
-            raise Overloaded("The wait would outlast the deadline; try again later.", late_s)
+            raise QueueFull(detail, _RETRY_S)
 
     def _deliver(self, outcome: Outcome) -> None:
         """Answer first, record afterwards, so that no metric can come in between; on the loop."""
@@ -224,9 +210,6 @@ class Batcher(InferenceBackend):
             ticket.resolve(error)
             self._cancel(ticket)
         faces = sum(len(answered.rows) for answered in outcome.answered)
-        # Nothing is learnt from failures, which may be quick, nor from a hang.
-        if faces and not outcome.failed_calls and outcome.busy_s <= self._hang_s:
-            self._rate.observe(faces, outcome.making_s + outcome.busy_s)
         self._metrics.engine_busy_seconds.inc(outcome.busy_s)
         self._metrics.engine_failures.inc(outcome.failed_calls)
         self._metrics.queue_faces.set(self._queue.waiting)

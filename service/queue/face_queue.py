@@ -1,7 +1,6 @@
 """Where faces wait for the engine: first come, first served, safe between loop and worker.
 
-Not its duty: who may enter (`service.queue.batcher` decides, knowing the rate), computing,
-answering.
+Who may enter is the batcher's to decide.
 """
 
 import threading

@@ -31,7 +31,6 @@ async def start_batcher(settings: Settings, engine: Engine, metrics: Metrics) ->
         begin=getattr(engine, "begin", None),  # not every engine can
         explain=engine.explain,
         linger_s=settings.linger_ms / 1e3,
-        batch_s=seconds.get(max_batch),
     )
     batcher.start()
     metrics.engines.set(1)

@@ -23,6 +23,7 @@ from training.model.labels import FER2013_EMOTIONS
 pytestmark = pytest.mark.anyio
 
 HAPPY = flat(130)  # 130 // 37 == 3
+TOO_MANY = "too_many_pixels"
 
 
 def form(*images: bytes, field: str = "image") -> list[tuple[str, tuple[str, bytes, str]]]:
@@ -305,6 +306,38 @@ async def test_too_many_pixels() -> None:
     async with serving(max_image_pixels=4000) as (client, _):
         response = await client.post("/predict", files=form(HAPPY))
         assert_problem(response, 413, "too_many_pixels")
+
+
+async def test_a_picture_that_takes_more_memory_than_there_is_for_all() -> None:
+    async with serving(max_decode_bytes=32 << 20) as (client, _):
+        large = encoded(Image.new("RGB", (2600, 2400)), "PNG")
+        body = assert_problem(await client.post("/predict", files=form(large)), 413, TOO_MANY)
+        assert "MiB" in body["detail"]
+
+
+async def test_a_batch_of_pictures_that_are_small_and_dear() -> None:
+    dear = encoded(Image.new("RGBA", (4000, 2500)), "PNG")  # a third of a second each, it is said
+    assert len(dear) < 60_000
+    async with serving() as (client, _):
+        response = await client.post("/predict/batch", files=form(*[dear] * 6, HAPPY))
+    codes = [result.get("code") for result in response.json()["results"]]
+    # Two together take no more than a request of so many bytes may.
+    assert sorted(codes[:6], key=str) == [None] * 2 + [TOO_MANY] * 4
+    assert codes[6] is None
+
+
+async def test_want_of_memory_is_not_the_clients_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    async with serving() as (client, app):
+        monkeypatch.setattr(Image, "open", exhausted)
+        response = await client.post("/predict", files=form(encoded(ramp(), "PNG")))
+        assert_problem(response, 503, "out_of_memory")
+        assert sample(app, "fer_rejections_total", reason="out_of_memory") == 1
+    assert "no memory for a picture" in caplog.text
 
 
 @pytest.mark.parametrize(

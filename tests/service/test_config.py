@@ -33,6 +33,7 @@ CHOSEN = {
     "max_images": ("4", 4),
     "max_request_bytes": ("8192", 8192),
     "max_buffered_bytes": ("65536", 65536),
+    "max_decode_bytes": ("99999999", 99999999),
     "decode_threads": ("3", 3),
     "torch_threads": ("2", 2),
     "precision": ("float32", "float32"),

@@ -31,6 +31,7 @@ STABLE = {
     "unsupported_coding": 501,
     "queue_full": 503,
     "overloaded": 503,
+    "out_of_memory": 503,
     "too_many_connections": 503,
     "shutting_down": 503,
     "not_ready": 503,

@@ -4,6 +4,8 @@ Not its duty: the bodies (`requests`, `answers`), what the API's document says o
 (`document`).
 """
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -72,8 +74,9 @@ async def _infer(visit: RequestContext, body: bytearray) -> tuple[Asked, list[Ro
     encoding = visit.headers.get("content-encoding", "identity")
     body = await inflate(body, encoding, most, visit.reservation, service.pool, deadline)
     limits = _limits(service)
-    done = await service.pool.run(lambda: read_request(body, json_bytes, limits), deadline)
-    return done.result, await recognise(service.predictor, done.result, deadline)
+    work = partial(read_request, body, json_bytes, limits)
+    done = await service.pool.run(work, deadline, client=visit.client)
+    return done.result, await recognise(service.predictor, done.result, deadline, visit.client)
 
 
 def _limits(service: Service) -> InferLimits:

@@ -4,6 +4,7 @@ Not its duty: the protocol's bodies.
 """
 
 import asyncio
+from collections.abc import Hashable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +13,21 @@ from service.errors import ServiceError
 from service.http.bodies import share
 from service.http.v2.answers import Row
 from service.http.v2.requests import Asked
+from service.pictures.cost import Allowance
 from service.pictures.faces import Box
 from service.pipeline import Expression, Prediction, Predictor
 
 
-async def recognise(predictor: Predictor, asked: Asked, deadline: float) -> list[Row]:
+async def recognise(
+    predictor: Predictor, asked: Asked, deadline: float, client: Hashable = None
+) -> list[Row]:
     """Return a row a face. Cancelling it takes the faces out of the queue.
 
     Args:
         predictor: Does the work.
         asked: The request.
         deadline: When the answer is of no more use, in the predictor's clock's time.
+        client: Who asks: the decoders go to each in turn.
 
     Raises:
         ServiceError: Any kind that the predictor raises, for any of the pictures: the request
@@ -30,7 +35,8 @@ async def recognise(predictor: Predictor, asked: Asked, deadline: float) -> list
     """
     if asked.faces is not None:
         return await _classify(predictor, asked.faces, deadline)
-    answers = await _predict(predictor, asked, deadline)
+    allowance = Allowance(sum(map(len, asked.images)), client)
+    answers = await _predict(predictor, asked, deadline, allowance)
     return [
         _row(index, recognised.expression, recognised.face.box)
         for index, answer in enumerate(answers)
@@ -47,12 +53,14 @@ async def _classify(
     return [_row(index, expression, box) for index, expression in enumerate(answers)]
 
 
-async def _predict(predictor: Predictor, asked: Asked, deadline: float) -> list[Prediction]:
+async def _predict(
+    predictor: Predictor, asked: Asked, deadline: float, allowance: Allowance
+) -> list[Prediction]:
     """Answer all pictures at once, so that their faces share batches; the first error ends all."""
 
     async def one(index: int, image: bytes) -> Prediction:
         try:
-            return await predictor.predict(image, deadline, asked.search)
+            return await predictor.predict(image, deadline, asked.search, allowance)
         except ServiceError as error:
             detail = f"Of 'image' element {index}: {error.detail}"
             raise type(error)(detail, error.retry_after_s) from None

@@ -233,7 +233,7 @@ def test_what_other_processes_do_does_not_count_where_one_thread_computes(
     )
     before = torch.get_num_threads()
     try:
-        Engine(checkpoint, "cpu", threads=threads).warm()
+        TorchEngine(checkpoint, "cpu", threads=threads).warm()
     finally:
         torch.set_num_threads(before)
     assert clocks == [clock]
@@ -242,10 +242,10 @@ def test_what_other_processes_do_does_not_count_where_one_thread_computes(
 PROGRAM = """
 import json
 from service.config import SHIPPED
-from service.engine.torch_engine import Engine
+from service.engine.torch_engine import TorchEngine
 from tests.service.engine.test_torch_engine import some_faces
 from training.model.checkpoint import load_checkpoint
-engine = Engine(load_checkpoint(SHIPPED["fer2013"]), "cpu", threads=1)
+engine = TorchEngine(load_checkpoint(SHIPPED["fer2013"]), "cpu", threads=1)
 print(json.dumps([engine.precision, engine.infer(some_faces(3)).tolist()]))
 """
 
@@ -271,7 +271,7 @@ def test_it_starts_and_answers_alike_with_any_instructions(environment: dict[str
     )
     precision, found = json.loads(done.stdout)
     assert precision == "float32"
-    here = Engine(load_checkpoint(SHIPPED["fer2013"]), "cpu", threads=1)
+    here = TorchEngine(load_checkpoint(SHIPPED["fer2013"]), "cpu", threads=1)
     np.testing.assert_allclose(found, here.infer(some_faces(3)), atol=1e-5)
 
 

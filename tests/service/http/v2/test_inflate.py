@@ -90,4 +90,4 @@ async def test_all_that_is_inflated_is_accounted_for(pool: DecodePool) -> None:
 async def test_the_pools_refusal_is_the_requests(pool: DecodePool) -> None:
     with UploadMemory(LARGE).reservation() as reservation, pytest.raises(ServiceError) as caught:
         await inflate(bytearray(gzip.compress(b"a")), "gzip", LARGE, reservation, pool, -math.inf)
-    assert caught.value.code == "overloaded"
+    assert caught.value.code == "deadline_exceeded"

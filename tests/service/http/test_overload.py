@@ -1,4 +1,4 @@
-"""`service.queue.batcher` at and beyond its capacity, in a time that is made up."""
+"""`service.http.admission` before the queue, at capacity and beyond, in a time that is made up."""
 
 import asyncio
 import random
@@ -9,6 +9,7 @@ import pytest
 from anyio.lowlevel import checkpoint as let_tasks_run
 
 from service import errors
+from service.http.admission import Admission
 from service.queue.batcher import Batcher
 from service.telemetry.metrics import Metrics
 from tests.service.gated_engine import GatedEngine, faces
@@ -17,8 +18,8 @@ from tests.service.queue.test_batcher import Clock
 pytestmark = pytest.mark.anyio
 
 MAX_BATCH = 8
-FULL_S = 10.0
-"""What a full batch takes on average: 2 s, and 1 s a face."""
+FULL_S = 0.1
+"""What a full batch takes on average: 20 ms, and 10 ms a face."""
 CAPACITY = MAX_BATCH / FULL_S
 
 
@@ -28,6 +29,7 @@ class Crowd:
     def __init__(self, batcher: Batcher, clock: Clock, most: int, patience_s: float) -> None:
         self.chance = random.Random(most)
         self.batcher, self.clock, self.most, self.patience_s = batcher, clock, most, patience_s
+        self.admission = Admission(1024, clock)
         self.outcomes: Counter[str] = Counter()
         self.deadlines: list[float] = []
         self.faces_in_time = self.present = 0
@@ -52,7 +54,9 @@ class Crowd:
         number, deadline = len(self.deadlines), self.clock.now + self.patience_s
         self.deadlines.append(deadline)
         try:
-            await self.batcher.submit(faces([number] * count), deadline)
+            with self.admission.enter(deadline) as place:
+                place.received()
+                await self.batcher.submit(faces([number] * count), deadline)
         except errors.ServiceError as error:
             self.outcomes[error.code] += 1
         else:
@@ -92,7 +96,7 @@ async def serve(
         batch = engine.batches[-1]
         assert all(crowd.deadlines[number] > clock.now for number in batch), "nobody waits for it"
         varied = crowd.chance.lognormvariate(-(spread**2) / 2, spread)
-        await crowd.arrive_until(clock.now + (2.0 + len(batch)) * varied, load)
+        await crowd.arrive_until(clock.now + (0.02 + 0.01 * len(batch)) * varied, load)
         engine.let_go()
 
 
@@ -103,18 +107,17 @@ async def batcher(engine: GatedEngine, clock: Clock, metrics: Metrics) -> AsyncI
         max_batch=MAX_BATCH,
         queue_size=1024,
         metrics=metrics,
-        batch_s=FULL_S,
         clock=clock,
         hang_s=1000.0,
     )
     batcher.start()
     yield batcher
     engine.open()
-    await batcher.drain(10_000.0)
+    await batcher.drain(100.0)
 
 
 @pytest.mark.parametrize(
-    ("most", "patience_s"), [(1, 30.0), (1, 100.0), (8, 40.0), (8, 100.0), (24, 100.0)]
+    ("most", "patience_s"), [(1, 0.3), (1, 1.0), (1, 10.0), (8, 1.0), (8, 10.0), (24, 1.0)]
 )
 async def test_three_times_capacity(
     batcher: Batcher, engine: GatedEngine, clock: Clock, most: int, patience_s: float
@@ -133,7 +136,7 @@ async def test_three_times_capacity(
 async def test_a_rush_after_quiet_times_and_quiet_times_after_it(
     batcher: Batcher, engine: GatedEngine, clock: Clock
 ) -> None:
-    crowd = Crowd(batcher, clock, most=4, patience_s=100.0)
+    crowd = Crowd(batcher, clock, most=4, patience_s=1.0)
     await serve(crowd, engine, load=0.4)
     assert crowd.outcomes.keys() == {"answered"}
     answered, began = crowd.faces_in_time, clock.now
