@@ -19,6 +19,18 @@ long im2col_scratch(long kernel, long before, long after) {
     return PLACES * (kernel * kernel * before + panels_of(after));
 }
 
+INLINE long between(long least, long value, long most) {
+    return value < least ? least : value > most ? most : value;
+}
+
+/* Copies [begin, end), and writes zeros to the rest of [0, size). Without calls: a row of few
+ * channels is short. */
+INLINE void copy(float *to, const float *from, long begin, long end, long size) {
+    for (long i = 0; i < begin; i++) to[i] = 0;
+    for (long i = begin; i < end; i++) to[i] = from[i];
+    for (long i = end; i < size; i++) to[i] = 0;
+}
+
 void im2col(const float *in, const float *weight, const float *bias, float *out, float *scratch,
             long faces, long height, long width, long before, long after, long kernel, long stride,
             long padding, int activation) {
@@ -35,14 +47,13 @@ void im2col(const float *in, const float *weight, const float *bias, float *out,
             const long face = p / (down * across);
             const long top = p / across % down * stride - padding;
             const long left = p % across * stride - padding;
-            for (long y = top; y < top + kernel; y++)
-                for (long x = left; x < left + kernel; x++, to += before) {
-                    if (y >= 0 && y < height && x >= 0 && x < width)
-                        memcpy(to, in + ((face * height + y) * width + x) * before,
-                               before * sizeof(float));
-                    else
-                        memset(to, 0, before * sizeof(float));
-                }
+            /* What of each of the kernel's rows lies on the picture. */
+            const long begin = between(0, -left, kernel), end = between(begin, width - left, kernel);
+            for (long y = top; y < top + kernel; y++, to += kernel * before) {
+                const int beside = y < 0 || y >= height;
+                const float *row = in + ((face * height + y) * width + left) * before;
+                copy(to, row, begin * before, (beside ? begin : end) * before, kernel * before);
+            }
         }
         for (long c = 0; c < wide; c += PANEL)
             products(count, seen, weight + c * depth, multiplied + c, depth, wide);

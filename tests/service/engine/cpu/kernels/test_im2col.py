@@ -29,7 +29,8 @@ def a_convolution(before: int, after: int, kernel: Any, **options: Any) -> nn.Co
 
 @pytest.mark.parametrize("activation", [None, RELU, GELU])
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(3, 2, 1), (2, 2, 0), (5, 2, 2), (1, 1, 0), (3, 1, 1)]
+    ("kernel", "stride", "padding"),
+    [(3, 2, 1), (2, 2, 0), (5, 2, 2), (1, 1, 0), (3, 1, 1), (2, 1, 3)],
 )
 @pytest.mark.parametrize(
     ("faces", "before", "after", "height", "width"),
