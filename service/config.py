@@ -60,7 +60,7 @@ class Settings:
         header_timeout_s: Seconds for a request's head to arrive, and for an answer to be read.
         idle_timeout_s: Seconds that a connection may wait between two requests.
         workers: Processes that serve side by side.
-        engine: Whether each of them has the network inside, or all share one process a device.
+        engine: Whether each of them has the network, or all share one process a device.
         api_keys: Any of them lets a client in; without any, everybody is let in.
         open_paths: Paths that need no key.
         cors_origins: Pages whose scripts may use the service.
@@ -174,9 +174,10 @@ class Settings:
     engine: str = field(
         default="auto",
         metadata=choice(
-            *("auto", "inside", "apart"),
-            meaning="the network in each process, or one process a device for all, which then has "
-            "the queue; auto: apart for several processes on CUDA",
+            *("auto", "in-process", "shared"),
+            meaning="where the network runs: in each worker, or in one process a device that all "
+            "workers share; auto shares it between several workers on CUDA",
+            formerly={"inside": "in-process", "apart": "shared"},
         ),
     )
     api_keys: tuple[str, ...] = field(
@@ -238,10 +239,10 @@ class Settings:
         Raises:
             SettingsError: Names both.
         """
-        if len(self.devices) > 1 and self.engine == "inside":
+        if len(self.devices) > 1 and self.engine == "in-process":
             raise SettingsError(
                 f"{key_of('device')} names {len(self.devices)} devices, which takes "
-                f"{key_of('engine')} apart or auto"
+                f"{key_of('engine')} shared or auto"
             )
         for small, large in (
             ("max_batch", "queue_size"),
@@ -259,11 +260,6 @@ class Settings:
     def devices(self) -> tuple[str, ...]:
         """The devices that `device` names, one or more."""
         return tuple(self.device.split(","))
-
-    @property
-    def fills_cores(self) -> bool:
-        """Whether all processes together keep all cores busy."""
-        return self.workers * self.torch_threads >= count_cores()
 
 
 def describe() -> Iterator[tuple[str, str, str]]:

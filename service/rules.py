@@ -4,8 +4,9 @@ Not its duty: which settings there are (`service.config`).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 _NUMBERED_GPU = re.compile(r"cuda:(0|[1-9][0-9]{0,2})")
@@ -60,13 +61,22 @@ def auto_or(other: dict[str, Any]) -> dict[str, Any]:
     return other | {"parse": parse, "expected": f"auto or {other['expected']}"}
 
 
-def choice(*names: str, meaning: str) -> dict[str, Any]:
-    """Return the rule of one of `names`, in any case."""
+def choice(
+    *names: str, meaning: str, formerly: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return the rule of one of `names`, in any case.
+
+    Args:
+        names: What it may be.
+        meaning: What the setting is for.
+        formerly: Old names that are still taken, and what they are now.
+    """
 
     def parse(text: str) -> str:
-        if text.lower() not in names:
+        name = formerly.get(text.lower(), text.lower())
+        if name not in names:
             raise ValueError
-        return text.lower()
+        return name
 
     return rule(parse, f"one of {', '.join(names)}", meaning)
 

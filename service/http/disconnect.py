@@ -9,8 +9,8 @@ from types import TracebackType
 
 from starlette.requests import Request
 
-DEPARTURE = "departure"
-"""Under `state` of a request's scope: the `DisconnectSignal` of its connection, if the server tells."""
+DISCONNECT = "disconnect"
+"""The key, under `state` of a request's scope, of the connection's `DisconnectSignal`, if any."""
 
 
 class ClientGone(Exception):  # noqa: N818 - an event, not a defect
@@ -52,18 +52,18 @@ class WhileConnected:
         self._request = request
         self._gone = False
         self._watching: asyncio.Task[None] | None = None
-        self._departure: DisconnectSignal | None = request.scope.get("state", {}).get(DEPARTURE)
+        self._disconnect: DisconnectSignal | None = request.scope.get("state", {}).get(DISCONNECT)
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in a task
         self._task, self._cancelling = task, task.cancelling()
-        if self._departure is None:
+        if self._disconnect is None:
             self._watching = asyncio.create_task(self._watch())
-        elif self._departure.past:
+        elif self._disconnect.past:
             raise ClientGone
         else:
-            self._departure.watchers.add(self._leave)
+            self._disconnect.watchers.add(self._leave)
 
     def __exit__(
         self,
@@ -71,8 +71,8 @@ class WhileConnected:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._departure is not None:
-            self._departure.watchers.discard(self._leave)
+        if self._disconnect is not None:
+            self._disconnect.watchers.discard(self._leave)
         elif self._watching is not None:
             self._watching.cancel()
         # Only our own cancellation is ours to end, as in `asyncio.timeout`.

@@ -48,8 +48,10 @@ async def explain(request: Request) -> Response:
 
     render = Drawing.figure if as_figure else _to_json
 
-    def work(visit: RequestContext, image: bytearray) -> Coroutine[Any, Any, bytes]:
-        return visit.service.explainer.explain(image, visit.deadline, search, render, visit.client)
+    def work(context: RequestContext, image: bytearray) -> Coroutine[Any, Any, bytes]:
+        return context.service.explainer.explain(
+            image, context.deadline, search, render, context.client
+        )
 
     answer = await handle(request, read_one, work)
     return Response(answer, media_type=_PNG if as_figure else _JSON)

@@ -81,23 +81,23 @@ async def handle(
             with place, service.memory.reservation() as reservation:
                 headers = read_headers(request)
                 client = client_of(request, headers, bool(service.settings.api_keys))
-                visit = RequestContext(request, headers, service, deadline, reservation, client)
-                upload = await read(visit)
+                context = RequestContext(request, headers, service, deadline, reservation, client)
+                upload = await read(context)
                 received = True
                 service.metrics.stage["receive"].observe(time.monotonic() - began)
                 place.received()
                 with WhileConnected(request):
-                    return await work(visit, upload)
+                    return await work(context, upload)
     except TimeoutError:
         if received:
             raise DeadlineExceeded("The answer did not come in time.") from None
         raise UploadTimeout("The request's body did not arrive in time.") from None
 
 
-async def read_one(visit: RequestContext) -> bytearray:
+async def read_one(context: RequestContext) -> bytearray:
     """Read the one picture of a request, as `handle` wants it read."""
-    limit = visit.service.settings.max_image_bytes
-    return await read_image(visit.headers, visit.request.receive, limit, visit.reservation)
+    limit = context.service.settings.max_image_bytes
+    return await read_image(context.headers, context.request.receive, limit, context.reservation)
 
 
 def service_of(request: Request) -> Service:

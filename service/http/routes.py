@@ -84,10 +84,10 @@ async def predict(request: Request) -> Response:
     """
     search = read_search(request.scope["query_string"])
 
-    async def work(visit: RequestContext, image: bytearray) -> Body:
-        predictor = visit.service.predictor
+    async def work(context: RequestContext, image: bytearray) -> Body:
+        predictor = context.service.predictor
         prediction = await predictor.predict(
-            image, visit.deadline, search, Allowance(len(image), visit.client)
+            image, context.deadline, search, Allowance(len(image), context.client)
         )
         return prediction_body(prediction, predictor.manifest)
 
@@ -102,14 +102,14 @@ async def predict_batch(request: Request) -> Response:
     """
     search = read_search(request.scope["query_string"])
 
-    def read(visit: RequestContext) -> Coroutine[Any, Any, list[Upload]]:
-        of = visit.service.settings
+    def read(context: RequestContext) -> Coroutine[Any, Any, list[Upload]]:
+        of = context.service.settings
         limits = FormLimits(of.max_image_bytes, of.max_request_bytes, of.max_images)
-        return read_images(visit.headers, request.receive, limits, visit.reservation)
+        return read_images(context.headers, request.receive, limits, context.reservation)
 
-    async def work(visit: RequestContext, uploads: list[Upload]) -> list[Body]:
-        predictor = visit.service.predictor
-        results = await predictor.predict_many(uploads, visit.deadline, search, visit.client)
+    async def work(context: RequestContext, uploads: list[Upload]) -> list[Body]:
+        predictor = context.service.predictor
+        results = await predictor.predict_many(uploads, context.deadline, search, context.client)
         return [result_body(result, predictor.manifest) for result in results]
 
     return json_response({"results": await handle(request, read, work)})

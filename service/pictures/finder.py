@@ -10,11 +10,8 @@ from service.pictures.cost import Cost
 from service.pictures.decode import Picture, decode, weigh
 from service.pictures.detector import Detector
 from service.pictures.faces import Face, find_faces, whole_picture
-from service.pictures.plain_jpeg import recognise_plain
 from service.pictures.search import NO_SEARCH, FaceSearch
 from training.model.manifest import InputSpec
-
-_QUICK_PIXELS = 512 * 512  # 0.6 ms of one core; most of the network's 1 ms
 
 
 @dataclass(frozen=True)
@@ -37,18 +34,6 @@ class FaceFinder:
             detector: Finds faces; without one every picture is a face.
         """
         self._spec, self._max_pixels, self._detector = spec, max_pixels, detector
-
-    def is_quick(self, image: bytes | bytearray, search: FaceSearch) -> bool:
-        """Tell whether `find` gives one face or fails, in less time than the network needs for it.
-
-        Args:
-            image: The picture's bytes; anything.
-            search: Which faces are wanted.
-        """
-        head = recognise_plain(image)
-        if head is None or head.width * head.height > _QUICK_PIXELS:
-            return False
-        return self._detector is None or not search.looks_in(head.width, head.height)
 
     def weigh(self, image: bytes | bytearray, search: FaceSearch) -> Cost:
         """Say what `find` will take of the decoder.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from service.engine.contract import Faces
-from service.queue.ticket import DeferredFaces, Inference, OnResult
+from service.queue.ticket import Inference, OnResult
 
 Cancel = Callable[[], object]
 """Takes faces back for whoever is gone: they leave the queue if they still wait, and nobody is told
@@ -36,7 +36,7 @@ class InferenceBackend(ABC):
 
     @abstractmethod
     def enqueue(
-        self, faces: Faces | DeferredFaces, deadline: float, explained: bool, on_result: OnResult
+        self, faces: Faces, deadline: float, explained: bool, on_result: OnResult
     ) -> Cancel:
         """Have faces classified, without waiting for it.
 
@@ -67,7 +67,7 @@ class InferenceBackend(ABC):
         """Refuse new faces and finish the accepted ones, in so many seconds."""
 
     async def submit(
-        self, faces: Faces | DeferredFaces, deadline: float, explained: bool = False
+        self, faces: Faces, deadline: float, explained: bool = False
     ) -> list[Inference]:
         """Have faces classified. Cancelling the caller takes them back.
 
@@ -83,7 +83,6 @@ class InferenceBackend(ABC):
             DeadlineExceeded: The answer did not come in time.
             ShuttingDown: The queue was drained, or stopped before they were answered.
             InferenceFailed: The engine failed on one of them.
-            BaseException: What making them raised.
             ServiceError: Any kind that `enqueue` raises.
             ValueError: Likewise.
         """

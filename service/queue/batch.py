@@ -1,6 +1,5 @@
 """One batch through the engine: stacked, begun, finished, checked, and after a failure halved.
 
-Faces that are to be made by the worker are made first; where that fails, their ticket leaves.
 Faces that are to be explained share batches with all others; then they go to the engine's
 `explain` as well, one batch again, and by themselves: nobody else's forward pass gets slower.
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from service.engine.contract import Begin, Explain, Faces, Finish, Infer, Probabilities
 from service.engine.explanation import Explanation
-from service.queue.ticket import Part, Ticket
+from service.queue.ticket import Part
 
 Rows = list[Probabilities | None]
 
@@ -44,15 +43,11 @@ class Begun(NamedTuple):
 
     Attributes:
         parts: Whose faces.
-        unmade: Whose faces could not be made, and why not.
-        taken: When it was begun, in the clock's time.
-        started: When it went to the engine: after its faces were made.
+        started: When it went to the engine, in the clock's time.
         finish: Waits for the engine and gives what it says; None if it would not begin.
     """
 
     parts: list[Part]
-    unmade: list[tuple[Ticket, BaseException]]
-    taken: float
     started: float
     finish: Finish | None
 
@@ -63,20 +58,16 @@ class Outcome(NamedTuple):
     Attributes:
         answered: Its parts. Those that nobody waited for any more when the engine was to try again
             are left out.
-        unmade: Whose faces could not be made, and why not.
         started: When the batch went to the engine, in the clock's time.
         seconds: How long the engine took.
         busy_s: The same, less what the batch before it took of that.
-        making_s: How long its faces took before that.
         failed_calls: Calls of the engine that raised or gave an unusable answer.
     """
 
     answered: list[Answered]
-    unmade: list[tuple[Ticket, BaseException]]
     started: float
     seconds: float
     busy_s: float
-    making_s: float
     failed_calls: int
 
 
@@ -105,7 +96,7 @@ class BatchRunner:
         self.call_started: float | None = None
 
     def begin(self, parts: list[Part]) -> Begun:
-        """Make a batch's faces and give it to the engine; never raises.
+        """Give a batch to the engine; never raises.
 
         An engine with `infer` alone does nothing yet.
 
@@ -115,27 +106,14 @@ class BatchRunner:
         Returns:
             What `finish` wants, once, and in the order in which batches were begun.
         """
-        self.call_started = taken = self._clock()
-        made, unmade = self._make(parts)
-        started = self._clock()
+        self.call_started = started = self._clock()
         finish: Finish | None = None
         try:
-            finish = self._begin(_stack(made)) if made else _empty
+            finish = self._begin(_stack(parts))
         except BaseException:  # noqa: BLE001  # as below
             _log.exception("the engine would not begin a batch; trying again in halves")
         self.call_started = None
-        return Begun(made, unmade, taken, started, finish)
-
-    def _make(self, parts: list[Part]) -> tuple[list[Part], list[tuple[Ticket, BaseException]]]:
-        made: list[Part] = []
-        unmade: list[tuple[Ticket, BaseException]] = []
-        for part in parts:
-            try:
-                part.ticket.ready(self._clock)
-                made.append(part)
-            except BaseException as error:  # noqa: BLE001  # whoever submitted it gets to know
-                unmade.append((part.ticket, error))
-        return made, unmade
+        return Begun(parts, started, finish)
 
     def finish(self, begun: Begun) -> Outcome:
         """Wait for a batch, or compute it; never raises.
@@ -174,11 +152,9 @@ class BatchRunner:
         begin_s, self._ended = max(begun.started, self._ended), self._clock()
         return Outcome(
             answered,
-            begun.unmade,
             begun.started,
             seconds=self._ended - begun.started,
             busy_s=self._ended - begin_s,
-            making_s=begun.started - begun.taken,
             failed_calls=failed_calls,
         )
 
@@ -220,11 +196,6 @@ class BatchRunner:
             else answer
             for answer in answered
         ]
-
-
-def _empty() -> Probabilities:
-    """Finish a batch of nobody."""
-    return np.empty((0, 0), np.float32)
 
 
 def _halve(parts: list[Part]) -> tuple[list[Part], list[Part]] | None:

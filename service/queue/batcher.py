@@ -34,7 +34,7 @@ from service.errors import (
 from service.queue.backend import Cancel, InferenceBackend
 from service.queue.batch import Answered, BatchRunner, Begun, Outcome
 from service.queue.face_queue import FaceQueue
-from service.queue.ticket import DeferredFaces, Inference, OnResult, Part, Ticket
+from service.queue.ticket import Inference, OnResult, Part, Ticket
 from service.telemetry.metrics import Metrics
 from service.threads import start_computing
 
@@ -128,7 +128,7 @@ class Batcher(InferenceBackend):
         self._queue.crowded = crowded
 
     def enqueue(
-        self, faces: Faces | DeferredFaces, deadline: float, explained: bool, on_result: OnResult
+        self, faces: Faces, deadline: float, explained: bool, on_result: OnResult
     ) -> Cancel:
         """Have faces classified; on the event loop that the batcher was started on.
 
@@ -138,9 +138,6 @@ class Batcher(InferenceBackend):
             explained: Whether each answer is to have its explanation.
             on_result: Called with the answers, or with what went wrong.
         """
-        make = None
-        if isinstance(faces, DeferredFaces):
-            make, faces = faces.make, np.zeros(faces.shape, np.uint8)
         if faces.ndim != 3 or faces.dtype != np.uint8 or not len(faces):
             raise ValueError(f"faces are {faces.dtype}{list(faces.shape)}, expected uint8[n, h, w]")
         if self._loop is None:
@@ -148,7 +145,7 @@ class Batcher(InferenceBackend):
         now, count = self._clock(), len(faces)
         self._admit(count, deadline - now)
         pixels = np.ascontiguousarray(faces)
-        ticket = Ticket(pixels, deadline, now, on_result, [None] * count, count, explained, make)
+        ticket = Ticket(pixels, deadline, now, on_result, [None] * count, count, explained)
         ticket.timer = self._loop.call_later(deadline - now, self._expire, ticket)
         self._queue.put(ticket)
         self._metrics.queue_faces.set(self._queue.waiting)
@@ -206,21 +203,18 @@ class Batcher(InferenceBackend):
         """Answer first, record afterwards, so that no metric can come in between; on the loop."""
         for answered in outcome.answered:
             self._fill(answered, outcome)
-        for ticket, error in outcome.unmade:
-            ticket.resolve(error)
-            self._cancel(ticket)
         faces = sum(len(answered.rows) for answered in outcome.answered)
         self._metrics.engine_busy_seconds.inc(outcome.busy_s)
         self._metrics.engine_failures.inc(outcome.failed_calls)
         self._metrics.queue_faces.set(self._queue.waiting)
         self._metrics.batch_faces.observe(faces)
         for answered in outcome.answered:
-            self._queue_seconds.observe(answered.part.ticket.queued_s(outcome.started))
+            self._queue_seconds.observe(outcome.started - answered.part.ticket.submitted)
             self._inference_seconds.observe(outcome.seconds)
 
     def _fill(self, answered: Answered, outcome: Outcome) -> None:
         ticket = answered.part.ticket
-        queue_s = ticket.queued_s(outcome.started)
+        queue_s = outcome.started - ticket.submitted
         whys: Iterable[Explanation | None] = answered.explanations or repeat(None)
         for place, row, why in zip(count(answered.part.start), answered.rows, whys, strict=False):
             if row is None:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-import numpy as np
-
 from service.engine.contract import Faces, Probabilities
 from service.engine.explanation import Explanation
 
@@ -23,8 +21,7 @@ class Inference:
 
     Attributes:
         probabilities: float32[classes], each 0 to 1.
-        queue_s: Seconds from submission until its batch went to the engine, less those that its
-            own faces took to be made.
+        queue_s: Seconds from submission until its batch went to the engine.
         inference_s: Seconds from then until its batch was answered.
         explanation: Why; None where nobody asked.
     """
@@ -35,24 +32,12 @@ class Inference:
     explanation: Explanation | None = None
 
 
-class DeferredFaces(NamedTuple):
-    """Faces that the worker makes when it is their turn; quickly, for a whole batch waits.
-
-    Attributes:
-        make: Gives uint8[n, h, w]; called once or never. The submission raises what it raises.
-        shape: n, h, w.
-    """
-
-    make: Callable[[], Faces]
-    shape: tuple[int, int, int]
-
-
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One submission on its way.
 
     Attributes:
-        faces: uint8[n, h, w], C-contiguous; blanks until they are made.
+        faces: uint8[n, h, w], C-contiguous.
         deadline: When nobody needs the answer any more, in the clock's time.
         submitted: When it came, likewise.
         on_result: Given the answers or what went wrong; called on the event loop, once, and never
@@ -60,8 +45,6 @@ class Ticket:
         answers: A place for each face, filled on the event loop.
         missing: How many of them are empty.
         explained: Whether the answers are to say why.
-        make: Makes the faces; None once they are.
-        making_s: Seconds that this took.
         taken: How many faces have left the queue; under the queue's lock.
         timer: Resolves it when its deadline has come; None where nothing does.
         settled: Nobody waits for it any more.
@@ -74,8 +57,6 @@ class Ticket:
     answers: list[Inference | None]
     missing: int
     explained: bool = False
-    make: Callable[[], Faces] | None = None
-    making_s: float = 0.0
     taken: int = 0
     timer: asyncio.TimerHandle | None = None
     settled: bool = False
@@ -83,29 +64,6 @@ class Ticket:
     def wanted(self, now: float) -> bool:
         """Whether anybody still waits for the answer; any thread may ask."""
         return now < self.deadline and not self.settled
-
-    def ready(self, clock: Callable[[], float]) -> None:
-        """Make the faces, if they are still to be made; in the worker.
-
-        Args:
-            clock: Seconds that only go forward.
-
-        Raises:
-            BaseException: Whatever `make` does.
-        """
-        if self.make is None:
-            return
-        began, make, shape = clock(), self.make, self.faces.shape
-        self.make = None  # once, even if it fails
-        faces = make()
-        if faces.shape != shape or faces.dtype != np.uint8:
-            raise ValueError(f"faces are {faces.dtype}{list(faces.shape)}, expected {list(shape)}")
-        self.faces = np.ascontiguousarray(faces)
-        self.making_s = clock() - began
-
-    def queued_s(self, started: float) -> float:
-        """Return the seconds that it waited for a batch begun at `started`, in the clock's time."""
-        return started - self.submitted - self.making_s
 
     def fill(self, place: int, inference: Inference) -> None:
         """Keep one face's answer, and resolve the ticket with the last; on the event loop."""

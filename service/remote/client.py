@@ -1,4 +1,4 @@
-"""The queue of an engine in another process, as seen from a worker: a `InferenceBackend` like any other.
+"""The engine of another process, as a worker sees it: an `InferenceBackend`.
 
     enqueue ─▶ FACES ─▶ socket ─▶ the engine's one queue ─▶ ANSWERS or FAILURE ─▶ on_result
 
@@ -29,7 +29,7 @@ from service.errors import (
     ShuttingDown,
 )
 from service.queue.backend import Cancel, InferenceBackend
-from service.queue.ticket import DeferredFaces, Inference, OnResult
+from service.queue.ticket import Inference, OnResult
 from service.remote.protocol import (
     MAX_FACES_BYTES,
     Frame,
@@ -104,22 +104,17 @@ class RemoteBackend(InferenceBackend):
             await self._introduced.wait()
 
     def enqueue(
-        self, faces: Faces | DeferredFaces, deadline: float, explained: bool, on_result: OnResult
+        self, faces: Faces, deadline: float, explained: bool, on_result: OnResult
     ) -> Cancel:
         """Have faces classified by an engine.
 
         Args:
-            faces: As `InferenceBackend.enqueue`, like all else; those to be made are made now. Copied.
+            faces: As `InferenceBackend.enqueue` takes them, like all else; copied.
             deadline: In the clock's time.
             explained: Whether each answer is to have its explanation.
             on_result: Called with the answers; or with what the engine's batcher raised, or with
                 `NotReady` where the engine died.
-
-        Raises:
-            BaseException: What making them raised.
         """
-        if isinstance(faces, DeferredFaces):
-            faces = faces.make()
         if faces.ndim != 3 or faces.dtype != np.uint8 or not len(faces):
             raise ValueError(f"faces are {faces.dtype}{list(faces.shape)}, expected uint8[n, h, w]")
         if self._draining:

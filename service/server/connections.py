@@ -12,13 +12,14 @@ heads alone, each once the request before it is answered, and bodies are read he
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import BadRequest, ServiceError, TooManyConnections
-from service.http.disconnect import DEPARTURE, DisconnectSignal
+from service.http.disconnect import DISCONNECT, DisconnectSignal
 from service.http.problems import problem_bytes
 from service.server.framing import (
     MAX_HEADERS,
@@ -28,7 +29,6 @@ from service.server.framing import (
     headers_too_large,
     take_head,
 )
-from service.server.limits import ConnectionLimits
 from service.server.transport import LingeringTransport
 from service.telemetry.metrics import Metrics
 
@@ -42,6 +42,20 @@ _MAX_TURNED_AWAY = 32
 _FIRST_LOOK_S, _MAX_LOOK_S = 0.01, 0.5
 _TCP_CLOSE = 7  # Linux, include/net/tcp_states.h
 _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What connections may do.
+
+    Attributes:
+        max_connections: How many at once.
+        header_timeout_s: From a connection's or a head's first byte to the head's last one; also
+            how long a client may stop reading its answer.
+    """
+
+    max_connections: int
+    header_timeout_s: float
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -72,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._buffer = bytearray()  # what arrived and was not read yet
         self._body: SizedBody | ChunkedBody | None = None  # None: a head is next
         self._leaving = self._half_closed = self._broken = False
-        self._departure = DisconnectSignal()
+        self._disconnect = DisconnectSignal()
 
     # Called by the event loop.
 
@@ -91,7 +105,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Forget a connection."""
         super().connection_lost(exc)
         self._wire.lost()
-        self._departure.happen()
+        self._disconnect.happen()
         self._tell(len(self.connections))
         for timer in (self._head_timer, self._unread_timer, self.timeout_keep_alive_task):
             if timer is not None:
@@ -137,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS:
             raise headers_too_large()
         self._body = body_of(self.parser.get_http_version(), self.headers)
-        self.scope["state"][DEPARTURE] = self._departure
+        self.scope["state"][DISCONNECT] = self._disconnect
         super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False
@@ -285,6 +299,6 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-            self._departure.happen()
+            self._disconnect.happen()
         self.transport.write(problem_bytes(error, {"connection": "close"}))
         self.transport.close()

@@ -16,10 +16,9 @@ from fastapi import FastAPI
 
 from service.config import Settings
 from service.server.balancer import ConnectionBalancer
-from service.server.connections import BoundedProtocol
-from service.server.limits import ConnectionLimits, allow_descriptors
+from service.server.connections import BoundedProtocol, ConnectionLimits
 from service.server.registry import WorkerSlot
-from service.server.sockets import BACKLOG, listen, take_no_more, url_of
+from service.server.sockets import BACKLOG, allow_descriptors, listen, take_no_more, url_of
 
 # For the event loop to accept whoever had connected before the end; it takes one turn.
 _LAST_ACCEPT_S = 0.05

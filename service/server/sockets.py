@@ -1,10 +1,9 @@
-"""The socket that the service listens on.
-
-Not its duty: accepting connections; that is the server's.
-"""
+"""The socket that the service listens on, and how many connections the system allows."""
 
 import contextlib
 import ctypes
+import logging
+import resource
 import socket
 import struct
 
@@ -12,6 +11,10 @@ from service.config import SettingsError
 
 BACKLOG = 2048
 _SO_ATTACH_FILTER = 26  # of Linux; Python does not name it
+# What the process opens besides connections: libraries, metrics, the event loop's own.
+_OTHER_DESCRIPTORS = 128
+
+_log = logging.getLogger(__name__)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -79,3 +82,24 @@ def url_of(listener: socket.socket) -> str:
     """Return where a bound socket is reached."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def allow_descriptors(max_connections: int) -> int:
+    """Have the system let this process open as many connections as that, if it does.
+
+    Args:
+        max_connections: How many are wanted.
+
+    Returns:
+        How many there can be.
+    """
+    needed = max_connections + _OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        return max_connections
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    possible = max(1, hard - _OTHER_DESCRIPTORS)
+    _log.warning("the system allows %d descriptors: at most %d connections", hard, possible)
+    return possible

@@ -16,19 +16,19 @@ def engine_devices(settings: Settings) -> tuple[str, ...]:
     """Return the device of each engine that is a process of its own.
 
     Args:
-        settings: The operator's. `auto` sets an engine apart where several workers would share a
+        settings: The operator's. `auto` shares an engine where several workers would use one
             GPU: a context each costs memory, and their batches would not run together.
 
     Returns:
-        As `FER_DEVICE` names them; none where every worker has an engine inside.
+        As `FER_DEVICE` names them; none where every worker has its own.
     """
     devices = settings.devices
     if settings.engine == "auto":
         several = settings.workers > 1 or len(devices) > 1
-        apart = several and _is_gpu(devices[0])
+        shared = several and _is_gpu(devices[0])
     else:
-        apart = settings.engine == "apart"
-    return devices if apart else ()
+        shared = settings.engine == "shared"
+    return devices if shared else ()
 
 
 def _is_gpu(device: str) -> bool:

@@ -63,20 +63,20 @@ async def infer(request: Request) -> Response:
     return respond(asked, rows, service_of(request).predictor.manifest)
 
 
-async def _read(visit: RequestContext) -> bytearray:
-    _, most = find_json(visit.headers, visit.service.settings.max_request_bytes)
-    return await read_body(visit.headers, visit.request.receive, most, visit.reservation)
+async def _read(context: RequestContext) -> bytearray:
+    _, most = find_json(context.headers, context.service.settings.max_request_bytes)
+    return await read_body(context.headers, context.request.receive, most, context.reservation)
 
 
-async def _infer(visit: RequestContext, body: bytearray) -> tuple[Asked, list[Row]]:
-    service, deadline = visit.service, visit.deadline
-    json_bytes, most = find_json(visit.headers, service.settings.max_request_bytes)
-    encoding = visit.headers.get("content-encoding", "identity")
-    body = await inflate(body, encoding, most, visit.reservation, service.pool, deadline)
+async def _infer(context: RequestContext, body: bytearray) -> tuple[Asked, list[Row]]:
+    service, deadline = context.service, context.deadline
+    json_bytes, most = find_json(context.headers, service.settings.max_request_bytes)
+    encoding = context.headers.get("content-encoding", "identity")
+    body = await inflate(body, encoding, most, context.reservation, service.pool, deadline)
     limits = _limits(service)
     work = partial(read_request, body, json_bytes, limits)
-    done = await service.pool.run(work, deadline, client=visit.client)
-    return done.result, await recognise(service.predictor, done.result, deadline, visit.client)
+    done = await service.pool.run(work, deadline, client=context.client)
+    return done.result, await recognise(service.predictor, done.result, deadline, context.client)
 
 
 def _limits(service: Service) -> InferLimits:

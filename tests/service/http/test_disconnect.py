@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from service.http.disconnect import DEPARTURE, ClientGone, DisconnectSignal, WhileConnected
+from service.http.disconnect import DISCONNECT, ClientGone, DisconnectSignal, WhileConnected
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +17,7 @@ class Client:
     def __init__(self, told: bool) -> None:
         self.departure = DisconnectSignal()
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        state = {DEPARTURE: self.departure} if told else {}
+        state = {DISCONNECT: self.departure} if told else {}
         self.request = Request({"type": "http", "state": state}, self._messages.get)
 
     def leave(self) -> None:

@@ -12,7 +12,6 @@ import pytest
 from service.engine.contract import EngineInfo
 from service.engine.explanation import Explanation
 from service.errors import (
-    BadImage,
     DeadlineExceeded,
     InferenceFailed,
     InternalError,
@@ -21,7 +20,6 @@ from service.errors import (
     ShuttingDown,
 )
 from service.queue.batcher import Batcher
-from service.queue.ticket import DeferredFaces
 from service.remote.client import RemoteBackend
 from service.remote.host import EngineHost
 from service.telemetry.metrics import Metrics
@@ -118,20 +116,6 @@ async def test_faces_are_answered_as_by_the_batcher_itself(
         assert await remote.submit(np.empty((0, 2, 2), np.uint8), soon()) == []
         with pytest.raises(ValueError, match="expected uint8"):
             await remote.submit(np.zeros((2, 2), np.uint8), soon())
-
-
-async def test_faces_that_are_to_be_made_are_made_here(tmp_path: Path, metrics: Metrics) -> None:
-    async with site(tmp_path / "e", metrics) as here, worker(here.path) as remote:
-        here.engine.open()
-        [answer] = await remote.submit(DeferredFaces(lambda: face(7), (1, 2, 2)), soon())
-        assert answer.probabilities[0] == 7
-
-        def fail() -> np.ndarray:
-            raise BadImage("no picture")
-
-        with pytest.raises(BadImage):
-            await remote.submit(DeferredFaces(fail, (1, 2, 2)), soon())
-        assert remote.healthy
 
 
 async def test_faces_of_several_workers_share_batches_and_one_bound(

@@ -18,9 +18,9 @@ from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from service.errors import Overloaded
-from service.server.connections import LAST_CALL_S, BoundedProtocol
+from service.server.connections import LAST_CALL_S, BoundedProtocol, ConnectionLimits
 from service.server.framing import MAX_HEAD_BYTES
-from service.server.limits import ConnectionLimits, allow_descriptors
+from service.server.sockets import allow_descriptors
 from tests.service.made_pictures import flat
 from tests.service.serving import FakeEngine, GatedEngine, serving
 

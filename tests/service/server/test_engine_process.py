@@ -1,4 +1,4 @@
-"""Tests of `service.server.engine_process`: real workers in front of an engine in a process of its own.
+"""Tests of `service.server.engine_process`: real workers before a shared engine.
 
 The supervisor's and the workers' own tests are in `test_workers`.
 """
@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def apart(checkpoint: Path) -> Iterator[Server]:
-    environ = settings(checkpoint) | {"FER_ENGINE": "apart"}
+    environ = settings(checkpoint) | {"FER_ENGINE": "shared"}
     with running(environ, ready=ALL_READY) as server:
         yield server
         folder = folder_of(server)
@@ -136,7 +136,7 @@ async def test_a_drain_answers_all_that_was_accepted() -> None:
     requests = 16
     pictures = [("image", (f"{n}.png", flat(n), "image/png")) for n in range(32)]
     # The shipped checkpoint, a face at a time: seconds of work.
-    environ = {"FER_WORKERS": str(WORKERS), "FER_ENGINE": "apart", "FER_MAX_BATCH": "1"}
+    environ = {"FER_WORKERS": str(WORKERS), "FER_ENGINE": "shared", "FER_MAX_BATCH": "1"}
     environ["FER_TIMEOUT_S"] = "60"  # a slow machine would rightly refuse some of them
     with running(environ, ready=ALL_READY) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
@@ -163,7 +163,7 @@ async def test_a_drain_answers_all_that_was_accepted() -> None:
 
 @pytest.mark.slow
 def test_engine_and_workers_end_with_their_supervisor(checkpoint: Path) -> None:
-    with running(settings(checkpoint) | {"FER_ENGINE": "apart"}, ready=ALL_READY) as server:
+    with running(settings(checkpoint) | {"FER_ENGINE": "shared"}, ready=ALL_READY) as server:
         processes, folder = workers_of(server), folder_of(server)
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()

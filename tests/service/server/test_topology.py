@@ -12,9 +12,9 @@ from service.server.topology import engine_devices
 @pytest.mark.parametrize(
     ("settings", "devices"),
     [
-        (Settings(engine="inside", workers=4, device="cuda"), ()),
-        (Settings(engine="apart", workers=1, device="cpu"), ("cpu",)),
-        (Settings(engine="apart", device="cuda:0,cuda:1"), ("cuda:0", "cuda:1")),
+        (Settings(engine="in-process", workers=4, device="cuda"), ()),
+        (Settings(engine="shared", workers=1, device="cpu"), ("cpu",)),
+        (Settings(engine="shared", device="cuda:0,cuda:1"), ("cuda:0", "cuda:1")),
         (Settings(engine="auto", workers=4, device="cuda"), ("cuda",)),
         (Settings(engine="auto", workers=1, device="cuda"), ()),
         (Settings(engine="auto", workers=4, device="cpu"), ()),

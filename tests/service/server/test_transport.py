@@ -6,8 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from service.server.connections import LAST_CALL_S
-from service.server.limits import ConnectionLimits
+from service.server.connections import LAST_CALL_S, ConnectionLimits
 from service.server.transport import LINGER_S, MAX_LINGER_BYTES, LingeringTransport
 from tests.service.server.test_connections import PATIENT, answer, ended, listening
 

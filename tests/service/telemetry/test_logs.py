@@ -1,4 +1,4 @@
-"""Tests of `service.telemetry.logs` and `service.telemetry.request_id`: lines that nobody can forge."""
+"""Tests of `service.telemetry.logs` and `request_id`: lines that nobody can forge."""
 
 import asyncio
 import json
