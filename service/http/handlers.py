@@ -74,13 +74,13 @@ async def handle(
     began = time.monotonic()
     timeout_s = service.settings.timeout_s
     deadline = began + timeout_s
-    place = service.admission.enter(deadline)
+    headers = read_headers(request)
+    client = client_of(request, headers, bool(service.settings.api_keys))
+    place = service.admission.enter(deadline, client)
     received = False
     try:
         async with asyncio.timeout(timeout_s):
             with place, service.memory.reservation() as reservation:
-                headers = read_headers(request)
-                client = client_of(request, headers, bool(service.settings.api_keys))
                 context = RequestContext(request, headers, service, deadline, reservation, client)
                 upload = await read(context)
                 received = True
