@@ -1,7 +1,7 @@
 """Who may ask: API keys, and from which web pages.
 
 Without keys everybody may, and without origins no other page's script. Not its duty: answering
-those who may not; the edge turns what is raised here into a problem.
+those who may not; the error middleware turns what is raised here into a problem.
 """
 
 import hmac
