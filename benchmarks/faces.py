@@ -17,11 +17,11 @@ import numpy as np
 import skimage.data
 import torch
 from PIL import Image
+from service.pictures.blazeface import BlazeFace
 
 from benchmarks.training import name_of
 from service.config import SHIPPED_CHECKPOINT
 from service.engine.torch_engine import Engine
-from service.pictures.blazeface import BlazeFace
 from service.pictures.decode import decode
 from service.pictures.detector import Detector
 from service.pictures.faces import Face, find_faces

@@ -15,7 +15,13 @@ PACKAGES = {"service", "training"}
 # What of ours the modules of each folder may import, besides their own folder. Of the processes,
 # `workers` alone is known below them: a leaf, which says who lives.
 ARROWS: dict[str, set[str]] = {
-    "service/pictures": {"service.errors", "service.threads", "training.model"},
+    # The detector computes with the engine's C kernels.
+    "service/pictures": {
+        "service.errors",
+        "service.engine.cpu.kernels",
+        "service.threads",
+        "training.model",
+    },
     "service/queue": {
         "service.errors",
         "service.telemetry.metrics",

@@ -41,9 +41,6 @@ MAX_SIDE = 65_535
 # a quarter or an eighth of its size as long as that leaves this much. The face was measured to
 # change by less than half a grey level on average and by three at most.
 DETAIL = 4
-# A JPEG in which faces are looked for keeps this long side, where the smallest face that can be
-# found still has about as many pixels as the network takes.
-SEARCHED_SIDE = 960
 # Real progressive files have about ten scans; each one costs a pass over every pixel.
 FREE_SCANS = 20
 # Pillow decodes run-length coded BMP in Python, holding the interpreter's lock all the while.
@@ -209,7 +206,7 @@ def _refuse_slow(image: Image.Image, data: bytes | bytearray | memoryview, max_p
 def _read(image: Image.Image, spec: InputSpec, search: FaceSearch) -> Picture:
     width, height = image.size
     looks = search.looks_in(width, height)
-    mode, size = _reduced(width, height, spec, looks)
+    mode, size = _reduced(width, height, spec, search)
     if mode is not None:
         image.draft(mode, size)  # of a JPEG; other formats are whole
     image.load()
@@ -230,7 +227,7 @@ def _read_plain(
 ) -> Picture | None:
     """Do as `_read` does with the same file, sooner; None where it is damaged."""
     looks = search.looks_in(plain.width, plain.height)
-    mode, size = _reduced(plain.width, plain.height, spec, looks)
+    mode, size = _reduced(plain.width, plain.height, spec, search)
     pixels = read_plain(data, "L" if plain.grey else mode or "RGB", *size)
     if pixels is None:
         return None
@@ -242,11 +239,11 @@ def _read_plain(
 
 
 def _reduced(
-    width: int, height: int, spec: InputSpec, looks: bool
+    width: int, height: int, spec: InputSpec, search: FaceSearch
 ) -> tuple[str | None, tuple[int, int]]:
     """Return mode and size that a JPEG is decoded to; as the mode None where it is as it is."""
-    if looks:
-        mode, needed, side = "RGB", SEARCHED_SIDE, max(width, height)
+    if search.looks_in(width, height):
+        mode, needed, side = "RGB", search.detail, max(width, height)
     else:
         mode, needed, side = "L", DETAIL * max(spec.width, spec.height), min(width, height)
     for scale in (8, 4, 2, 1):

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from service.errors import BadImage
-from service.pictures.detector import FINE_SIDE
+from service.pictures.search import FINEST_SIDE
 
 
 def as_grey(image: Image.Image) -> Image.Image:
@@ -46,7 +46,7 @@ def _stretched(image: Image.Image) -> Image.Image:
 
 
 def shrunk_colour(image: Image.Image) -> Image.Image:
-    """Return a loaded picture of any mode in RGB, its long side at most what is looked at."""
+    """Return a loaded picture of any mode in RGB, its long side at most the finest look's."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return _shrunk(image)
     if image.mode.startswith("I;16") or image.mode in ("I", "F", "L", "1"):
@@ -59,7 +59,7 @@ def shrunk_colour(image: Image.Image) -> Image.Image:
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
-    scale = FINE_SIDE / max(image.size)
+    scale = FINEST_SIDE / max(image.size)
     if scale >= 1:
         return image
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
