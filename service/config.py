@@ -4,6 +4,7 @@ Not its duty: acting on them. Nothing else in the service reads the environment.
 """
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any, Final, Literal
 
 from service import rules
 from service.cores import count_cores
-from service.pictures.model_file import default_path
 from service.rules import auto_or, choice, integer, number, read_device, read_path, read_text, rule
 
 PREFIX = "FER_"
@@ -22,7 +22,14 @@ SHIPPED: Final[Mapping[str, Path]] = {
 """The checkpoints that come with the service, by the name that FER_CHECKPOINT may have."""
 SHIPPED_CHECKPOINT = SHIPPED["ferplus"]
 
+DETECTOR_FILE = "retinaface_mobilenet025.safetensors"
 _MIB = 1 << 20
+
+
+def detector_path() -> Path:
+    """Return where set-up keeps the detector's weights: under XDG_CACHE_HOME, or ~/.cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "attention-fer" / DETECTOR_FILE
 
 
 class SettingsError(Exception):
@@ -83,7 +90,7 @@ class Settings:
         ),
     )
     detector: Path = field(
-        default_factory=default_path,
+        default_factory=detector_path,
         metadata=rule(read_path, "a path", "the face detector's weights, as set-up fetches them"),
     )
     gpu_memory: float = field(
