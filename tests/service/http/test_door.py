@@ -26,7 +26,7 @@ KEY = "some-key-0123456789"
 
 
 def refuse_all(app: FastAPI, monkeypatch: pytest.MonkeyPatch, refusal: ServiceError) -> None:
-    monkeypatch.setattr(app.state.service.admission, "refusal", lambda _: refusal)
+    monkeypatch.setattr(app.state.service.admission, "refusal", lambda *_: refusal)
 
 
 def parse(answer: bytes | None) -> tuple[int, dict[str, str], Any]:
