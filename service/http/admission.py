@@ -104,10 +104,13 @@ class Admission:
         """
         if self.working >= self._limit:
             return self._full()
-        wait_s, most_s = self._predicted_s(client), deadline - self._clock()
+        everybody, ahead = self._ahead(None), self._ahead(client)
+        wait_s, most_s = self._predicted_s(ahead), deadline - self._clock()
         if self._rush:
-            self._rush = wait_s > 0.5 * CALM_S
-        if self._rush or self._rush_elsewhere():
+            self._rush = self._predicted_s(everybody) > 0.5 * CALM_S
+        # Most of the queue is others': not this client's to keep short.
+        rushes = 2 * ahead > everybody
+        if rushes and (self._rush or self._rush_elsewhere()):
             most_s = min(most_s, CALM_S)
         if wait_s <= most_s:
             return None
@@ -166,16 +169,20 @@ class Admission:
         self.rush()
         return QueueFull("All places are taken; try again later.", self._retry_after_s())
 
-    def _predicted_s(self, client: Hashable) -> float:
-        """Return in how many seconds one more would be answered; 0 in an empty house.
+    def _ahead(self, client: Hashable) -> int:
+        """Return how many requests one more of this client would wait for."""
+        # No more uploads count than there are at work: those that trickle must keep nobody out.
+        ahead = self.working + min(self.uploading, self.working)
+        if client is None:
+            return ahead
+        turns = self._of_client.get(client, 0) + 1
+        return min(ahead, sum(min(turns, count) for count in self._of_client.values()))
+
+    def _predicted_s(self, ahead: int) -> float:
+        """Return in how many seconds one more would be answered; 0 where nobody is ahead.
 
         And before the first measurement: whoever is let in by a wrong one corrects it.
         """
-        # No more uploads count than there are at work: those that trickle must keep nobody out.
-        ahead = self.working + min(self.uploading, self.working)
-        if client is not None:
-            turns = self._of_client.get(client, 0) + 1
-            ahead = min(ahead, sum(min(turns, count) for count in self._of_client.values()))
         if not ahead or not self._answers:
             return 0.0
         # After those ahead, a batch that the new one shares with whoever comes next.

@@ -240,7 +240,20 @@ def test_one_client_does_not_keep_others_out(admission: Admission, clock: Clock)
         place.received()
         with admission.enter(clock.now + 4.0, "other") as second:
             second.received()
+        with pytest.raises(Overloaded):  # the rush goes on for who makes it
+            admission.enter(clock.now + 4.0, "dear")
     assert admission.working == 40
+
+
+def test_who_has_nothing_in_the_queue_need_not_keep_it_short(
+    admission: Admission, clock: Clock
+) -> None:
+    serve(admission, clock, seconds=2.0, times=20)
+    for _ in range(10):
+        admission.enter(LATE + 100.0, "dear").__enter__().received()
+    with pytest.raises(Overloaded):
+        admission.enter(clock.now + 10.0, "dear")
+    admission.enter(clock.now + 10.0, "other")  # 5 s
 
 
 def test_many_clients_wait_for_each_other(admission: Admission, clock: Clock) -> None:
