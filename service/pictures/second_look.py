@@ -1,7 +1,7 @@
 """A second look at what might be a face: cut out, turned upright, at the size that is seen best.
 
 What a look at a whole picture takes for a face with a confidence of 0.1 is one or is none; shown
-so, nearly all real ones are sure, and nearly all others gone (docs/experiments.md). All the
+so, nearly all real ones are sure, and nearly all others gone (docs/decisions/0007). All the
 cut-outs of a picture are laid beside each other and looked at as one.
 """
 
