@@ -7,7 +7,7 @@ beside the engine. The face detector's network is made of them.
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from service.engine.cpu.kernels import library, winograd
 
 Network = TypeVar("Network", bound=nn.Module)
+Precision = Literal["auto", "float32"]
 Step = Callable[[Tensor], Tensor]
 
 # A kernel packed for one size of picture is kept for so many sizes: photographs have few.
@@ -81,15 +82,17 @@ def multiplies_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def pack(network: Network) -> Network:
+def pack(network: Network, precision: Precision = "auto") -> Network:
     """Return a copy of a network whose convolutions are packed for this CPU.
 
     Args:
         network: On the CPU, in float32; left as it is.
+        precision: "float32", or "auto": bfloat16 where this CPU multiplies it.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return network
-    dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    narrow = precision == "auto" and multiplies_bfloat16()
+    dtype = torch.bfloat16 if narrow else torch.float32
     packed = copy.deepcopy(network)
     for module in list(packed.modules()):
         for name, child in module.named_children():

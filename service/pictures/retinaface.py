@@ -19,7 +19,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from service.pictures.boxes import Faces
-from service.pictures.packed import Convolution, pack
+from service.pictures.packed import Convolution, Precision, pack
 
 # Anchors of each level: the stride of its grid, and the sides of the two at each of its points.
 _ANCHORS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
@@ -174,15 +174,19 @@ def _fill_heads(network: RetinaFace, given: dict[str, Tensor], level: int) -> No
 class CpuLook:
     """Looks at pictures on the CPU; any thread may call it, each has weights packed for it."""
 
-    def __init__(self, network: RetinaFace, threads: int = 1) -> None:
+    def __init__(
+        self, network: RetinaFace, threads: int = 1, precision: Precision = "auto"
+    ) -> None:
         """Look with a network.
 
         Args:
             network: As `load_network` returns it.
             threads: How many torch computes with; the whole process.
+            precision: What it computes in. In bfloat16 a box's edges move by 0.2 % of its side, of
+                one in twenty by more than 1.4 %.
         """
         torch.set_num_threads(threads)
-        self._network = network
+        self._network, self._precision = network, precision
         self._of_thread = threading.local()
 
     def __call__(self, pixels: npt.NDArray[np.uint8], least: float) -> Faces:
@@ -197,7 +201,7 @@ class CpuLook:
         """
         packed = self._of_thread.__dict__.get("network")
         if packed is None:
-            packed = self._of_thread.network = pack(self._network)
+            packed = self._of_thread.network = pack(self._network, self._precision)
         with torch.inference_mode():
             levels = packed(_prepared(pixels))
             return np.concatenate(
