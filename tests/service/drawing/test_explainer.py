@@ -18,8 +18,7 @@ from service.drawing.explainer import MAX_FACES, Explainer
 from service.engine.torch_engine import Engine
 from service.http.explain import prefers_png
 from service.http.schemas import Explanation
-from service.pictures.boxes import Boxes
-from service.pictures.detector import Detector
+from service.pictures.detector import Detection, Detector
 from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import BrokenEngine, Exchange, FakeEngine, GatedEngine, serving
 from tests.service.test_api import PNG, assert_problem, form, sample
@@ -48,8 +47,10 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], bytes]:
         side = np.arange(count, 0, -1, dtype=np.float32) + 20
         left = np.arange(count, dtype=np.float32) * 20
         boxes = np.column_stack([left, left, left + side, left + side, np.full(count, 0.9)])
-        found: Boxes = boxes.astype(np.float32)
-        monkeypatch.setattr(Detector, "detect", lambda *_: found.copy())
+        upright = [-5, -5, 5, -5, 0, 0, -5, 5, 5, 5]
+        points = np.tile(left + side / 2, (10, 1)).T + upright
+        found = Detection(np.column_stack([boxes, points]).astype(np.float32))
+        monkeypatch.setattr(Detector, "detect", lambda *_: found)
         monkeypatch.setattr("service.app.open_detector", lambda _: Detector(None))  # type: ignore[arg-type]
         return encoded(ramp(500, 500), "PNG")
 
