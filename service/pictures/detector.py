@@ -33,6 +33,7 @@ _SEEN_FROM = 38.4
 # A face below this many pixels of the coarse look may have smaller ones beside it.
 _SMALL = 32
 _TURNED_SIDE = 384
+_ALL, _LARGE = (0, 1, 2), (1, 2)  # levels of a look
 _GREY = (128, 128, 128)
 
 
@@ -156,7 +157,7 @@ class Detector:
         size = (small.width + 2 * _NEAR_BORDER, small.height + 2 * _NEAR_BORDER)
         page = Image.new("RGB", size, _GREY)
         page.paste(small, (_NEAR_BORDER, _NEAR_BORDER))
-        found = self._sure(page, page, self._filling)
+        found = self._sure(page, page, self._filling, _LARGE)
         faces = moved(found.faces, 1, -_NEAR_BORDER, -_NEAR_BORDER)
         return Detection(moved(faces, picture.width / small.width, 0, 0), found.complete)
 
@@ -175,9 +176,11 @@ class Detector:
         faces = moved(found.faces, whole.width / small.width, 0, 0)
         return Detection(turned(faces, quarters, picture.size), found.complete)
 
-    def _sure(self, small: Image.Image, picture: Image.Image, rules: Rules) -> Detection:
+    def _sure(
+        self, small: Image.Image, picture: Image.Image, rules: Rules, levels: tuple[int, ...] = _ALL
+    ) -> Detection:
         """Return the faces of one look, in its pixels, after second looks at the doubtful ones."""
-        found = most_confident(self._look(np.asarray(small), rules.doubt), rules.overlap)
+        found = most_confident(self._look(np.asarray(small), rules.doubt, levels), rules.overlap)
         certain = found[:, CONFIDENCE] >= rules.certain
         doubtful = found[~certain]
         # As many pixels as the look itself had: of more, the likeliest are believed unchecked.
