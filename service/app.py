@@ -251,7 +251,8 @@ def open_detector(settings: Settings) -> Detector | None:
     # Only now: it loads torch, which a process that looks for no faces may not need.
     from service.pictures.retinaface import CpuLook, load_network
 
-    return Detector(CpuLook(load_network(content), settings.torch_threads))
+    network = load_network(content)
+    return Detector(CpuLook(network, settings.torch_threads, settings.precision))
 
 
 def _start(

@@ -73,13 +73,11 @@ def without_parts(faces: Faces) -> Faces:
     Args:
         faces: Most confident first.
     """
-    kept: list[Faces] = []
-    for face in faces:
-        larger = [other for other in kept if _area(other) > _area(face)]
-        shared = _shared(face, np.asarray(larger, np.float32).reshape(-1, COLUMNS))
-        if not np.any(shared > _PART * _area(face)):
-            kept.append(face)
-    return np.asarray(kept, np.float32).reshape(-1, COLUMNS)
+    areas, kept = _area(faces), np.ones(len(faces), bool)
+    for index, face in enumerate(faces):
+        larger = kept[:index] & (areas[:index] > areas[index])
+        kept[index] = not np.any(_shared(face, faces[:index][larger]) > _PART * areas[index])
+    return faces[kept]
 
 
 def moved(faces: Faces, scale: float, left: float, top: float) -> Faces:

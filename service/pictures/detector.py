@@ -7,7 +7,7 @@ is bounded by a picture's pixels, not by its faces. Not its duty: decoding, or c
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,7 @@ _SEEN_FROM = 38.4
 # A face below this many pixels of the coarse look may have smaller ones beside it.
 _SMALL = 32
 _TURNED_SIDE = 384
+_ALL, _LARGE = (0, 1, 2), (1, 2)  # levels of a look
 _GREY = (128, 128, 128)
 
 
@@ -47,7 +48,8 @@ class Rules:
         likely: Least confidence of what there is no room to look at again, 0 to 1.
         filling: Confidence from which a face that fills the picture is certain: cut out again, it
             would have as little around it.
-        turned: As `confidence`, where the whole picture was turned.
+        turned_doubt: As `doubt`, where the whole picture was turned to see whether it lies so.
+        turned: As `confidence`, likewise.
         overlap: Intersection over union from which two boxes are one face, 0 to 1.
     """
 
@@ -56,6 +58,7 @@ class Rules:
     confidence: float = 0.8
     likely: float = 0.7
     filling: float = 0.5
+    turned_doubt: float = 0.5
     turned: float = 0.9
     overlap: float = 0.4
 
@@ -80,6 +83,8 @@ class Detector:
     def __init__(self, look: Look, rules: Rules = Rules()) -> None:
         """Look with `look`, from any thread, and believe it by `rules`."""
         self._look, self._rules = look, rules
+        self._filling = replace(rules, certain=rules.filling)
+        self._strict = replace(rules, doubt=rules.turned_doubt, confidence=rules.turned)
 
     def detect(
         self,
@@ -123,27 +128,27 @@ class Detector:
             found, quarters = self._turned(picture, _TURNED_SIDE)
         if quarters == 0:
             return found, 0
-        again = self._view(picture, COARSE_SIDE, quarters, self._rules.confidence)
+        again = self._view(picture, COARSE_SIDE, quarters, self._rules)
         if not len(again.faces):
             return found, 0
         faces = self._distinct(np.concatenate([again.faces, found.faces]))
         return Detection(faces, found.complete and again.complete), quarters
 
     def _finer(self, picture: Image.Image, quarters: int, side: int) -> Detection:
-        found = self._view(picture, side, quarters, self._rules.confidence)
+        found = self._view(picture, side, quarters, self._rules)
         if len(found.faces):
             better = most_turned(found.faces)
         elif side > 2 * COARSE_SIDE:
             found, better = self._turned(picture, side * 5 // 8)
         if not len(found.faces) or better == quarters:
             return found
-        again = self._view(picture, side, better, self._rules.confidence)
+        again = self._view(picture, side, better, self._rules)
         return again if len(again.faces) >= len(found.faces) else found
 
     def _coarse(self, picture: Image.Image) -> Detection:
         if max(picture.size) < _NEAR_SIDE:
             return self._near(picture)
-        found = self._view(picture, COARSE_SIDE, 0, self._rules.confidence)
+        found = self._view(picture, COARSE_SIDE, 0, self._rules)
         return found if len(found.faces) else self._near(picture)
 
     def _near(self, picture: Image.Image) -> Detection:
@@ -152,42 +157,37 @@ class Detector:
         size = (small.width + 2 * _NEAR_BORDER, small.height + 2 * _NEAR_BORDER)
         page = Image.new("RGB", size, _GREY)
         page.paste(small, (_NEAR_BORDER, _NEAR_BORDER))
-        found = self._sure(page, page, self._rules.confidence, self._rules.filling)
+        found = self._sure(page, page, self._filling, _LARGE)
         faces = moved(found.faces, 1, -_NEAR_BORDER, -_NEAR_BORDER)
         return Detection(moved(faces, picture.width / small.width, 0, 0), found.complete)
 
     def _turned(self, picture: Image.Image, side: int) -> tuple[Detection, int]:
         """Look at it turned by 90, 180 and 270 degrees, and take the one that shows most."""
-        views = [self._view(picture, side, q, self._rules.turned) for q in (1, 2, 3)]
+        views = [self._view(picture, side, q, self._strict) for q in (1, 2, 3)]
         counts = [len(view.faces) for view in views]
         best = counts.index(max(counts))
         return views[best], 1 + best if counts[best] else 0
 
-    def _view(self, picture: Image.Image, side: int, quarters: int, confidence: float) -> Detection:
+    def _view(self, picture: Image.Image, side: int, quarters: int, rules: Rules) -> Detection:
         """Look with the long side at most at `side`, turned by some quarters counterclockwise."""
         whole = picture.transpose(_QUARTERS[quarters]) if quarters else picture
         small = _resized(whole, side) if max(whole.size) > side else whole
-        found = self._sure(small, whole, confidence)
+        found = self._sure(small, whole, rules)
         faces = moved(found.faces, whole.width / small.width, 0, 0)
         return Detection(turned(faces, quarters, picture.size), found.complete)
 
     def _sure(
-        self,
-        small: Image.Image,
-        picture: Image.Image,
-        confidence: float,
-        certain_from: float | None = None,
+        self, small: Image.Image, picture: Image.Image, rules: Rules, levels: tuple[int, ...] = _ALL
     ) -> Detection:
         """Return the faces of one look, in its pixels, after second looks at the doubtful ones."""
-        rules = self._rules
-        found = most_confident(self._look(np.asarray(small), rules.doubt), rules.overlap)
-        certain = found[:, CONFIDENCE] >= (certain_from or rules.certain)
+        found = most_confident(self._look(np.asarray(small), rules.doubt, levels), rules.overlap)
+        certain = found[:, CONFIDENCE] >= rules.certain
         doubtful = found[~certain]
         # As many pixels as the look itself had: of more, the likeliest are believed unchecked.
         most = max(12, small.width * small.height // WINDOW**2)
         excess = max(0, len(doubtful) - most)
         likely, again = doubtful[:excess], self._again(small, picture, doubtful[excess:])
-        again = again[again[:, CONFIDENCE] >= confidence]
+        again = again[again[:, CONFIDENCE] >= rules.confidence]
         believed = likely[likely[:, CONFIDENCE] >= rules.likely]
         faces = np.concatenate([found[certain], again, believed])
         return Detection(self._distinct(faces), len(believed) == len(likely))

@@ -8,7 +8,7 @@ kernels' (`service.kernels`).
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from service.kernels import Kernels, kernels, winograd
 
 Network = TypeVar("Network", bound=nn.Module)
+Precision = Literal["auto", "float32"]
 Step = Callable[[Tensor], Tensor]
 
 # A kernel packed for one size of picture is kept for so many sizes: photographs have few.
@@ -72,15 +73,16 @@ def multiplies_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def pack(network: Network) -> Network:
+def pack(network: Network, precision: Precision = "auto") -> Network:
     """Return a copy of a network whose convolutions are as this CPU computes them fastest.
 
     Args:
         network: On the CPU, in float32; left as it is.
+        precision: "float32", or "auto": bfloat16 where this CPU multiplies it.
     """
     packed = copy.deepcopy(network)
     packed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    narrow, native = multiplies_bfloat16(), kernels()
+    narrow, native = precision == "auto" and multiplies_bfloat16(), kernels()
     for module in list(packed.modules()):
         for name, child in module.named_children():
             if not isinstance(child, Convolution):

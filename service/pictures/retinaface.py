@@ -19,7 +19,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from service.pictures.boxes import Faces
-from service.pictures.packed import Convolution, pack
+from service.pictures.packed import Convolution, Precision, pack
 
 # Anchors of each level: the stride of its grid, and the sides of the two at each of its points.
 _ANCHORS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
@@ -42,6 +42,7 @@ _BLOCKS = (
     (256, 1),
 )
 _LEVEL_ENDS = (4, 10, 12)
+ALL_LEVELS = (0, 1, 2)
 _WIDTH, _LEAK = 64, 0.1
 _DETAILS = 2 * (4 + 10)  # box and five points of two anchors
 
@@ -86,31 +87,32 @@ class RetinaFace(nn.Module):
         self.confidence = nn.ModuleList([nn.Linear(_WIDTH, 2) for _ in _ANCHORS])
         self.details = nn.ModuleList([nn.Linear(_WIDTH, _DETAILS) for _ in _ANCHORS])
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, levels: tuple[int, ...] = ALL_LEVELS) -> list[Tensor]:
         """Return what each level sees.
 
         Args:
             images: float[n, 3, h, w], red, green, blue, the mean subtracted; channels last.
+            levels: Which are wanted.
 
         Returns:
             For each level float32[n, rows, columns, 64]: what `confidence` and `details` take.
         """
-        fine, middle, coarse = self._pyramid(images)
-        levels = zip(self.context, (fine, middle, coarse), strict=True)
-        return [context(level).float().permute(0, 2, 3, 1) for context, level in levels]
+        pyramid = self._pyramid(images, min(levels))
+        seen = [self.context[level](pyramid[level]) for level in levels]
+        return [features.float().permute(0, 2, 3, 1) for features in seen]
 
-    def _pyramid(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _pyramid(self, images: Tensor, finest: int) -> dict[int, Tensor]:
         features, ends = self.stem(images), []
         for index, block in enumerate(self.blocks):
             features = block(features)
             if index in _LEVEL_ENDS:
                 ends.append(features)
-        fine, middle, coarse = (
-            lateral(end) for lateral, end in zip(self.lateral, ends, strict=True)
-        )
-        middle = self.merge[1](middle + F.interpolate(coarse, middle.shape[2:]))
-        fine = self.merge[0](fine + F.interpolate(middle, fine.shape[2:]))
-        return fine, middle, coarse
+        coarsest = len(ends) - 1
+        pyramid = {coarsest: self.lateral[coarsest](ends[coarsest])}
+        for level in range(coarsest - 1, finest - 1, -1):
+            own, above = self.lateral[level](ends[level]), pyramid[level + 1]
+            pyramid[level] = self.merge[level](own + F.interpolate(above, own.shape[2:]))
+        return pyramid
 
 
 def load_network(content: bytes) -> RetinaFace:
@@ -174,37 +176,45 @@ def _fill_heads(network: RetinaFace, given: dict[str, Tensor], level: int) -> No
 class CpuLook:
     """Looks at pictures on the CPU; any thread may call it, each has weights packed for it."""
 
-    def __init__(self, network: RetinaFace, threads: int = 1) -> None:
+    def __init__(
+        self, network: RetinaFace, threads: int = 1, precision: Precision = "auto"
+    ) -> None:
         """Look with a network.
 
         Args:
             network: As `load_network` returns it.
             threads: How many torch computes with; the whole process.
+            precision: What it computes in. In bfloat16 a box's edges move by 0.2 % of its side, of
+                one in twenty by more than 1.4 %.
         """
         torch.set_num_threads(threads)
-        self._network = network
+        self._network, self._precision = network, precision
         self._of_thread = threading.local()
 
-    def __call__(self, pixels: npt.NDArray[np.uint8], least: float) -> Faces:
+    def __call__(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        least: float,
+        levels: tuple[int, ...] = ALL_LEVELS,
+    ) -> Faces:
         """Look at a picture once, at the size that it has.
 
         Args:
             pixels: uint8[h, w, 3], red, green, blue.
             least: Least confidence, above 0 and below 1.
+            levels: Which of the network's levels look: 0 sees faces of 16 to 45 pixels, 1 up to
+                180, 2 larger ones. Without 0 it takes half the time.
 
         Returns:
             What it takes for faces, the same face many times, in pixels of the picture.
         """
         packed = self._of_thread.__dict__.get("network")
         if packed is None:
-            packed = self._of_thread.network = pack(self._network)
+            packed = self._of_thread.network = pack(self._network, self._precision)
         with torch.inference_mode():
-            levels = packed(_prepared(pixels))
+            seen = zip(levels, packed(_prepared(pixels), levels), strict=True)
             return np.concatenate(
-                [
-                    _decoded(packed, number, features, least)
-                    for number, features in enumerate(levels)
-                ]
+                [_decoded(packed, level, features, least) for level, features in seen]
             )
 
 

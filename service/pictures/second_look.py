@@ -6,7 +6,7 @@ cut-outs of a picture are laid beside each other and looked at as one.
 """
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,17 @@ from PIL import Image
 
 from service.pictures.boxes import CONFIDENCE, NO_FACES, Faces, most_confident, rolls, sides
 
-Look = Callable[[npt.NDArray[np.uint8], float], Faces]
-"""Looks at uint8[h, w, 3] once, and returns what is a face with at least some confidence."""
+_LEVELS = (1,)  # those that see a face of the size it has in a window
+
+
+class Look(Protocol):
+    """One look at a picture; `retinaface.CpuLook` is one."""
+
+    def __call__(
+        self, pixels: npt.NDArray[np.uint8], least: float, levels: tuple[int, ...] = ...
+    ) -> Faces:
+        """Look at uint8[h, w, 3]; what levels see is said there."""
+
 
 WINDOW = 128
 """Side of a cut-out, in pixels."""
@@ -45,7 +54,7 @@ def look_again(look: Look, picture: Image.Image, faces: Faces) -> Faces:
     for index, (centre, turn, scale) in enumerate(zip(centres, turns, scales, strict=True)):
         window = _cut_out(picture, centre, float(turn), float(scale))
         page.paste(window, (index % _ACROSS * WINDOW, index // _ACROSS * WINDOW))
-    seen = most_confident(look(np.asarray(page), _LEAST), _OVERLAP)
+    seen = most_confident(look(np.asarray(page), _LEAST, _LEVELS), _OVERLAP)
     again = [_seen_in(seen, index) for index in range(len(faces))]
     back = [
         _placed_back(found, centres[index], float(turns[index]), float(scales[index]))

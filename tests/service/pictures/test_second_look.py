@@ -9,7 +9,7 @@ from service.pictures.boxes import COLUMNS, Faces, rolls
 from service.pictures.second_look import WINDOW, look_again
 
 
-def sees_red(pixels: npt.NDArray[np.uint8], least: float) -> Faces:
+def sees_red(pixels: npt.NDArray[np.uint8], least: float, levels: tuple[int, ...] = ()) -> Faces:
     """Takes the red of each window for a face, and its green and blue points for the eyes."""
     found = []
     for top in range(0, pixels.shape[0], WINDOW):

@@ -19,7 +19,9 @@ class RedLook:
         self.sizes: Sizes = []
         self._confidence, self._again, self._seen_from = confidence, again, seen_from
 
-    def __call__(self, pixels: npt.NDArray[np.uint8], least: float) -> Faces:
+    def __call__(
+        self, pixels: npt.NDArray[np.uint8], least: float, levels: tuple[int, ...] = ()
+    ) -> Faces:
         height, width, _ = pixels.shape
         self.sizes.append((width, height))
         again = (
