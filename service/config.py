@@ -143,7 +143,8 @@ class Settings:
         default="auto",
         metadata=choice(
             *("auto", "float32"),
-            meaning="of the network on a GPU; auto: bfloat16 where it multiplies that natively",
+            meaning="of the network on a GPU and of the face detector; auto: bfloat16 where it is "
+            "multiplied natively",
         ),
     )
     drain_s: float = field(
