@@ -274,7 +274,7 @@ async def test_too_many_bytes_end_the_reading(headers: dict[str, str]) -> None:
 
 
 async def test_a_batch_of_too_many_bytes_ends_the_reading() -> None:
-    limits = {"max_image_bytes": 2000, "max_request_bytes": 5000}
+    limits: dict[str, Any] = {"max_image_bytes": 2000, "max_request_bytes": 5000}
     async with serving(**limits) as (_, app):
         exchange = Exchange(FORM | {"transfer-encoding": "chunked"}, "/predict/batch")
         for _ in range(9):
@@ -286,7 +286,11 @@ async def test_a_batch_of_too_many_bytes_ends_the_reading() -> None:
 
 
 async def test_all_uploads_together_are_bounded() -> None:
-    limits = {"max_image_bytes": 2000, "max_request_bytes": 2000, "max_buffered_bytes": 3000}
+    limits: dict[str, Any] = {
+        "max_image_bytes": 2000,
+        "max_request_bytes": 2000,
+        "max_buffered_bytes": 3000,
+    }
     async with serving(**limits) as (client, app):
         first = Exchange(PNG)
         first.push(bytes(1500), more=True)

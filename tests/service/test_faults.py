@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -56,8 +56,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("weights") / "random.safetensors")
 
 
-def faulty(engine: str, **environ: str) -> "Iterator[Server]":
-    return running({"TEST_ENGINE": engine} | environ, FAULTY)  # type: ignore[return-value]
+def faulty(engine: str, **environ: str) -> AbstractContextManager[Server]:
+    return running({"TEST_ENGINE": engine} | environ, FAULTY)
 
 
 @asynccontextmanager

@@ -66,7 +66,7 @@ def test_annotated_copies_lie_as_the_pictures_do(url: str, folder: Path, tmp_pat
     for name in GREY:
         with Image.open(drawn / name / "face.png.png") as copy:
             assert copy.size == (64, 80)
-            assert len(copy.getcolors()) > 1  # the original has one
+            assert len(copy.getcolors() or []) > 1  # the original has one
 
 
 # What a photograph may hold, from a service that answers by the picture's width.

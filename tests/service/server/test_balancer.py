@@ -40,7 +40,7 @@ class Worker:
                 worker.balancer.tell(len(worker.transports))
 
             def connection_lost(self, _: Exception | None) -> None:
-                worker.transports.discard(self.transport)  # type: ignore[arg-type]
+                worker.transports.discard(self.transport)
                 worker.balancer.tell(len(worker.transports))
 
         return Kept()
@@ -159,7 +159,8 @@ async def test_what_cannot_be_opened_counts_no_longer(
 ) -> None:
     place.registry.report(0, True)
     first = place.workers[0]
-    listener, taken = first.balancer._listener, []
+    listener = first.balancer._listener
+    taken: list[socket.socket] = []
 
     class Broken:
         def accept(self) -> tuple[socket.socket, object]:
