@@ -57,6 +57,9 @@ def exit_well_on_signals() -> None:
 
 
 def _exit_well(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Another signal must not cut short what is closed from here on.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(0)
 
 
