@@ -13,6 +13,7 @@ from PIL import Image
 
 from service.http.schemas import BatchPrediction, Prediction, Problem
 from service.http.v2.messages import MODEL
+from service.pictures.finder import FaceFinder
 from service.pictures.search import FaceSearch
 from service.pipeline import Predictor
 from service.queue.batcher import Batcher
@@ -501,14 +502,14 @@ async def test_the_event_loop_turns_while_pictures_are_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = GatedEngine()
-    decode, gate, entered = Predictor._find, engine.gate, engine.entered
+    find, gate, entered = FaceFinder.find, engine.gate, engine.entered
 
-    def slow(self: Predictor, image: bytes, search: FaceSearch) -> Any:
+    def slow(self: FaceFinder, image: bytes, search: FaceSearch) -> Any:
         entered.set()
         gate.wait()
-        return decode(self, image, search)
+        return find(self, image, search)
 
-    monkeypatch.setattr(Predictor, "_find", slow)
+    monkeypatch.setattr(FaceFinder, "find", slow)
     async with serving(engine, decode_threads=1) as (client, _):
         waiting = asyncio.create_task(client.post("/predict", files=form(HAPPY)))
         await asyncio.to_thread(entered.wait)
