@@ -15,6 +15,7 @@ import pytest
 
 from tests.service.made_pictures import flat
 from tests.service.server.test_supervisor import (
+    NO_DETECTOR,
     WORKERS,
     alive,
     folder_of,
@@ -58,7 +59,7 @@ async def answers_to(server: Server, content: bytes, path: str = "/predict") -> 
 async def test_answers_are_those_of_an_engine_inside(apart: Server, checkpoint: Path) -> None:
     asked = [(path, flat(level)) for path in ("/predict", "/explain") for level in (0, 60, 200)]
     got = [await answers_to(apart, content, path) for path, content in asked]
-    with running({"FER_CHECKPOINT": str(checkpoint)}) as inside:
+    with running({"FER_CHECKPOINT": str(checkpoint)} | NO_DETECTOR) as inside:
         for (path, content), answer in zip(asked, got, strict=True):
             assert answer == await answers_to(inside, content, path)
 
@@ -140,7 +141,7 @@ async def test_a_drain_answers_all_that_was_accepted() -> None:
     # The shipped checkpoint, a face at a time: seconds of work.
     environ = {"FER_WORKERS": str(WORKERS), "FER_ENGINE": "shared", "FER_MAX_BATCH": "1"}
     environ["FER_TIMEOUT_S"] = "60"  # a slow machine would rightly refuse some of them
-    with running(environ, ready=ALL_READY) as server:
+    with running(environ | NO_DETECTOR, ready=ALL_READY) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             asked = [
                 asyncio.create_task(client.post("/predict/batch", files=pictures))
