@@ -9,6 +9,8 @@ from PIL import Image
 from service.errors import BadImage
 from service.pictures.search import FINEST_SIDE
 
+_NEARLY = 0.8
+
 
 def as_grey(image: Image.Image) -> Image.Image:
     """Load a picture of any mode and return it in mode L, 8 bits a pixel."""
@@ -60,7 +62,7 @@ def shrunk_colour(image: Image.Image) -> Image.Image:
 
 def _shrunk(image: Image.Image) -> Image.Image:
     scale = FINEST_SIDE / max(image.size)
-    if scale >= 1:
+    if scale > _NEARLY:  # to shrink it would cost more than it saves
         return image
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     # The gap of 1 averages whole pixels first: six times faster, and no face was missed by it.
