@@ -57,7 +57,7 @@ class Settings:
         max_decode_bytes: Most bytes of pictures being decoded, of all large ones together.
         decode_threads: Threads that decode pictures.
         torch_threads: Threads that one inference uses on a CPU.
-        precision: What the network computes in on a GPU (on a CPU always float32), and the detector.
+        precision: What the detector and, on a GPU, the network compute in.
         drain_s: Seconds to finish accepted requests at shutdown.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
