@@ -52,10 +52,10 @@ from service.server.malloc import tune_malloc
 from service.server.process import run
 from service.server.registry import REPORT_EVERY_S, WorkerSlot
 from service.server.supervisor import exit_well_on_signals
-from service.telemetry.gpu import GpuWatch
+from service.telemetry.gpu import GpuMonitor
 from service.telemetry.metrics import Metrics
-from service.telemetry.nvml import open_nvml, uuid_of
-from service.telemetry.shared_metrics import registry_of_all
+from service.telemetry.nvml import device_uuid, open_nvml
+from service.telemetry.shared_metrics import aggregate_registry
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def create_app(
     Raises:
         SettingsError: A path that is to be open does not exist.
     """
-    shown = None if worker_slot is None else registry_of_all(worker_slot.workers)
+    shown = None if worker_slot is None else aggregate_registry(worker_slot.workers)
     metrics = Metrics(CollectorRegistry(), shown)
     swagger_ui = find_swagger_ui()
     app = FastAPI(
@@ -199,7 +199,7 @@ async def _lifespan(
     app.state.service = service
     service.check()
     reporting = None if worker_slot is None else asyncio.create_task(_report(service))
-    watch = GpuWatch(metrics.gpu, about.device, lambda _: open_nvml(about.gpu))
+    watch = GpuMonitor(metrics.gpu, about.device, lambda _: open_nvml(about.gpu))
     if about.gpu:
         watch.start()
     try:
@@ -221,7 +221,7 @@ async def _start_backend(
         return remote, remote.info
     here = await asyncio.to_thread(open_engine, settings) if engine is None else engine
     batcher = await start_batcher(settings, here, metrics)
-    return batcher, EngineInfo(here.manifest, here.device, uuid_of(here.device))
+    return batcher, EngineInfo(here.manifest, here.device, device_uuid(here.device))
 
 
 async def _report(service: Service) -> None:
@@ -264,7 +264,7 @@ def _start(
     metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
     pool = DecodePool(settings.decode_threads, settings.queue_size, settings.max_decode_bytes)
     if about.device == "cpu":
-        backend.give_way_while(pool.crowded)
+        backend.defer_batches_while(pool.saturated)
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
     predictor = Predictor(manifest, backend, pool, metrics, finder)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)

@@ -34,7 +34,7 @@ from service.server.supervisor import exit_well_on_signals, refuse
 from service.server.topology import engine_devices
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import Metrics
-from service.telemetry.nvml import uuid_of
+from service.telemetry.nvml import device_uuid
 from training.model.manifest import CheckpointError
 
 _BACKLOG = 256  # as many workers as there can be
@@ -82,7 +82,9 @@ async def serve_engine(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     loop.add_reader(sys.stdin, _note_end, loop, orphaned)
-    host = EngineHost(batcher, EngineInfo(engine.manifest, engine.device, uuid_of(engine.device)))
+    host = EngineHost(
+        batcher, EngineInfo(engine.manifest, engine.device, device_uuid(engine.device))
+    )
     server = await loop.create_unix_server(host.protocol, sock=listener, backlog=_BACKLOG)
     gc.collect()
     gc.freeze()
@@ -136,7 +138,7 @@ async def _told_or_alone(
         await orphaned.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                await host.deserted.wait()
+                await host.idle.wait()
 
     waiting = [asyncio.create_task(told.wait()), asyncio.create_task(alone())]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

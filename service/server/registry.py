@@ -16,7 +16,7 @@ from pathlib import Path
 
 from service.config import Settings, SettingsError
 from service.server.topology import engine_devices
-from service.telemetry.shared_metrics import keep_metrics
+from service.telemetry.shared_metrics import prepare_metric_files
 
 REPORT_EVERY_S = 1.0
 STALE_S = 5.0
@@ -205,7 +205,7 @@ def take_slot(folder: Path, settings: Settings, slot: int) -> WorkerSlot:
     """
     workers = open_registry(folder, settings)
     try:
-        keep_metrics(folder, slot)
+        prepare_metric_files(folder, slot)
     except OSError as error:
         raise SettingsError(f"no room for metrics in {folder}: {error.strerror}") from None
     return WorkerSlot(workers, slot)

@@ -30,7 +30,7 @@ from typing import NoReturn
 from service.config import Settings, key_of
 from service.server.registry import REPORT_EVERY_S, WorkerRegistry, open_registry
 from service.server.sockets import bind, take_no_more, url_of
-from service.telemetry.shared_metrics import FOLDER_VARIABLE, leave_metrics
+from service.telemetry.shared_metrics import FOLDER_VARIABLE, retire_metrics
 
 _LONGEST_PAUSE_S = 30.0
 _HUNG_S = 60.0  # an event loop that has not turned for so long is not coming back
@@ -191,7 +191,7 @@ class Supervisor:
         post.process.stdin.close()
         served = self._workers.silent_s(post.slot) > 0
         self._workers.wipe(post.slot)
-        leave_metrics(self._workers.folder, post.slot, post.process.pid)
+        retire_metrics(self._workers.folder, post.slot, post.process.pid)
         post.process, post.failures = None, 0 if served else post.failures + 1
         pause_s = min(_LONGEST_PAUSE_S, 0.5 * 2**post.failures) if post.failures else 0.0
         post.start_at = time.monotonic() + pause_s
