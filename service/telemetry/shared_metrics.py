@@ -37,7 +37,7 @@ class Processes(Protocol):
     def processes(self) -> Mapping[int, int]:
         """Return the process id of each live process, by its slot number."""
 
-    def title(self, number: int) -> str:
+    def name(self, number: int) -> str:
         """Return the name of a process: "worker-0", "engine-0"."""
 
 
@@ -115,7 +115,7 @@ class _ProcessMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         families: dict[str, Metric] = {}
         for number, process in self._processes.processes().items():
-            name = self._processes.title(number).removeprefix("worker-")
+            name = self._processes.name(number).removeprefix("worker-")
             for metric in _collect(process):
                 family = families.setdefault(
                     metric.name, Metric(metric.name, metric.documentation, metric.type)
