@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-KERNELS := service/engine/cpu/kernels
+KERNELS := service/kernels
 DATA ?= data/fer2013.csv
 FOLDER ?= runs/fer2013
 CHECKPOINT ?=

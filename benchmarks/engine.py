@@ -5,7 +5,7 @@ usage: python -m benchmarks.engine [--device auto|cpu|cuda] [--seconds S] [--max
 
 Every engine that the device has, side by side in alternating rounds, medians: on CUDA eager and by
 graphs, float32 and bfloat16, one batch at a time and two in flight; on a CPU eager, and with the
-kernels of `service.engine.cpu.kernels` for each width of vectors that it has. Face bytes come
+kernels of `service.kernels` for each width of vectors that it has. Face bytes come
 from the host and probabilities go back, as when serving. A face counts twice its multiply-adds;
 Winograd's convolutions take fewer, and so go beyond the limit. The limit is of the engine's own
 precision: the faster of a large matrix
@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 
 from benchmarks.device import limit, name_of
 from service.config import SHIPPED
-from service.engine.cpu.kernels import Kernels, files
-from service.engine.cpu.kernels import load as load_kernels
 from service.engine.cuda.buckets import buckets
 from service.engine.cuda.engine import CudaEngine
 from service.engine.timing import largest
 from service.engine.torch_engine import TorchEngine, find_device
+from service.kernels import Kernels, files
+from service.kernels import load as load_kernels
 from service.server.malloc import tune_malloc
 from training.dataset import load
 from training.machine import Machine

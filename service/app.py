@@ -38,7 +38,6 @@ from service.http.state import Service
 from service.http.upload_memory import UploadMemory
 from service.http.v2.messages import MODEL, VERSION
 from service.http.v2.paths import add_protocol
-from service.pictures.blazeface import BlazeFace
 from service.pictures.decode import prepare_pillow
 from service.pictures.detector import Detector
 from service.pictures.finder import FaceFinder
@@ -244,10 +243,15 @@ def open_detector(settings: Settings) -> Detector | None:
         settings: Name the file of the weights.
     """
     try:
-        return Detector(BlazeFace(read_model(settings.detector)))
+        content = read_model(settings.detector)
     except ModelFileError as error:
         _log.warning("faces are not looked for, every picture is taken for one: %s", error)
         return None
+    # Only now: it loads torch, which a process that looks for no faces may not need.
+    from service.pictures.retinaface import CpuLook, load_network
+
+    network = load_network(content)
+    return Detector(CpuLook(network, settings.torch_threads, settings.precision))
 
 
 def _start(

@@ -1,9 +1,10 @@
 """Settings of the service, read once from FER_* variables.
 
-An invalid variable is refused at start, by its name. No other module reads the environment.
+An invalid variable is refused at start, by its name. No other module reads FER_* variables.
 """
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any, Final, Literal
 
 from service import rules
 from service.cores import count_cores
-from service.pictures.model_file import default_path
 from service.rules import auto_or, choice, integer, number, read_device, read_path, read_text, rule
 
 PREFIX = "FER_"
@@ -22,7 +22,14 @@ SHIPPED: Final[Mapping[str, Path]] = {
 """The checkpoints that are part of the service, by their name in FER_CHECKPOINT."""
 SHIPPED_CHECKPOINT = SHIPPED["ferplus"]
 
+DETECTOR_FILE = "retinaface_mobilenet025.safetensors"
 _MIB = 1 << 20
+
+
+def detector_path() -> Path:
+    """Return the path of the detector's weights: under XDG_CACHE_HOME, or ~/.cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "attention-fer" / DETECTOR_FILE
 
 
 class SettingsError(Exception):
@@ -50,7 +57,7 @@ class Settings:
         max_decode_bytes: Most bytes of pictures being decoded, of all large ones together.
         decode_threads: Threads that decode pictures.
         torch_threads: Threads of one inference on a CPU.
-        precision: The network's precision on a GPU; on a CPU it is always float32.
+        precision: Of the network on a GPU (on a CPU always float32), and of the detector.
         drain_s: Seconds to finish accepted requests at shutdown.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
@@ -83,7 +90,7 @@ class Settings:
         ),
     )
     detector: Path = field(
-        default_factory=default_path,
+        default_factory=detector_path,
         metadata=rule(read_path, "a path", "the face detector's weights, as set-up fetches them"),
     )
     gpu_memory: float = field(
@@ -136,7 +143,8 @@ class Settings:
         default="auto",
         metadata=choice(
             *("auto", "float32"),
-            meaning="of the network on a GPU; auto: bfloat16 where it multiplies that natively",
+            meaning="of the network on a GPU and of the face detector; auto: bfloat16 where it is "
+            "multiplied natively",
         ),
     )
     drain_s: float = field(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from service.pictures.model_file import default_path
+from service.config import detector_path
 from tests.service.server_processes import Server, running
 
 ROOT = Path(__file__).parent.parent
@@ -77,7 +77,7 @@ def run(example: Example, folder: Path, url: str = "") -> str:
         pytest.skip("node is not installed")
     if "tritonclient" in example.text and importlib.util.find_spec("tritonclient") is None:
         pytest.skip("tritonclient[http] is not installed")
-    if "photograph.jpg" in example.text and url and not default_path().exists():
+    if "photograph.jpg" in example.text and url and not detector_path().exists():
         pytest.skip("the face detector is not in the cache: python -m service.pictures.model_file")
     text = example.text.replace("http://localhost:8000", url)
     text = text.replace("localhost:8000", url.removeprefix("http://"))

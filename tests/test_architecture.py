@@ -18,6 +18,7 @@ LAYERS = [
     ["service.errors", "service.config", "service.rules", "service.cores", "service.threads"],
     ["service.telemetry"],
     [LEAF],
+    ["service.kernels"],
     ["service.pictures"],
     ["service.engine"],
     ["service.queue"],

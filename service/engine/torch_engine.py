@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from service.engine.cpu.fused import Step, fuse
-from service.engine.cpu.kernels import kernels
 from service.engine.errors import EngineError
 from service.engine.evidence import explain
 from service.engine.explanation import Explanation
 from service.engine.timing import batch_seconds, largest
+from service.kernels import kernels
 from training.model.checkpoint import Checkpoint
 from training.model.manifest import InputSpec, Manifest
 from training.model.network import AttentionFER

@@ -8,10 +8,11 @@ on what waits and until when, but see a request only once it is there: of a burs
 in by an empty queue, and most be late when their pictures had been received and decoded for
 nothing. Here all requests count, wherever they are; of uploads as many at most as are at work,
 because one that trickles holds nobody up. How fast they leave is measured, whatever holds them up.
+A client waits for no more of another's requests than it has itself, since the decoders take turns.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Protocol
 
@@ -71,15 +72,17 @@ class Admission:
         self._limit = queue_size + 1
         self._clock = clock
         self.uploading = self.working = 0
+        self._of_client: dict[Hashable, int] = {}  # of those at work
         self._answers = self._moments = self._seconds = 0.0
         self._rush = False  # somebody was refused, and the wait is not yet short again
         self._since = 0.0  # when the latest answer was given, or work began after a pause
 
-    def enter(self, deadline: float) -> "AdmissionSlot":
+    def enter(self, deadline: float, client: Hashable = None) -> "AdmissionSlot":
         """Let a request in, if it can be answered in time.
 
         Args:
             deadline: When its answer is of no more use, in the clock's time.
+            client: Who asks; None, where nobody knows, waits for all.
 
         Returns:
             Its place, a context manager.
@@ -88,30 +91,37 @@ class Admission:
             QueueFull: No place is free; says when to try again.
             Overloaded: The wait would outlast the deadline; likewise.
         """
-        if (refusal := self.refusal(deadline)) is not None:
+        if (refusal := self.refusal(deadline, client)) is not None:
             raise refusal
-        return AdmissionSlot(self)
+        return AdmissionSlot(self, client)
 
-    def refusal(self, deadline: float) -> QueueFull | Overloaded | None:
+    def refusal(self, deadline: float, client: Hashable = None) -> QueueFull | Overloaded | None:
         """Say why `enter` would not let a request in; None if it would.
 
         Args:
             deadline: As of `enter`.
+            client: Likewise.
         """
         if self.working >= self._limit:
             return self._full()
-        wait_s, most_s = self._predicted_s(), deadline - self._clock()
+        everybody, ahead = self._ahead(None), self._ahead(client)
+        wait_s, most_s = self._predicted_s(ahead), deadline - self._clock()
         if self._rush:
-            self._rush = wait_s > 0.5 * CALM_S
-        if self._rush or self._rush_elsewhere():
+            self._rush = self._predicted_s(everybody) > 0.5 * CALM_S
+        # Most of the queue is others': not this client's to keep short.
+        rushes = 2 * ahead > everybody
+        if rushes and (self._rush or self._rush_elsewhere()):
             most_s = min(most_s, CALM_S)
         if wait_s <= most_s:
             return None
         self.rush()
         return Overloaded("The wait would be too long; try again later.", wait_s - most_s)
 
-    def begin(self) -> None:
+    def begin(self, client: Hashable = None) -> None:
         """Count one less that uploads and one more at work, and time it.
+
+        Args:
+            client: Who asked.
 
         Raises:
             QueueFull: Others were quicker and took all places.
@@ -122,15 +132,20 @@ class Admission:
         if not self.working:
             self._since = self._clock()
         self.working += 1
+        self._of_client[client] = self._of_client.get(client, 0) + 1
 
-    def end(self, served: bool) -> None:
+    def end(self, served: bool, client: Hashable = None) -> None:
         """Count one at work less.
 
         Args:
+            client: Who asked.
             served: Whether all was done for it. Nothing is learnt from who left or was refused on
                 the way; the time that it took counts for the next one that was served.
         """
         self.working -= 1
+        self._of_client[client] -= 1
+        if not self._of_client[client]:
+            del self._of_client[client]
         if served:
             now = self._clock()
             passed_s = now - self._since
@@ -154,13 +169,20 @@ class Admission:
         self.rush()
         return QueueFull("All places are taken; try again later.", self._retry_after_s())
 
-    def _predicted_s(self) -> float:
-        """Return in how many seconds one more would be answered; 0 in an empty house.
+    def _ahead(self, client: Hashable) -> int:
+        """Return how many requests one more of this client would wait for."""
+        # No more uploads count than there are at work: those that trickle must keep nobody out.
+        ahead = self.working + min(self.uploading, self.working)
+        if client is None:
+            return ahead
+        turns = self._of_client.get(client, 0) + 1
+        return min(ahead, sum(min(turns, count) for count in self._of_client.values()))
+
+    def _predicted_s(self, ahead: int) -> float:
+        """Return in how many seconds one more would be answered; 0 where nobody is ahead.
 
         And before the first measurement: whoever is let in by a wrong one corrects it.
         """
-        # No more uploads count than there are at work: those that trickle must keep nobody out.
-        ahead = self.working + min(self.uploading, self.working)
         if not ahead or not self._answers:
             return 0.0
         # After those ahead, a batch that the new one shares with whoever comes next.
@@ -177,9 +199,9 @@ class Admission:
 class AdmissionSlot:
     """One request's place in the house; free again when its block ends."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, client: Hashable = None) -> None:
         """Take none before the block begins."""
-        self._admission = admission
+        self._admission, self._client = admission, client
         self._received = False
 
     def received(self) -> None:
@@ -188,7 +210,7 @@ class AdmissionSlot:
         Raises:
             QueueFull: Too many others were quicker.
         """
-        self._admission.begin()
+        self._admission.begin(self._client)
         self._received = True
 
     def __enter__(self) -> "AdmissionSlot":
@@ -208,4 +230,4 @@ class AdmissionSlot:
             return
         # A broken picture was served too: it took its turn.
         broken = isinstance(error, ServiceError) and error.status < 500
-        self._admission.end(served=error is None or broken)
+        self._admission.end(error is None or broken, self._client)

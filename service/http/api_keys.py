@@ -1,11 +1,11 @@
 """Who may ask: API keys, and from which web pages.
 
 Without keys everybody may, and without origins no other page's script. Not its duty: answering
-those who may not; the edge turns what is raised here into a problem.
+those who may not; the error middleware turns what is raised here into a problem.
 """
 
 import hmac
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -106,3 +106,21 @@ def open_to(app: FastAPI, origins: Collection[str]) -> None:
         allow_headers=("authorization", KEY_HEADER, request_id.HEADER),
         expose_headers=(request_id.HEADER, "retry-after", "www-authenticate"),
     )
+
+
+def client_of(scope: Scope, keys: bool) -> Hashable:
+    """Return what is the same for all requests of one client.
+
+    Args:
+        scope: The request's, as ASGI has it.
+        keys: Whether nobody is let in without an API key: else a client could send any.
+
+    Returns:
+        The key, where one is needed; else the address, of IPv6 the network of 64 bits.
+    """
+    if keys:
+        for name, value in scope["headers"]:
+            if name in (b"x-api-key", b"authorization"):
+                return bytes(value)
+    host = scope["client"][0] if scope.get("client") else ""
+    return host if "." in host else ":".join(host.split(":")[:4])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ServiceError
-from service.http.api_keys import ApiKeys
+from service.http.api_keys import ApiKeys, client_of
 from service.http.request_context import is_skipped, reject
 from service.http.state import Service
 from service.telemetry.metrics import Metrics
@@ -59,7 +59,9 @@ class EarlyRejection:
         service = self._service()
         if service is None:
             return None
-        refusal = service.admission.refusal(self._clock() + service.settings.timeout_s)
+        client = client_of(scope, self._keys is not None)
+        deadline = self._clock() + service.settings.timeout_s
+        refusal = service.admission.refusal(deadline, client)
         if refusal is None or service.refusal() is not None or not self._applies(scope):
             return None
         return refusal

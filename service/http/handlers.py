@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import DeadlineExceeded, NotReady, UploadTimeout
+from service.http.api_keys import client_of
 from service.http.disconnect import WhileConnected
 from service.http.state import Service
 from service.http.upload_memory import MemoryReservation
@@ -74,13 +75,13 @@ async def handle(
     began = time.monotonic()
     timeout_s = service.settings.timeout_s
     deadline = began + timeout_s
-    place = service.admission.enter(deadline)
+    headers = read_headers(request)
+    client = client_of(request.scope, bool(service.settings.api_keys))
+    place = service.admission.enter(deadline, client)
     received = False
     try:
         async with asyncio.timeout(timeout_s):
             with place, service.memory.reservation() as reservation:
-                headers = read_headers(request)
-                client = client_of(request, headers, bool(service.settings.api_keys))
                 context = RequestContext(request, headers, service, deadline, reservation, client)
                 upload = await read(context)
                 received = True
@@ -119,23 +120,6 @@ def read_headers(request: Request) -> dict[str, str]:
     """
     raw = reversed(request.scope["headers"])
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
-
-
-def client_of(request: Request, headers: Mapping[str, str], keys: bool) -> Hashable:
-    """Return what is the same for all requests of one client.
-
-    Args:
-        request: As it came.
-        headers: Its headers, names in lower case.
-        keys: Whether nobody is let in without one: else anybody could take any.
-
-    Returns:
-        The key, where one is needed; else the address, of IPv6 the network of 64 bits.
-    """
-    if keys and (key := headers.get("x-api-key") or headers.get("authorization")):
-        return key
-    host = request.client.host if request.client else ""
-    return host if "." in host else ":".join(host.split(":")[:4])
 
 
 def json_response(body: Any) -> Response:

@@ -1,4 +1,4 @@
-"""What surrounds every request: it is named, counted and timed, and no failure leaves as it is.
+"""Request-context and error middleware: every request has an id, is counted and timed.
 
 Pure ASGI: middleware that wraps requests in tasks of its own would hide the client's
 disconnect. Not its duty: any one route.
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class RequestContextMiddleware:
-    """ASGI middleware, the outermost: a name for every request, and its metrics."""
+    """ASGI middleware, the outermost: an id for every request, and its metrics."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Requests as metrics count and time them; each is told of once, as it ends.
+"""Request metrics: every request is counted and timed once, as it ends.
 
 Not its duty: noticing them (`service.http.request_context`), or declaring the metrics.
 """

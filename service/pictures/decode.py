@@ -37,7 +37,7 @@ from service.errors import (
 from service.pictures.cost import Cost, cost_of, cost_of_jpeg
 from service.pictures.jpeg_head import read_jpeg_head
 from service.pictures.plain_jpeg import PlainJpeg, read_plain, recognise_plain
-from service.pictures.search import NO_SEARCH, FaceSearch
+from service.pictures.search import NO_SEARCH, SEARCHED_SIDE, FaceSearch
 from service.pictures.tones import shrunk_colour
 from training.model.grey import NotFiniteError, grey_levels, orientation_of, turned
 from training.model.manifest import InputSpec
@@ -51,9 +51,6 @@ MAX_SIDE = 65_535
 # a quarter or an eighth of its size as long as that leaves this much. The face was measured to
 # change by less than half a grey level on average and by three at most.
 DETAIL = 4
-# A JPEG in which faces are looked for keeps this long side, where the smallest face that can be
-# found still has about as many pixels as the network takes.
-SEARCHED_SIDE = 960
 # About what the largest pictures take.
 _PROBE_BYTES = 256 << 20
 # Pillow decodes run-length coded BMP in Python, holding the interpreter's lock all the while.
@@ -301,7 +298,7 @@ def _reduced(
 ) -> tuple[str | None, tuple[int, int]]:
     """Return mode and size that a JPEG is decoded to; as the mode None where it is as it is."""
     if search.looks_in(width, height):
-        mode, needed, side = "RGB", SEARCHED_SIDE, max(width, height)
+        mode, needed, side = "RGB", search.detail, max(width, height)
     else:
         mode, needed, side = "L", DETAIL * max(spec.width, spec.height), min(width, height)
     for scale in (8, 4, 2, 1):

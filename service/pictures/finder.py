@@ -3,23 +3,42 @@
 Not its duty: choosing the thread (`pool`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
 
 from service.errors import NoDetector
+from service.pictures.boxes import moved, sides
 from service.pictures.cost import Cost
 from service.pictures.decode import Picture, decode, weigh
 from service.pictures.detector import Detector
-from service.pictures.faces import Face, find_faces, whole_picture
-from service.pictures.search import NO_SEARCH, FaceSearch
+from service.pictures.faces import Face, cut_faces, whole_picture
+from service.pictures.search import FINEST_SIDE, NO_SEARCH, FaceSearch
 from training.model.manifest import InputSpec
 
 
 @dataclass(frozen=True)
 class Found:
-    """A picture and the faces in it, the largest first."""
+    """A picture and the faces in it.
+
+    Attributes:
+        picture: As it was decoded for the faces.
+        faces: The largest first.
+        faces_found: How many there are; `faces` has at most as many as were asked for.
+        complete: Whether all that might be a face was looked at closely: a picture full of what
+            might be faces has more such places than it has pixels to look at them with.
+    """
 
     picture: Picture
     faces: list[Face]
+    faces_found: int
+    complete: bool = True
+
+    @property
+    def truncated(self) -> bool:
+        """Whether faces may be missing that the picture has, because of a cap."""
+        return not self.complete or self.faces_found > len(self.faces)
 
 
 class FaceFinder:
@@ -47,6 +66,7 @@ class FaceFinder:
         """
         if self._detector is None:
             search = NO_SEARCH
+        search = replace(search, detail=FINEST_SIDE)  # as a finer look would decode it
         return weigh(image, self._spec, self._max_pixels, search)
 
     def find(self, image: bytes | bytearray, search: FaceSearch) -> Found:
@@ -65,6 +85,25 @@ class FaceFinder:
                 raise NoDetector("This service has no face detector; send crops without detect.")
             search = NO_SEARCH
         picture = decode(image, self._spec, self._max_pixels, search)
-        if self._detector is None:
-            return Found(picture, [whole_picture(picture, self._spec)])
-        return Found(picture, find_faces(picture, self._spec, search, self._detector))
+        if self._detector is None or picture.colour is None:
+            return Found(picture, [whole_picture(picture, self._spec)], 1)
+        views = [picture]
+
+        def finer() -> Image.Image:
+            if _has_more(picture):
+                detailed = replace(search, detail=FINEST_SIDE)
+                views.append(decode(image, self._spec, self._max_pixels, detailed))
+            return views[-1].colour or picture.colour  # type: ignore[return-value]
+
+        detection = self._detector.detect(picture.colour, search.min_face, finer)
+        scale = picture.width / picture.colour.width
+        found = moved(detection.faces, scale, 0, 0)
+        largest = np.argsort(-sides(found), kind="stable")[: search.max_faces]
+        faces = cut_faces(views[-1], self._spec, found[largest])
+        return Found(views[-1], faces, len(found), detection.complete)
+
+
+def _has_more(picture: Picture) -> bool:
+    """Tell whether a finer look would find more pixels in the file than were decoded."""
+    rows, columns = picture.grey.shape
+    return bool(columns < picture.width and max(rows, columns) < FINEST_SIDE)

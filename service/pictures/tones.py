@@ -7,7 +7,7 @@ import math
 
 from PIL import Image
 
-from service.pictures.detector import FINE_SIDE
+from service.pictures.search import FINEST_SIDE
 from training.model.grey import grey_levels, on_white, strips
 
 
@@ -18,7 +18,7 @@ def shrunk_colour(image: Image.Image) -> Image.Image:
         return _shrunk(grey, *grey.size).convert("RGB")
     if image.mode == "RGB" and not image.has_transparency_data:
         return _shrunk(image, *image.size)
-    factor = max(image.size) // FINE_SIDE
+    factor = max(image.size) // FINEST_SIDE
     if factor <= 1:
         return _shrunk(_as_rgb(image), *image.size)
     return _shrunk(_reduced(image, factor), image.width / factor, image.height / factor)
@@ -40,7 +40,7 @@ def _reduced(image: Image.Image, factor: int) -> Image.Image:
 def _shrunk(image: Image.Image, width: float, height: float) -> Image.Image:
     """Bring the top left part of a picture, of that width and height, to the size looked at."""
     # Of a reduced picture the last squares may stand for fewer pixels, and count by as much less.
-    scale = min(1.0, FINE_SIDE / max(width, height))
+    scale = min(1.0, FINEST_SIDE / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size == image.size:
         return image

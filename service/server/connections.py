@@ -19,7 +19,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import BadRequest, ServiceError, TooManyConnections
-from service.http.disconnect import DISCONNECT, DisconnectSignal
+from service.http.disconnect import DISCONNECT_SIGNAL, DisconnectSignal
 from service.http.problems import problem_bytes
 from service.server.framing import (
     MAX_HEADERS,
@@ -86,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._buffer = bytearray()  # what arrived and was not read yet
         self._body: SizedBody | ChunkedBody | None = None  # None: a head is next
         self._leaving = self._half_closed = self._broken = False
-        self._disconnect = DisconnectSignal()
+        self._signal = DisconnectSignal()
 
     # Called by the event loop.
 
@@ -105,7 +105,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Forget a connection."""
         super().connection_lost(exc)
         self._wire.lost()
-        self._disconnect.happen()
+        self._signal.set()
         self._tell(len(self.connections))
         for timer in (self._head_timer, self._unread_timer, self.timeout_keep_alive_task):
             if timer is not None:
@@ -151,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS:
             raise headers_too_large()
         self._body = body_of(self.parser.get_http_version(), self.headers)
-        self.scope["state"][DISCONNECT] = self._disconnect
+        self.scope["state"][DISCONNECT_SIGNAL] = self._signal
         super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False
@@ -299,6 +299,6 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-            self._disconnect.happen()
+            self._signal.set()
         self.transport.write(problem_bytes(error, {"connection": "close"}))
         self.transport.close()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import device, engine
-from service.engine.cpu.kernels import files
+from service.kernels import files
 from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig

@@ -400,7 +400,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("kind", FLOODS)
 def test_connections_that_never_stop_sending(row: Row, kind: str) -> None:
-    floods, timeout_s = 100, 5.0
+    floods, timeout_s = 100, 10.0
     with faulty("steady", FER_TIMEOUT_S=str(timeout_s)) as server:
         before = server.sample("process_resident_memory_bytes")
         spent = server.sample("process_cpu_seconds_total")
@@ -412,10 +412,11 @@ def test_connections_that_never_stop_sending(row: Row, kind: str) -> None:
             eventually(lambda: server.sample("fer_connections") >= floods)
             times: list[float] = []
             answers: Counter[int] = Counter()
-            began = time.monotonic()
-            while (asked := time.monotonic()) < began + 5:
-                answers[httpx.post(f"{server.url}/predict", content=HAPPY).status_code] += 1
-                times.append(time.monotonic() - asked)
+            with httpx.Client(base_url=server.url, timeout=60) as client:
+                began = time.monotonic()
+                while (asked := time.monotonic()) < began + 5:
+                    answers[client.post("/predict", content=HAPPY).status_code] += 1
+                    times.append(time.monotonic() - asked)
         finally:
             flooding.kill()
             flooding.join()

@@ -5,13 +5,13 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from service.pictures.model_file import default_path
+from service.config import detector_path
 from tests.service.collages import Placed, collage, landscape
 from tests.service.serving import serving
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(not default_path().is_file(), reason="no face detector was fetched"),
+    pytest.mark.skipif(not detector_path().is_file(), reason="no face detector was fetched"),
 ]
 
 

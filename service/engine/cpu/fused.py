@@ -3,7 +3,7 @@
 Eager torch packs a convolution's weights anew in every pass, gives a single face's convolutions to
 a slow loop, and reads each result once more for the activation behind it. Here weights are packed
 once, and an activation is part of its convolution, as is attention of a block's end. What the
-kernels of `service.engine.cpu.kernels` do not cover stays as torch's module computes it. All is in
+kernels of `service.kernels` do not cover stays as torch's module computes it. All is in
 float32, so that nothing but rounding changes.
 """
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import Kernels, attention, im2col, winograd
+from service.kernels import Kernels, attention, im2col, winograd
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.manifest import InputSpec
 from training.model.network import AttentionFER, Block

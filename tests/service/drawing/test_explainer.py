@@ -18,8 +18,7 @@ from service.drawing.explainer import MAX_FACES, Drawing
 from service.engine.torch_engine import TorchEngine
 from service.http.explain import prefers_png
 from service.http.schemas import Explanation
-from service.pictures.boxes import Boxes
-from service.pictures.detector import Detector
+from service.pictures.detector import Detection, Detector
 from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import BrokenEngine, Exchange, FakeEngine, GatedEngine, serving
 from tests.service.test_api import PNG, assert_problem, form, sample
@@ -47,9 +46,18 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], bytes]:
     def find(count: int) -> bytes:
         side = np.arange(count, 0, -1, dtype=np.float32) + 20
         left = np.arange(count, dtype=np.float32) * 20
-        boxes = np.column_stack([left, left, left + side, left + side, np.full(count, 0.9)])
-        found: Boxes = boxes.astype(np.float32)
-        monkeypatch.setattr(Detector, "detect", lambda *_: found.copy())
+        points = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])  # upright
+        places = left[:, None, None] + side[:, None, None] * points
+        boxes = [
+            left,
+            left,
+            left + side,
+            left + side,
+            np.full(count, 0.9),
+            *places.reshape(count, 10).T,
+        ]
+        found = Detection(np.column_stack(boxes).astype(np.float32))
+        monkeypatch.setattr(Detector, "detect", lambda *_: found)
         monkeypatch.setattr("service.app.open_detector", lambda _: Detector(None))  # type: ignore[arg-type]
         return encoded(ramp(500, 500), "PNG")
 

@@ -227,3 +227,38 @@ def test_a_rush_elsewhere_is_over_when_nobody_is_refused_any_more(
     workers.signal_overload()
     clock.now += 0.5 * CALM_S
     assert admission.refusal(clock.now + 4.0) is None
+
+
+def test_one_client_does_not_keep_others_out(admission: Admission, clock: Clock) -> None:
+    serve(admission, clock, seconds=0.1, times=20)
+    for place in [admission.enter(LATE + 100.0, "dear").__enter__() for _ in range(40)]:
+        place.received()
+    with pytest.raises(Overloaded):
+        admission.enter(clock.now + 4.0, "dear")
+    # The rush has begun: 0.25 s for one that has its turn next.
+    with admission.enter(clock.now + 4.0, "other") as place:
+        place.received()
+        with admission.enter(clock.now + 4.0, "other") as second:
+            second.received()
+        with pytest.raises(Overloaded):  # the rush goes on for who makes it
+            admission.enter(clock.now + 4.0, "dear")
+    assert admission.working == 40
+
+
+def test_who_has_nothing_in_the_queue_need_not_keep_it_short(
+    admission: Admission, clock: Clock
+) -> None:
+    serve(admission, clock, seconds=2.0, times=20)
+    for _ in range(10):
+        admission.enter(LATE + 100.0, "dear").__enter__().received()
+    with pytest.raises(Overloaded):
+        admission.enter(clock.now + 10.0, "dear")
+    admission.enter(clock.now + 10.0, "other")  # 5 s
+
+
+def test_many_clients_wait_for_each_other(admission: Admission, clock: Clock) -> None:
+    serve(admission, clock, seconds=0.1, times=20)
+    for number in range(40):
+        admission.enter(LATE + 100.0, number).__enter__().received()
+    with pytest.raises(Overloaded):
+        admission.enter(clock.now + 4.0, "one more")

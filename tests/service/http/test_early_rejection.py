@@ -26,9 +26,9 @@ def refuse_all(
 ) -> None:
     """Let nobody in; where `early` is false, only the handlers say so."""
     admission = app.state.service.admission
-    monkeypatch.setattr(admission, "refusal", lambda _: refusal if early else None)
+    monkeypatch.setattr(admission, "refusal", lambda *_: refusal if early else None)
 
-    def enter(_: float) -> None:
+    def enter(*_: object) -> None:
         assert not early, "it was not refused early"
         raise refusal
 

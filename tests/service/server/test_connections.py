@@ -389,7 +389,7 @@ async def test_a_refused_upload_is_skipped_and_its_connection_goes_on() -> None:
 def refuse_all(server: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody in, and see to it that early rejection says so."""
     error = Overloaded("The wait would be too long; try again later.", 1.0)
-    monkeypatch.setattr(server.app.state.service.admission, "refusal", lambda _: error)
+    monkeypatch.setattr(server.app.state.service.admission, "refusal", lambda *_: error)
     monkeypatch.setattr(server.app.state.service.admission, "enter", None)
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from service.engine.cpu.fused import fuse, sizes_of, straightener
-from service.engine.cpu.kernels import Kernels
 from service.engine.torch_engine import fold_batch_norm
+from service.kernels import Kernels
 from tests.service.engine.test_torch_engine import build_checkpoint
 from training.model.manifest import InputSpec, NetworkConfig
 from training.model.network import AttentionFER

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
-from service.pictures.model_file import default_path
+from service.config import detector_path
 from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import listening
 from training.model.labels import FER2013_EMOTIONS
@@ -92,7 +92,7 @@ def test_pictures_get_the_answers_of_predict(
     assert (answer.as_numpy("probabilities") == values).all()
 
 
-@pytest.mark.skipif(not default_path().exists(), reason="the face detector is not in the cache")
+@pytest.mark.skipif(not detector_path().exists(), reason="the face detector is not in the cache")
 def test_photographs_with_several_faces_and_none(
     client: "triton.InferenceServerClient", url: str
 ) -> None:

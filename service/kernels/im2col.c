@@ -1,6 +1,6 @@
 /* Convolutions of any kernel and stride: what a kernel sees is laid side by side, and multiplied.
  *
- * `service.engine.cpu.kernels.im2col` packs weights and calls this.
+ * `service.kernels.im2col` packs weights and calls this.
  */
 
 #include <string.h>

@@ -1,4 +1,4 @@
-"""Tests of `service.engine.cpu.kernels.attention`, against the block that it ends."""
+"""Tests of `service.kernels.attention`, against the block that it ends."""
 
 import itertools
 from typing import Any
@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import Kernels, attention
-from tests.service.engine.cpu.kernels.subjects import some
+from service.kernels import Kernels, attention
+from tests.service.kernels.subjects import some
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.manifest import NetworkConfig
 from training.model.network import Block

@@ -1,4 +1,4 @@
-"""Tests of `service.engine.cpu.kernels.im2col`, against torch's own convolution."""
+"""Tests of `service.kernels.im2col`, against torch's own convolution."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import Kernels, im2col
-from tests.service.engine.cpu.kernels.subjects import (
+from service.kernels import Kernels, im2col
+from tests.service.kernels.subjects import (
     GELU,
     OTHERS,
     RELU,

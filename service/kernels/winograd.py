@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import Kernels, activation_number, as_read
+from service.kernels import Kernels, activation_number, as_read
 
 # From a kernel's three weights to the points at which m outputs are multiplied.
 _KERNEL_AT = {

@@ -3,7 +3,7 @@
  *
  * Lavin & Gray 2015, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308; the
  * points are 0, 1, -1, 2, infinity for m = 3, and -2 as well for m = 4.
- * `service.engine.cpu.kernels.winograd` packs weights and calls this.
+ * `service.kernels.winograd` packs weights and calls this.
  */
 
 #include <string.h>

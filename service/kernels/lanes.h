@@ -44,7 +44,7 @@ INLINE float largest_of(vec value) {
 
 #endif
 
-/* As `service.engine.cpu.kernels.activation_number` gives them. */
+/* As `service.kernels.activation_number` gives them. */
 enum activation { NONE, RELU, GELU };
 
 /* x (1 + erf(x / sqrt 2)) / 2, erf as a quotient of polynomials, to 1e-6. */

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import Kernels, activation_number, as_read
+from service.kernels import Kernels, activation_number, as_read
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.network import Block
 

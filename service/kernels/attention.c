@@ -1,7 +1,7 @@
 /* Channel attention, spatial attention, the sum with the shortcut and its activation, as one.
  *
  * Woo et al. 2018, "CBAM: Convolutional Block Attention Module", arXiv:1807.06521, as
- * `training.model.attention` has it. `service.engine.cpu.kernels.attention` packs weights and calls
+ * `training.model.attention` has it. `service.kernels.attention` packs weights and calls
  * this.
  */
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import Kernels, activation_number, as_read
+from service.kernels import Kernels, activation_number, as_read
 
 
 def suits(kernels: Kernels, conv: nn.Conv2d, activation: nn.Module | None) -> bool:

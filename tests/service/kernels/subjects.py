@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import Kernels
+from service.kernels import Kernels
 
 GELU, TANH, RELU = nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU()
 

@@ -1,4 +1,4 @@
-"""Tests of `service.engine.cpu.kernels.winograd`, against torch's own convolution."""
+"""Tests of `service.kernels.winograd`, against torch's own convolution."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from service.engine.cpu.kernels import Kernels, winograd
-from tests.service.engine.cpu.kernels.subjects import (
+from service.kernels import Kernels, winograd
+from tests.service.kernels.subjects import (
     GELU,
     OTHERS,
     RELU,

@@ -1,4 +1,4 @@
-"""Tests of `service.engine.cpu.kernels`: the library, where it is and where it is not."""
+"""Tests of `service.kernels`: the library, where it is and where it is not."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.engine.cpu import kernels
+from service import kernels
 
 pytestmark = pytest.mark.cpu
 
