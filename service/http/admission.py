@@ -41,7 +41,7 @@ class OverloadSignal(Protocol):
     def signal_overload(self) -> None:
         """Say so."""
 
-    def overloaded_s_ago(self) -> float:
+    def seconds_since_overload(self) -> float:
         """Return how long ago any of them said so, in seconds; very long where none did."""
 
 
@@ -163,7 +163,7 @@ class Admission:
     def _rush_elsewhere(self) -> bool:
         # Who is refused by one worker asks it again, and never the others, on whose connections
         # everybody waits: they would go on with the queue that they had.
-        return self._overload is not None and self._overload.overloaded_s_ago() < 0.5 * CALM_S
+        return self._overload is not None and self._overload.seconds_since_overload() < 0.5 * CALM_S
 
     def _full(self) -> QueueFull:
         self.rush()

@@ -22,13 +22,13 @@ from service.telemetry.metrics import Metrics
 class Peers(Protocol):
     """The workers of one service, as one of them sees them."""
 
-    def report(self, well: bool) -> None:
+    def report(self, healthy: bool) -> None:
         """Say that this worker lives, and whether it takes traffic."""
 
-    def any_unwell(self) -> bool:
+    def any_unhealthy(self) -> bool:
         """Tell whether a worker lives and takes no traffic."""
 
-    def count_well(self) -> int:
+    def count_healthy(self) -> int:
         """Return how many workers take traffic."""
 
 
@@ -81,15 +81,15 @@ class Service:
         Metrics and workers are told what was found.
         """
         error = self._own_error()
-        well = int(error is None)
+        healthy = int(error is None)
         if self.peers is not None:
             self.peers.report(error is None)
-            if error is None and self.peers.any_unwell():
+            if error is None and self.peers.any_unhealthy():
                 error = NotReady("A worker does not answer; the service waits for it.")
-            well = self.peers.count_well()
+            healthy = self.peers.count_healthy()
         self.metrics.ready.set(error is None)
         self.metrics.workers.set(self.settings.workers)
-        self.metrics.workers_ready.set(well)
+        self.metrics.workers_ready.set(healthy)
         return error
 
     def _own_error(self) -> ServiceError | None:

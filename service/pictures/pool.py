@@ -131,7 +131,7 @@ class DecodePool:
         """Whether no thread works; any thread may ask."""
         return not self._began
 
-    def crowded(self) -> bool:
+    def saturated(self) -> bool:
         """Whether work waits for a thread, so that all of them are busy; any thread may ask."""
         return self._waiting > 0
 
