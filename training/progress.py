@@ -53,7 +53,7 @@ class ProgressBar:
             self.epochs_shown = len(history)
             self.bar.write(describe(history[-1]), file=sys.stderr)
         if within and within % 20 == 0:  # reading the sum makes a GPU wait; not at every step
-            best = " ".join(f"{a:.4f}" for a in run.progress.best_accuracy.values()) or "-"
+            best = " ".join(f"{a:.4f}" for a in run.progress.best.values()) or "-"
             loss = float(run.sums[0]) / within
             self.bar.set_postfix(loss=f"{loss:.4f}", best=best, refresh=False)
         self.bar.update()

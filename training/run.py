@@ -6,6 +6,7 @@ cut and resumed does what an uncut one does. Not its duty: how long to go on (`t
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,15 @@ from training.model.network import AttentionFER
 from training.model.preprocess import normalise
 from training.model.stn import identity
 from training.optimise import make_optimiser, set_rate
-from training.tasks import Task, loss, network_of, start_from, tasks, train_split
+from training.tasks import (
+    Task,
+    blended,
+    loss,
+    network_of,
+    start_from,
+    tasks,
+    train_split,
+)
 from training.whole_file import write_whole
 
 STATE_FILE, BEST_FILE, HISTORY_FILE = "state.pt", "best.safetensors", "history.jsonl"
@@ -58,12 +67,13 @@ class Progress:
 
     Attributes:
         step: Steps done.
-        best_accuracy: Best on the validation split so far, 0 to 1, by data set's name.
+        best: Best accuracy (or mean recall) on the validation split so far, 0 to 1, by data set's
+            name.
         history: One entry an epoch done.
     """
 
     step: int = 0
-    best_accuracy: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -100,7 +110,9 @@ class Run:
             raise ValueError(
                 f"batch_size {config.batch_size} cannot be shared by {machine.world} processes"
             )
-        self.learnt = tasks(data, config.second_target)
+        if config.label_share:
+            data = blended(data, config.label_share)
+        self.learnt = tasks(data, config.second_target, config.balance)
         classes = self.learnt[-1].columns.stop
         network = dataclasses.replace(config.network, classes=classes)
         self.config = dataclasses.replace(config, network=network)
@@ -197,6 +209,7 @@ class Run:
             "stn_distance": moved,
             "validation_accuracy": scores[0].accuracy,
             "validation_macro_f1": scores[0].macro_f1,
+            "validation_mean_recall": statistics.fmean(scores[0].recall),
             "validation_cross_entropy": scores[0].cross_entropy,
             "second_validation_accuracy": scores[1].accuracy if len(scores) > 1 else None,
             "faces_per_second": faces_per_second,
@@ -214,10 +227,14 @@ class Run:
         return score(logits[:, task.columns], split.targets)
 
     def _keep_best(self, task: Task, scores: Scores, entry: dict[str, Any]) -> None:
-        """Write the averaged network with this task's last layer, if none was better."""
-        name, best = task.data.name, self.progress.best_accuracy
-        if scores.accuracy > best.get(name, -1.0):
-            best[name] = scores.accuracy
+        """Write the averaged network with this task's last layer, if none was better.
+
+        The better one has the higher accuracy; where all emotions count the same, mean recall.
+        """
+        name, best = task.data.name, self.progress.best
+        reached = statistics.fmean(scores.recall) if self.config.balance else scores.accuracy
+        if reached > best.get(name, -1.0):
+            best[name] = reached
             network = network_of(self.ema.network, task)
             first = task is self.learnt[0]
             path = self.folder / BEST_FILE if first else _other_file(self.folder, task.data)

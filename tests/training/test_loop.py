@@ -37,7 +37,7 @@ def test_learns_made_up_faces(
     run = fresh(data, recipe, tmp_path, cpu)
     history = fit(run)
     assert history[-1]["loss"] < history[0]["loss"]
-    assert run.progress.best_accuracy["made-up"] > 0.6  # one in seven by chance
+    assert run.progress.best["made-up"] > 0.6  # one in seven by chance
 
 
 def test_a_cut_run_ends_where_an_uncut_one_does(
