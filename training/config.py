@@ -80,6 +80,8 @@ class TrainConfig:
         clean_epochs: Last epochs, without any augmentation but the flip.
         stn_learning_rate: Multiplier of the spatial transformer's rate.
         stn_identity_penalty: Weight of the mean squared distance of theta from identity.
+        validate_every: Epochs from one validation to the next; the last one is always validated. An
+            epoch that is not validated cannot be kept.
         seed: Of everything random.
     """
 
@@ -103,6 +105,7 @@ class TrainConfig:
     clean_epochs: int = 0
     stn_learning_rate: float = 0.1
     stn_identity_penalty: float = 0.1
+    validate_every: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -113,6 +116,8 @@ class TrainConfig:
         """
         if self.epochs < 1 or not 0 <= self.clean_epochs <= self.epochs:
             raise ValueError("train config: epochs must be 1 or more, clean_epochs up to epochs")
+        if self.validate_every < 1:
+            raise ValueError("train config: validate_every must be 1 or more")
         if self.batch_size < 2:
             raise ValueError("train config: batch_size must be 2 or more, for batch norm")
         if self.optimiser not in ("sgd", "adamw"):
