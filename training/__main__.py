@@ -5,6 +5,7 @@ import dataclasses
 import json
 import sys
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from training.ablation import ablate
 from training.average import average
+from training.chain import SHIPPED, Chain, ChainError, Stage, load_chain
 from training.comparison import compare, tabulate_comparison
 from training.config import RECIPES
 from training.crops import read_crops
@@ -24,6 +26,7 @@ from training.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from training.model.manifest import CheckpointError, InputSpec
 from training.overrides import OverrideError, override
 from training.progress import ProgressBar
+from training.reproduce import Place, Subprocesses, estimate, make, reproduce
 from training.run import HISTORY_FILE, Interrupted, Run, fit
 from training.significance import summarise, summarise_geometry
 from training.state import ResumeError
@@ -48,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 130
     except (
+        ChainError,
         CheckpointError,
         DataError,
         ExportError,
@@ -182,6 +186,58 @@ def _wild(options: argparse.Namespace, checkpoint: Checkpoint) -> Split | None:
     return (
         read_crops(options.wild, manifest.emotions, manifest.input_spec) if options.wild else None
     )
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    chain, place = load_chain(options.chain), Place(options.data, options.votes, options.folder)
+    if options.plan:
+        return _plan(chain, place, options)
+    if options.only:
+        chosen = [stage for stage in chain.stages if stage.name == options.only]
+        if not chosen:
+            raise ChainError(f"{chain.name} has no stage {options.only!r}")
+        _make(chosen[0], chain, place, options)
+        return 0
+
+    def say(line: str) -> None:
+        print(f"{datetime.now():%H:%M:%S} {line}", file=sys.stderr)
+
+    if options.jobs == 1:
+        reproduce(chain, place, lambda stage: _make(stage, chain, place, options), say, 1)
+        return 0
+    command = ["reproduce", options.chain, "--data", str(options.data)]
+    command += ["--folder", str(options.folder), "--device", options.device]
+    command += ["--votes", str(options.votes)] if options.votes else []
+    command += ["--threads", str(options.threads)] if options.threads else []
+    command += ["--cuda-graph"] if options.cuda_graph else []
+    with Subprocesses([*command, "--only"]) as do:
+        reproduce(chain, place, do, say, options.jobs)
+    return 0
+
+
+def _make(stage: Stage, chain: Chain, place: Place, options: argparse.Namespace) -> None:
+    with (
+        ExitStack() as bars,
+        machine(options.device, options.threads, graphs=options.cuda_graph) as here,
+    ):
+
+        def show(run: Run, name: str) -> ProgressBar:
+            return bars.enter_context(ProgressBar(run, name))
+
+        make(stage, chain, place, here, show, options.save_every)
+
+
+def _plan(chain: Chain, place: Place, options: argparse.Namespace) -> int:
+    with machine(options.device, options.threads, graphs=options.cuda_graph) as here:
+        seconds = estimate(chain, place, here)
+    print(chain.about.strip())
+    for stage in chain.stages:
+        took = "" if stage.recipe is None else f"{seconds[stage.name] / 60:8.1f} min"
+        state = "done" if place.is_done(stage) else ""
+        print(f"{stage.name:24s} {stage.recipe or 'export':14s} {took:>12s}  {state}")
+    left = sum(seconds.get(s.name, 0.0) for s in chain.stages if not place.is_done(s))
+    print(f"{left / 3600:.1f} h of training are left, one run at a time")
+    return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -364,6 +420,21 @@ def _parser() -> argparse.ArgumentParser:
         help="also answer emotions that a split's labels do not name, as the service does",
     )
     comparing.add_argument("--out", type=Path, metavar="DIR", help="also write the table there")
+
+    chains = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+    repeating = command(
+        "reproduce", _reproduce, "Make a chain of runs and exports; again goes on with it."
+    )
+    repeating.add_argument("chain", metavar="NAME", help=f"{chains}, or a .toml file")
+    add_data(repeating)
+    repeating.add_argument("--folder", type=Path, default=Path("runs/chain"), metavar="DIR")
+    repeating.add_argument("--jobs", type=int, default=1, metavar="N", help="stages at once")
+    repeating.add_argument("--only", metavar="STAGE", help="make this stage alone")
+    repeating.add_argument(
+        "--plan", action="store_true", help="time some steps, say how long it will take, and stop"
+    )
+    repeating.add_argument("--save-every", type=float, default=120.0, metavar="S")
+    repeating.add_argument("--cuda-graph", action="store_true", help="as of train")
 
     inspect = command("inspect", _inspect, "Show what a checkpoint says about itself and costs.")
     ferplus = _WEIGHTS / "attention-fer-ferplus.safetensors"
