@@ -8,7 +8,7 @@ Used on the event loop; knows neither HTTP nor JSON.
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -149,6 +149,7 @@ class Predictor:
         done = await self._pool.run(find, deadline, weigh, allowance.client)
         found = done.result
         self._observe(done)
+        allowance.on_faces(len(found.faces))
         if not found.faces:
             self._metrics.faceless.inc()
         if found.truncated:
@@ -167,7 +168,7 @@ class Predictor:
         uploads: Sequence[bytes | bytearray | ServiceError],
         deadline: float,
         search: FaceSearch,
-        client: Hashable = None,
+        allowance: Allowance,
     ) -> list[Prediction | ServiceError]:
         """Classify the faces of several pictures; each picture may fail alone.
 
@@ -175,7 +176,7 @@ class Predictor:
             uploads: The pictures' bytes, or the error of an upload.
             deadline: When the answers are of no use any more, in the clock's time.
             search: Which faces to find in each.
-            client: Identifies the client; the decoders serve clients in turn.
+            allowance: The decoding budget of the request.
 
         Returns:
             For each, in order, its result or its error.
@@ -193,8 +194,6 @@ class Predictor:
             except ServiceError as error:
                 return error
 
-        sizes = (len(upload) for upload in uploads if not isinstance(upload, ServiceError))
-        allowance = Allowance(sum(sizes), client)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(answer(upload)) for upload in uploads]
         results = [task.result() for task in tasks]

@@ -7,7 +7,7 @@
 """
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -115,7 +115,7 @@ class Explainer:
         deadline: float,
         search: FaceSearch,
         render: Callable[[Drawing], Rendered],
-        client: Hashable = None,
+        allowance: Allowance,
     ) -> Rendered:
         """Explain one picture. Cancelling the task removes its faces from the queue.
 
@@ -125,7 +125,7 @@ class Explainer:
             search: Which faces to find; at most `MAX_FACES`.
             render: Turns the drawing into the answer. It runs in a thread of the pool, because
                 encoding megabytes of PNG would block the event loop.
-            client: Identifies the client; the decoders serve clients in turn.
+            allowance: The decoding budget of the request.
 
         Returns:
             The result of `render`.
@@ -135,14 +135,13 @@ class Explainer:
         """
         began = self._clock()
         search = replace(search, max_faces=min(search.max_faces, MAX_FACES))
-        allowance = Allowance(len(image), client)
         prediction = await self._predictor.predict(image, deadline, search, allowance, True)
 
         def draw() -> Rendered:
             return render(self._drawing(image, prediction, began))
 
         weigh = partial(self._predictor.weigh, image, _DETAILED, allowance)
-        done = await self._pool.run(draw, deadline, weigh, client)
+        done = await self._pool.run(draw, deadline, weigh, allowance.client)
         self._metrics.stage["draw"].observe(done.spent_s)
         return done.result
 

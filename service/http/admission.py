@@ -7,7 +7,8 @@ The one estimate of how long an answer will take. Decoder and queue have hard bo
 on what waits and until when, but see a request only once it is there: of a burst all would be let
 in by an empty queue, and most be late when their pictures had been received and decoded for
 nothing. Here all requests count, wherever they are; of uploads as many at most as are at work,
-because one that trickles holds nobody up. How fast they leave is measured, whatever holds them up.
+because one that trickles holds nobody up. How fast their faces leave is measured, whatever holds
+them up; a request counts for the usual number of faces until its own are found.
 A client waits for no more of another's requests than it has itself, since the decoders take turns.
 """
 
@@ -73,7 +74,8 @@ class Admission:
         self._clock = clock
         self.uploading = self.working = 0
         self._of_client: dict[Hashable, int] = {}  # of those at work
-        self._answers = self._moments = self._seconds = 0.0
+        self._faces = 0.0  # of those at work; of each as many as is known, or the usual number
+        self._answers = self._answered_faces = self._moments = self._seconds = 0.0
         self._rush = False  # somebody was refused, and the wait is not yet short again
         self._since = 0.0  # when the latest answer was given, or work began after a pause
 
@@ -132,17 +134,29 @@ class Admission:
         if not self.working:
             self._since = self._clock()
         self.working += 1
+        self._faces += self.usual_faces
         self._of_client[client] = self._of_client.get(client, 0) + 1
 
-    def end(self, served: bool, client: Hashable = None) -> None:
+    @property
+    def usual_faces(self) -> float:
+        """The mean number of faces of a request; 1 before the first answer."""
+        return self._answered_faces / self._answers if self._answers else 1.0
+
+    def recount(self, faces: float) -> None:
+        """Count so many faces more at work; fewer where it is negative."""
+        self._faces += faces
+
+    def end(self, served: bool, client: Hashable = None, faces: float = 1.0) -> None:
         """Count one at work less.
 
         Args:
             client: Who asked.
+            faces: How many of the faces at work were its.
             served: Whether all was done for it. Nothing is learnt from who left or was refused on
                 the way; the time that it took counts for the next one that was served.
         """
         self.working -= 1
+        self._faces = self._faces - faces if self.working else 0.0
         self._of_client[client] -= 1
         if not self._of_client[client]:
             del self._of_client[client]
@@ -150,6 +164,7 @@ class Admission:
             now = self._clock()
             passed_s = now - self._since
             self._answers = self._answers * _KEEP + 1.0
+            self._answered_faces = self._answered_faces * _KEEP + faces
             self._moments = self._moments * _KEEP + (passed_s > _SAME_MOMENT_S)
             self._seconds = self._seconds * _KEEP + passed_s
             self._since = now
@@ -187,7 +202,8 @@ class Admission:
             return 0.0
         # After those ahead, a batch that the new one shares with whoever comes next.
         batch_s = self._seconds / max(self._moments, 1.0)
-        return _HEADROOM * (ahead * self._seconds / self._answers + batch_s)
+        faces = ahead * self._faces / self.working if self.working else ahead * self.usual_faces
+        return _HEADROOM * (faces * self._seconds / self._answered_faces + batch_s)
 
     def _retry_after_s(self) -> float:
         """Return in how many seconds those at work will have been served."""
@@ -203,6 +219,7 @@ class AdmissionSlot:
         """Take none before the block begins."""
         self._admission, self._client = admission, client
         self._received = False
+        self._faces, self._known = 0.0, False
 
     def received(self) -> None:
         """Say that the body is here, and work begins.
@@ -211,7 +228,16 @@ class AdmissionSlot:
             QueueFull: Too many others were quicker.
         """
         self._admission.begin(self._client)
-        self._received = True
+        self._received, self._faces = True, self._admission.usual_faces
+
+    def found(self, faces: int) -> None:
+        """Say how many faces its pictures have; each call adds those of one picture.
+
+        A picture without any counts as one: it was searched.
+        """
+        known = max(1, faces) + (self._faces if self._known else 0.0)
+        self._admission.recount(known - self._faces)
+        self._faces, self._known = known, True
 
     def __enter__(self) -> "AdmissionSlot":
         self._admission.uploading += 1
@@ -230,4 +256,4 @@ class AdmissionSlot:
             return
         # A broken picture was served too: it took its turn.
         broken = isinstance(error, ServiceError) and error.status < 500
-        self._admission.end(error is None or broken, self._client)
+        self._admission.end(error is None or broken, self._client, self._faces)

@@ -50,7 +50,7 @@ async def explain(request: Request) -> Response:
 
     def work(context: RequestContext, image: bytearray) -> Coroutine[Any, Any, bytes]:
         return context.service.explainer.explain(
-            image, context.deadline, search, render, context.client
+            image, context.deadline, search, render, context.allowance(len(image))
         )
 
     answer = await handle(request, read_one, work)

@@ -14,11 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import DeadlineExceeded, NotReady, UploadTimeout
+from service.http.admission import AdmissionSlot
 from service.http.api_keys import client_of
 from service.http.disconnect import WhileConnected
 from service.http.state import Service
 from service.http.upload_memory import MemoryReservation
 from service.http.uploads import read_image
+from service.pictures.cost import Allowance
 
 T = TypeVar("T")
 Upload = TypeVar("Upload")
@@ -35,6 +37,7 @@ class RequestContext:
         deadline: When its answer is of no more use, by the monotonic clock.
         reservation: Accounts for what is held of its body.
         client: Who asks: the same for all of a client's requests.
+        slot: Its place among the requests that were let in.
     """
 
     request: Request
@@ -43,6 +46,11 @@ class RequestContext:
     deadline: float
     reservation: MemoryReservation
     client: Hashable
+    slot: AdmissionSlot
+
+    def allowance(self, sent_bytes: int) -> Allowance:
+        """Return what the request may take of the decoders, for so many bytes of pictures."""
+        return Allowance(sent_bytes, self.client, self.slot.found)
 
 
 async def handle(
@@ -82,7 +90,9 @@ async def handle(
     try:
         async with asyncio.timeout(timeout_s):
             with place, service.memory.reservation() as reservation:
-                context = RequestContext(request, headers, service, deadline, reservation, client)
+                context = RequestContext(
+                    request, headers, service, deadline, reservation, client, place
+                )
                 upload = await read(context)
                 received = True
                 service.metrics.stage["receive"].observe(time.monotonic() - began)

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.errors import ServiceError
 from service.http.bodies import Body, prediction_body, result_body
 from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, problems
 from service.http.explain import add_explanation
@@ -20,7 +21,6 @@ from service.http.handlers import RequestContext, handle, json_response, read_on
 from service.http.query import read_search
 from service.http.schemas import BatchPrediction, Health, Prediction
 from service.http.uploads import read_images
-from service.pictures.cost import Allowance
 
 
 def add_routes(app: FastAPI) -> None:
@@ -87,7 +87,7 @@ async def predict(request: Request) -> Response:
     async def work(context: RequestContext, image: bytearray) -> Body:
         predictor = context.service.predictor
         prediction = await predictor.predict(
-            image, context.deadline, search, Allowance(len(image), context.client)
+            image, context.deadline, search, context.allowance(len(image))
         )
         return prediction_body(prediction, predictor.manifest)
 
@@ -109,7 +109,9 @@ async def predict_batch(request: Request) -> Response:
 
     async def work(context: RequestContext, uploads: list[Upload]) -> list[Body]:
         predictor = context.service.predictor
-        results = await predictor.predict_many(uploads, context.deadline, search, context.client)
+        sizes = (len(upload) for upload in uploads if not isinstance(upload, ServiceError))
+        allowance = context.allowance(sum(sizes))
+        results = await predictor.predict_many(uploads, context.deadline, search, allowance)
         return [result_body(result, predictor.manifest) for result in results]
 
     return json_response({"results": await handle(request, read, work)})

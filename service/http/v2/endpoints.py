@@ -76,7 +76,11 @@ async def _infer(context: RequestContext, body: bytearray) -> tuple[Asked, list[
     limits = _limits(service)
     work = partial(read_request, body, json_bytes, limits)
     done = await service.pool.run(work, deadline, client=context.client)
-    return done.result, await recognise(service.predictor, done.result, deadline, context.client)
+    asked = done.result
+    if asked.faces is not None:
+        context.slot.found(len(asked.faces))
+    allowance = context.allowance(sum(map(len, asked.images)))
+    return asked, await recognise(service.predictor, asked, deadline, allowance)
 
 
 def _limits(service: Service) -> InferLimits:

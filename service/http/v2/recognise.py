@@ -4,7 +4,6 @@ Not its duty: the protocol's bodies.
 """
 
 import asyncio
-from collections.abc import Hashable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from service.pipeline import Expression, Prediction, Predictor
 
 
 async def recognise(
-    predictor: Predictor, asked: Asked, deadline: float, client: Hashable = None
+    predictor: Predictor, asked: Asked, deadline: float, allowance: Allowance
 ) -> list[Row]:
     """Return a row a face. Cancelling it takes the faces out of the queue.
 
@@ -27,7 +26,7 @@ async def recognise(
         predictor: Does the work.
         asked: The request.
         deadline: When the answer is of no more use, in the predictor's clock's time.
-        client: Who asks: the decoders go to each in turn.
+        allowance: What the request may take of the decoders.
 
     Raises:
         ServiceError: Any kind that the predictor raises, for any of the pictures: the request
@@ -35,7 +34,6 @@ async def recognise(
     """
     if asked.faces is not None:
         return await _classify(predictor, asked.faces, deadline)
-    allowance = Allowance(sum(map(len, asked.images)), client)
     answers = await _predict(predictor, asked, deadline, allowance)
     return [
         _row(index, recognised.expression, recognised.face.box)
