@@ -1,4 +1,4 @@
-"""From what the service found to the JSON that clients see, as `service.http.schemas` has it."""
+"""Builds the JSON bodies of answers, as described by `service.http.schemas`."""
 
 from base64 import b64encode
 from dataclasses import asdict
@@ -14,11 +14,11 @@ Body = dict[str, Any]
 
 
 def prediction_body(prediction: Prediction, manifest: Manifest) -> Body:
-    """Return the body that `schemas.Prediction` describes.
+    """Return the body for `schemas.Prediction`.
 
     Args:
         prediction: Of one picture.
-        manifest: Of the checkpoint that made it.
+        manifest: Of the checkpoint that answered.
     """
     timing = asdict(prediction.timing)
     return {
@@ -30,14 +30,14 @@ def prediction_body(prediction: Prediction, manifest: Manifest) -> Body:
 
 
 def result_body(result: Prediction | ServiceError, manifest: Manifest) -> Body:
-    """Return one of the results that `schemas.BatchPrediction` describes."""
+    """Return one of the results for `schemas.BatchPrediction`."""
     if isinstance(result, ServiceError):
         return problem(result)
     return prediction_body(result, manifest)
 
 
 def explanation_body(drawing: Drawing) -> Body:
-    """Return the body that `schemas.Explanation` describes; draws, which takes time.
+    """Return the body for `schemas.Explanation`; this draws, so call it in a thread.
 
     Args:
         drawing: Of one picture.
@@ -52,7 +52,7 @@ def explanation_body(drawing: Drawing) -> Body:
 
 
 def share(probability: float) -> float:
-    """Round a probability: beyond the sixth digit a face differs from batch to batch."""
+    """Round a probability to six digits: further digits vary with the batch."""
     return round(probability, 6)
 
 

@@ -1,7 +1,7 @@
-"""The page at /docs: Swagger UI from files that are here, so that it works offline.
+"""The page at /docs: Swagger UI from local files, so that it works offline.
 
-FastAPI's own page has its scripts from elsewhere, which tells that site who reads it, and lets it
-run code beside the service. Not its duty: the document that the page shows.
+FastAPI's own page loads its scripts from another site, which learns who reads it, and could run any
+code in the service's origin.
 """
 
 from collections.abc import Callable, Coroutine
@@ -19,7 +19,7 @@ _POLICY = (
     "frame-ancestors 'none'"
 )
 _HEADERS = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
-# Relative, so that they are right behind a proxy's prefix too.
+# The links are relative, so that they work behind a proxy's path prefix.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -42,7 +42,7 @@ _FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css
 
 
 def find_swagger_ui() -> Path | None:
-    """Return the folder of Swagger UI's files, None where the package with them is missing."""
+    """Return the folder of Swagger UI's files; None if its package is not installed."""
     spec = find_spec("fastapi_offline")
     if spec is None or spec.origin is None:
         return None
@@ -50,10 +50,10 @@ def find_swagger_ui() -> Path | None:
 
 
 def add_docs(app: FastAPI, folder: Path) -> None:
-    """Give `app` the page and what it loads.
+    """Add the page and its files to `app`.
 
     Args:
-        app: Made with `docs_url=None`.
+        app: Created with `docs_url=None`.
         folder: Of Swagger UI's files.
     """
     app.add_route("/docs", _give(_PAGE, "text/html"))

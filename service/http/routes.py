@@ -1,8 +1,4 @@
-"""HTTP in, HTTP out: what each path takes and answers.
-
-Not its duty: the work between the two (`service.pipeline`), starting and stopping it
-(`service.app`), the details of the API's document (`service.http.document`).
-"""
+"""The routes of the API, and their handlers."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -16,7 +12,7 @@ from service.http.bodies import Body, prediction_body, result_body
 from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, problems
 from service.http.explain import add_explanation
 from service.http.form import FormLimits, Upload
-from service.http.handlers import RequestContext, handle, json_response, read_one, service_of
+from service.http.handlers import RequestContext, get_service, handle, json_response, read_one
 from service.http.query import read_search
 from service.http.schemas import BatchPrediction, Health, Prediction
 from service.http.uploads import read_images
@@ -24,7 +20,7 @@ from service.pictures.cost import Allowance
 
 
 def add_routes(app: FastAPI) -> None:
-    """Give `app` all paths of the API."""
+    """Add the routes of the API to `app`."""
     app.add_api_route(
         "/predict",
         predict,
@@ -122,14 +118,14 @@ async def live(_: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """Answer 200 from the first warm inference until shutdown, while the network answers."""
-    if (error := service_of(request).check()) is not None:
+    if (error := get_service(request).check()) is not None:
         raise error
     return json_response({"status": "ready"})
 
 
 async def metrics(request: Request) -> Response:
     """Show every metric of the service and of its process."""
-    service = service_of(request)
+    service = get_service(request)
     service.check()
     # In a thread: rendering takes milliseconds, and reads /proc.
     body, content_type = await asyncio.to_thread(

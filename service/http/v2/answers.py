@@ -1,7 +1,4 @@
-"""From the faces of a request to the answer's JSON and the binary tensors after it.
-
-Not its duty: finding or classifying them.
-"""
+"""Builds the answer: JSON, followed by binary tensors."""
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +20,7 @@ class Row:
     """One face of the answer.
 
     Attributes:
-        image_index: Of which picture it is, or which row of `faces`.
+        image_index: The index of its picture, or of its row in `faces`.
         box: x, y, width and height in that picture, in pixels.
         emotion: The most probable one.
         probabilities: Of every emotion, in the manifest's order, 0 to 1.
@@ -37,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Values in row-major order: str where they are BYTES."""
+    """Values in row-major order; str for BYTES."""
 
     datatype: str
     shape: list[int]
@@ -49,7 +46,7 @@ def respond(asked: Asked, rows: Sequence[Row], manifest: Manifest) -> Response:
 
     Args:
         asked: The request.
-        rows: Its faces; none is an answer too, of tensors without rows.
+        rows: Its faces; may be empty, for tensors without rows.
         manifest: The checkpoint's.
     """
     outputs: list[dict[str, Any]] = []
@@ -97,7 +94,7 @@ def _tensor(wanted: Wanted, rows: Sequence[Row], emotions: Sequence[str]) -> _Te
 
 
 def _best(probabilities: Sequence[float], emotions: Sequence[str], count: int) -> list[str]:
-    """Return Triton's "value:index:label" of the `count` most probable."""
+    """Return the `count` most probable as Triton's "value:index:label"."""
     order = sorted(range(len(emotions)), key=lambda place: -probabilities[place])[:count]
     return [f"{probabilities[place]:.6f}:{place}:{emotions[place]}" for place in order]
 

@@ -1,7 +1,4 @@
-"""From what a request asks to the rows of its answer.
-
-Not its duty: the protocol's bodies.
-"""
+"""Classifies the inputs of a request into the rows of its answer."""
 
 import asyncio
 from collections.abc import Hashable
@@ -21,17 +18,17 @@ from service.pipeline import Expression, Prediction, Predictor
 async def recognise(
     predictor: Predictor, asked: Asked, deadline: float, client: Hashable = None
 ) -> list[Row]:
-    """Return a row a face. Cancelling it takes the faces out of the queue.
+    """Return one row per face. Cancelling the task removes the faces from the queue.
 
     Args:
-        predictor: Does the work.
+        predictor: Classifies the faces.
         asked: The request.
-        deadline: When the answer is of no more use, in the predictor's clock's time.
-        client: Who asks: the decoders go to each in turn.
+        deadline: When the answer is of no use any more, in the time of the predictor's clock.
+        client: Identifies the client; the decoders serve clients in turn.
 
     Raises:
-        ServiceError: Any kind that the predictor raises, for any of the pictures: the request
-            fails as a whole, as the protocol has it.
+        ServiceError: As the predictor raises for any of the pictures: by the protocol, the whole
+            request fails.
     """
     if asked.faces is not None:
         return await _classify(predictor, asked.faces, deadline)
@@ -56,7 +53,7 @@ async def _classify(
 async def _predict(
     predictor: Predictor, asked: Asked, deadline: float, allowance: Allowance
 ) -> list[Prediction]:
-    """Answer all pictures at once, so that their faces share batches; the first error ends all."""
+    """Predict all pictures concurrently, so that their faces share batches; one error ends all."""
 
     async def one(index: int, image: bytes) -> Prediction:
         try:
