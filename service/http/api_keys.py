@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Unauthorized
-from service.http.document import problems
+from service.http.document import describe_problems
 from service.telemetry import request_id
 
 KEY_HEADER = "x-api-key"
@@ -94,7 +94,7 @@ def describe_keys(app: FastAPI, open_paths: Collection[str]) -> None:
 
 
 def _unauthorized() -> dict[str, Any]:
-    return problems(401)[401]
+    return describe_problems(401)[401]
 
 
 def add_cors(app: FastAPI, origins: Collection[str]) -> None:

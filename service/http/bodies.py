@@ -51,7 +51,7 @@ def explanation_body(drawing: Drawing) -> Body:
     return body | {"faces": faces, "timing": timing, "overlay": overlay}
 
 
-def share(probability: float) -> float:
+def round_probability(probability: float) -> float:
     """Round a probability to six digits: further digits vary with the batch."""
     return round(probability, 6)
 
@@ -60,15 +60,17 @@ def _face(recognised: RecognisedFace) -> Body:
     box, detection = recognised.face.box, recognised.face.detection
     return {
         "box": {"x": box.x, "y": box.y, "width": box.width, "height": box.height},
-        "detection": None if detection is None else share(detection),
+        "detection": None if detection is None else round_probability(detection),
     } | _expression(recognised.expression)
 
 
 def _expression(expression: Expression) -> Body:
     return {
         "emotion": expression.emotion,
-        "confidence": share(expression.confidence),
-        "probabilities": {name: share(p) for name, p in expression.probabilities.items()},
+        "confidence": round_probability(expression.confidence),
+        "probabilities": {
+            name: round_probability(p) for name, p in expression.probabilities.items()
+        },
     }
 
 

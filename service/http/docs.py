@@ -56,18 +56,18 @@ def add_docs(app: FastAPI, folder: Path) -> None:
         app: Created with `docs_url=None`.
         folder: Of Swagger UI's files.
     """
-    app.add_route("/docs", _give(_PAGE, "text/html"))
-    app.add_route("/docs/start.js", _give(_START, "text/javascript"))
+    app.add_route("/docs", _create_handler(_PAGE, "text/html"))
+    app.add_route("/docs/start.js", _create_handler(_START, "text/javascript"))
     for name, media_type in _FILES.items():
-        app.add_route(f"/docs/{name}", _give(folder / name, media_type))
+        app.add_route(f"/docs/{name}", _create_handler(folder / name, media_type))
 
 
-def _give(
+def _create_handler(
     content: str | Path, media_type: str
 ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    async def give(_: Request) -> Response:
+    async def serve(_: Request) -> Response:
         if isinstance(content, Path):
             return FileResponse(content, headers=_HEADERS, media_type=media_type)
         return Response(content, headers=_HEADERS, media_type=media_type)
 
-    return give
+    return serve

@@ -9,7 +9,7 @@ from service.http.query import PARAMETERS
 _ANY = (400, 431, 500, 503)
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the problems of these statuses, for FastAPI's `responses`.
 
     Those that any request may get are always included.

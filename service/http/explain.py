@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from service.drawing.explainer import Drawing
 from service.http.bodies import explanation_body
-from service.http.document import ONE_IMAGE, problems
+from service.http.document import ONE_IMAGE, describe_problems
 from service.http.handlers import RequestContext, handle, read_one
 from service.http.query import read_search
 from service.http.schemas import Explanation
@@ -28,7 +28,7 @@ def add_explanation(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Show why the emotions in one picture were recognised",
         response_model=Explanation,
-        responses=problems(408, 413, 415, 501, 504) | {200: {"content": _FIGURE}},
+        responses=describe_problems(408, 413, 415, 501, 504) | {200: {"content": _FIGURE}},
         openapi_extra=ONE_IMAGE,
     )
 

@@ -6,7 +6,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import BadRequest, ImageTooLarge, NoImage, ServiceError, TooManyImages
-from service.http.plain_form import FIELD, read_plain
+from service.http.plain_form import FIELD, parse_plain_form
 from service.http.upload_memory import MemoryReservation
 
 Upload = bytearray | ServiceError
@@ -108,7 +108,7 @@ class Form:
 
     def _take_plain(self, chunk: bytes) -> bool:
         """Handle a complete plain form without the parser; returns whether it was one."""
-        image = read_plain(chunk, self._boundary)
+        image = parse_plain_form(chunk, self._boundary)
         if image is None or len(image) > self._limits.max_image_bytes:
             return False
         self._reservation.take(len(image))

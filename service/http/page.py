@@ -59,7 +59,7 @@ def add_page(app: FastAPI) -> frozenset[str]:
     """
     files = {_path_of(file): file for file in sorted(_FOLDER.iterdir())}
     for path, file in files.items():
-        app.add_route(path, _give(file.read_bytes(), _MEDIA_TYPES[file.suffix]))
+        app.add_route(path, _create_handler(file.read_bytes(), _MEDIA_TYPES[file.suffix]))
     return frozenset(files)
 
 
@@ -67,13 +67,15 @@ def _path_of(file: Path) -> str:
     return "/" if file.name == "index.html" else f"/web/{file.name}"
 
 
-def _give(content: bytes, media_type: str) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+def _create_handler(
+    content: bytes, media_type: str
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {**_HEADERS, "etag": tag}
 
-    async def give(request: Request) -> Response:
+    async def serve(request: Request) -> Response:
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=media_type)
 
-    return give
+    return serve

@@ -20,7 +20,7 @@ _MAX_HEADER_BYTES = 512
 _AFTER_THE_LAST = (b"--", b"--\r\n")
 
 
-def read_plain(body: bytes, boundary: bytes) -> bytearray | None:
+def parse_plain_form(body: bytes, boundary: bytes) -> bytearray | None:
     """Return the picture of a complete plain form; None for any other data.
 
     Args:

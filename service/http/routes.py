@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.http.bodies import Body, prediction_body, result_body
-from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, problems
+from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, describe_problems
 from service.http.explain import add_explanation
 from service.http.form import FormLimits, Upload
 from service.http.handlers import RequestContext, get_service, handle, json_response, read_one
@@ -28,7 +28,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Recognise the emotion in one picture",
         response_model=Prediction,
-        responses=problems(408, 413, 415, 501, 504),
+        responses=describe_problems(408, 413, 415, 501, 504),
         openapi_extra=ONE_IMAGE,
     )
     app.add_api_route(
@@ -38,7 +38,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Recognise the emotions in several pictures",
         response_model=BatchPrediction,
-        responses=problems(408, 413, 415, 501, 504),
+        responses=describe_problems(408, 413, 415, 501, 504),
         openapi_extra=SEVERAL_IMAGES,
     )
     add_explanation(app)
@@ -49,7 +49,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["operation"],
         summary="Whether the process answers at all",
         response_model=Health,
-        responses=problems(),
+        responses=describe_problems(),
     )
     app.add_api_route(
         "/health/ready",
@@ -58,7 +58,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["operation"],
         summary="Whether the service takes traffic",
         response_model=Health,
-        responses=problems(),
+        responses=describe_problems(),
     )
     app.add_api_route(
         "/metrics",
@@ -67,7 +67,8 @@ def add_routes(app: FastAPI) -> None:
         tags=["operation"],
         summary="Metrics for Prometheus, or OpenMetrics by content negotiation",
         response_class=Response,
-        responses=problems() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses=describe_problems()
+        | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
 
 

@@ -10,8 +10,8 @@ import pydantic_core
 from starlette.responses import Response
 
 from service.http.v2.messages import MODEL, VERSION
-from service.http.v2.metadata import weights
-from service.http.v2.requests import HEADER, Asked, Wanted
+from service.http.v2.metadata import checkpoint_parameters
+from service.http.v2.requests import HEADER, InferRequest, RequestedOutput
 from training.model.manifest import Manifest
 
 
@@ -41,17 +41,17 @@ class _Tensor:
     values: list[Any]
 
 
-def respond(asked: Asked, rows: Sequence[Row], manifest: Manifest) -> Response:
+def respond(request: InferRequest, rows: Sequence[Row], manifest: Manifest) -> Response:
     """Return the whole response.
 
     Args:
-        asked: The request.
+        request: The request.
         rows: Its faces; may be empty, for tensors without rows.
         manifest: The checkpoint's.
     """
     outputs: list[dict[str, Any]] = []
     tail = b""
-    for wanted in asked.wanted:
+    for wanted in request.wanted:
         tensor = _tensor(wanted, rows, manifest.emotions)
         output: dict[str, Any] = {
             "name": wanted.name,
@@ -65,11 +65,15 @@ def respond(asked: Asked, rows: Sequence[Row], manifest: Manifest) -> Response:
         else:
             output["data"] = tensor.values
         outputs.append(output)
-    body = {"model_name": MODEL, "model_version": VERSION, "parameters": weights(manifest)}
+    body = {
+        "model_name": MODEL,
+        "model_version": VERSION,
+        "parameters": checkpoint_parameters(manifest),
+    }
     text = pydantic_core.to_json(
-        body | ({"id": asked.name} if asked.name else {}) | {"outputs": outputs}
+        body | ({"id": request.name} if request.name else {}) | {"outputs": outputs}
     )
-    if not any(wanted.binary for wanted in asked.wanted):
+    if not any(wanted.binary for wanted in request.wanted):
         return Response(text, media_type="application/json")
     return Response(text + tail, headers={HEADER: str(len(text))}, media_type=_BINARY)
 
@@ -77,7 +81,7 @@ def respond(asked: Asked, rows: Sequence[Row], manifest: Manifest) -> Response:
 _BINARY = "application/octet-stream"
 
 
-def _tensor(wanted: Wanted, rows: Sequence[Row], emotions: Sequence[str]) -> _Tensor:
+def _tensor(wanted: RequestedOutput, rows: Sequence[Row], emotions: Sequence[str]) -> _Tensor:
     count = len(rows)
     if wanted.name == "emotion":
         return _Tensor("BYTES", [count], [row.emotion for row in rows])

@@ -13,7 +13,7 @@ from service.http.v2.inflate import inflate
 from service.http.v2.messages import MODEL
 from service.http.v2.metadata import model_metadata, server_metadata
 from service.http.v2.recognise import recognise
-from service.http.v2.requests import Asked, InferLimits, find_json, read_request
+from service.http.v2.requests import InferLimits, InferRequest, find_json, read_request
 
 MAX_FACES = 256
 """Most rows of `faces` in one request: more would delay all other clients for seconds."""
@@ -64,7 +64,7 @@ async def _read(context: RequestContext) -> bytearray:
     return await read_body(context.headers, context.request.receive, most, context.reservation)
 
 
-async def _infer(context: RequestContext, body: bytearray) -> tuple[Asked, list[Row]]:
+async def _infer(context: RequestContext, body: bytearray) -> tuple[InferRequest, list[Row]]:
     service, deadline = context.service, context.deadline
     json_bytes, most = find_json(context.headers, service.settings.max_request_bytes)
     encoding = context.headers.get("content-encoding", "identity")

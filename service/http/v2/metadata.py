@@ -32,7 +32,7 @@ def model_metadata(manifest: Manifest, limits: InferLimits) -> dict[str, Any]:
             _tensor("box", "INT32", -1, 4),
             _tensor("image_index", "INT32", -1),
         ],
-        "parameters": weights(manifest)
+        "parameters": checkpoint_parameters(manifest)
         | {
             "emotions": ",".join(manifest.emotions),
             "max_faces": limits.max_faces,
@@ -41,7 +41,7 @@ def model_metadata(manifest: Manifest, limits: InferLimits) -> dict[str, Any]:
     }
 
 
-def weights(manifest: Manifest) -> dict[str, str]:
+def checkpoint_parameters(manifest: Manifest) -> dict[str, str]:
     """Return the checkpoint's name and version, for `parameters`."""
     return {"checkpoint": manifest.name, "checkpoint_version": manifest.version}
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.document import problems
+from service.http.document import describe_problems
 from service.http.problems import MEDIA_TYPE, PROTOCOL
 from service.http.v2 import endpoints, messages
 from service.http.v2.messages import MODEL, VERSION
@@ -60,7 +60,9 @@ def _get(
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the problems of these statuses, with the protocol's member `error`."""
     content = {MEDIA_TYPE: {"schema": messages.InferenceProblem.model_json_schema()}}
-    return {status: said | {"content": content} for status, said in problems(*statuses).items()}
+    return {
+        status: said | {"content": content} for status, said in describe_problems(*statuses).items()
+    }
 
 
 def _request() -> dict[str, Any]:

@@ -56,7 +56,7 @@ class InferLimits:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedOutput:
     """One requested output tensor.
 
     Attributes:
@@ -71,7 +71,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Asked:
+class InferRequest:
     """One parsed request, with either faces or images.
 
     Attributes:
@@ -86,7 +86,7 @@ class Asked:
     faces: npt.NDArray[np.uint8] | None
     images: tuple[bytes, ...]
     search: FaceSearch
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[RequestedOutput, ...]
 
 
 def find_json(headers: Mapping[str, str], max_bytes: int) -> tuple[int | None, int]:
@@ -115,7 +115,7 @@ def find_json(headers: Mapping[str, str], max_bytes: int) -> tuple[int | None, i
     return int(said[:20]), max_bytes
 
 
-def read_request(body: bytearray, json_bytes: int | None, limits: InferLimits) -> Asked:
+def read_request(body: bytearray, json_bytes: int | None, limits: InferLimits) -> InferRequest:
     """Parse a body; thread-safe.
 
     Args:
@@ -153,7 +153,7 @@ def read_request(body: bytearray, json_bytes: int | None, limits: InferLimits) -
     parameters = request.parameters
     search = FaceSearch(parameters.detect, parameters.max_faces)
     wanted = _wanted(request.outputs, parameters.binary_data_output)
-    return Asked(request.id, faces, images, search, wanted)
+    return InferRequest(request.id, faces, images, search, wanted)
 
 
 def _parse(text: bytes) -> InferenceRequest:
@@ -254,16 +254,16 @@ def _mismatch(name: str) -> ServiceError:
     return BadRequest(f"The values of {name!r} are not as many as its shape says.")
 
 
-def _wanted(outputs: list[Output], binary: bool) -> tuple[Wanted, ...]:
+def _wanted(outputs: list[Output], binary: bool) -> tuple[RequestedOutput, ...]:
     if not outputs:
-        return tuple(Wanted(name, binary) for name in OUTPUTS)
+        return tuple(RequestedOutput(name, binary) for name in OUTPUTS)
     names = [output.name for output in outputs]
     if len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
         raise BadRequest(f"Ask for each of {', '.join(OUTPUTS)} once or not at all.")
     return tuple(_wanted_one(output, binary) for output in outputs)
 
 
-def _wanted_one(output: Output, binary: bool) -> Wanted:
+def _wanted_one(output: Output, binary: bool) -> RequestedOutput:
     parameters = output.parameters
     if parameters.shared_memory_region is not None:
         raise BadRequest("There is no shared memory; take the output from the answer.")
@@ -271,4 +271,4 @@ def _wanted_one(output: Output, binary: bool) -> Wanted:
         raise BadRequest("'classification' is a parameter of 'probabilities' alone.")
     if parameters.binary_data is not None:
         binary = parameters.binary_data
-    return Wanted(output.name, binary, parameters.classification)
+    return RequestedOutput(output.name, binary, parameters.classification)
