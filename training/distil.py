@@ -22,8 +22,8 @@ from training.dataset import Split
 from training.evaluate import predict
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, digest
+from training.state import write_whole
 from training.tasks import Task
-from training.whole_file import write_whole
 
 _FACES_AT_ONCE = 256
 

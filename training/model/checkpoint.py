@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
@@ -167,6 +168,8 @@ def _read_manifest(header: str | None) -> Manifest:
     version = data.pop("format", None)
     if type(version) is not int or version != FORMAT:
         raise ValueError(f"not of format version {FORMAT}, the one that this release reads")
+    data.setdefault("prior", None)  # older checkpoints do not state it
+    data.setdefault("temperatures", {})
     for name, kind in (("network", NetworkConfig), ("input_spec", InputSpec)):
         data[name] = _build(kind, data.get(name), name)
     return _build(Manifest, data, "manifest")
@@ -197,5 +200,9 @@ def _conforms(value: object, hint: Any) -> bool:
         case origin if origin is tuple:
             return isinstance(value, tuple) and all(_conforms(v, arguments[0]) for v in value)
         case origin if origin is Mapping:
-            return isinstance(value, dict)
+            return isinstance(value, dict) and (
+                arguments[1] is Any or all(_conforms(v, arguments[1]) for v in value.values())
+            )
+        case origin if origin is UnionType:
+            return any(_conforms(value, each) for each in arguments)
     return type(value) in (int, float) if hint is float else type(value) is hint

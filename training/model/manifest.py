@@ -126,6 +126,9 @@ class Manifest:
         temperature: What logits are divided by before softmax (Guo et al. 2017).
         metrics: Figures, each with the protocol that it was measured by.
         provenance: Data set, recipe, code version and the like.
+        prior: Share of each emotion in the training labels, in their order (`model.prior`); None in
+            checkpoints that do not say.
+        temperatures: What logits are divided by under each prior that has a name.
     """
 
     name: str
@@ -136,13 +139,16 @@ class Manifest:
     temperature: float = 1.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    prior: tuple[float, ...] | None = None
+    temperatures: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
 
         Raises:
             ValueError: Emotions that are not as many as the network's classes, or not distinct;
-                a temperature that is not positive; names that logs and metrics cannot show.
+                a temperature that is not positive; names that logs and metrics cannot show; a
+                prior that is none.
         """
         names = {f"emotion {place}": name for place, name in enumerate(self.emotions)}
         for what, name in ({"name": self.name, "version": self.version} | names).items():
@@ -155,5 +161,20 @@ class Manifest:
             raise ValueError(
                 f"{len(set(self.emotions))} distinct emotions for {self.network.classes} classes"
             )
-        if not 0.01 <= self.temperature <= 100.0:
-            raise ValueError(f"temperature is {self.temperature}, expected 0.01 to 100")
+        for temperature in (self.temperature, *self.temperatures.values()):
+            if not 0.01 <= temperature <= 100.0:
+                raise ValueError(f"temperature is {temperature}, expected 0.01 to 100")
+        if self.temperatures and (self.prior is None or not self.temperatures.keys() <= _PRIORS):
+            raise ValueError(f"temperatures are for priors: {', '.join(sorted(_PRIORS))}")
+        if self.prior is not None:
+            _check_prior(self.prior, len(self.emotions))
+
+
+_PRIORS = frozenset({"uniform", "balanced", "training"})
+
+
+def _check_prior(prior: tuple[float, ...], classes: int) -> None:
+    if len(prior) != classes:
+        raise ValueError(f"prior has {len(prior)} shares for {classes} emotions")
+    if not min(prior) > 0.0 or abs(sum(prior) - 1.0) > 1e-6:
+        raise ValueError("prior has shares that are not positive or do not sum to 1")
