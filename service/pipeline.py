@@ -76,12 +76,17 @@ class Prediction:
 
     Attributes:
         faces: The largest first.
+        faces_found: The number of faces in the picture; `faces` has at most as many as asked for.
+        truncated: Whether faces may be missing: more were found than asked for, or the picture has
+            more doubtful places than a search may look at.
         width: Of the upright picture, in pixels.
         height: Of the upright picture, in pixels.
         timing: The durations of the stages.
     """
 
     faces: Sequence[RecognisedFace]
+    faces_found: int
+    truncated: bool
     width: int
     height: int
     timing: Timing
@@ -146,13 +151,16 @@ class Predictor:
         self._observe(done)
         if not found.faces:
             self._metrics.faceless.inc()
+        if found.truncated:
+            self._metrics.truncated.inc()
         inferences = await self._backend.submit(_stack(found.faces), deadline, explained)
         faces = [
             RecognisedFace(*pair)
             for pair in zip(found.faces, map(self._name, inferences), strict=True)
         ]
         timing = _timing(done, inferences, self._clock() - began)
-        return Prediction(faces, found.picture.width, found.picture.height, timing)
+        size = found.picture.width, found.picture.height
+        return Prediction(faces, found.faces_found, found.truncated, *size, timing)
 
     async def predict_many(
         self,

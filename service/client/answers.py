@@ -2,7 +2,7 @@
 
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -44,6 +44,10 @@ class Face:
         emotion: The most probable emotion.
         confidence: Its probability, 0 to 1.
         probabilities: Of every emotion, 0 to 1.
+        landmarks: x and y of eyes, nose and corners of the mouth, by name, in pixels; empty
+            without a search.
+        roll: Degrees by which the face is turned clockwise; None without a search.
+        quality: `size`, `sharpness`, `brightness` and `usable`; None without a search.
     """
 
     box: Box
@@ -51,6 +55,9 @@ class Face:
     emotion: str
     confidence: float
     probabilities: Mapping[str, float]
+    landmarks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    roll: float | None = None
+    quality: Mapping[str, float | bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class Prediction:
         height: Of the upright picture, in pixels.
         model: Name and version of the model that answered.
         timing: Milliseconds by stage.
+        faces_found: How many faces the picture has; None where the service does not say.
+        truncated: Whether faces may be missing from `faces`.
     """
 
     faces: tuple[Face, ...]
@@ -70,6 +79,8 @@ class Prediction:
     height: int
     model: Mapping[str, str]
     timing: Mapping[str, float]
+    faces_found: int | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,8 @@ def read_prediction(body: Mapping[str, Any]) -> Prediction:
     """
     faces = tuple(map(_read_face, body["faces"]))
     size = body["image"]
-    return Prediction(faces, size["width"], size["height"], body["model"], body["timing"])
+    cap = body.get("faces_found"), body.get("truncated", False)
+    return Prediction(faces, size["width"], size["height"], body["model"], body["timing"], *cap)
 
 
 def read_explanation(body: Mapping[str, Any]) -> Explanation:
@@ -137,7 +149,9 @@ def read_explanation(body: Mapping[str, Any]) -> Explanation:
 
 def _read_face(face: Mapping[str, Any]) -> Face:
     box, detection = Box(**face["box"]), face.get("detection")
-    return Face(box, detection, face["emotion"], face["confidence"], face["probabilities"])
+    points = {name: (at["x"], at["y"]) for name, at in (face.get("landmarks") or {}).items()}
+    named = face["emotion"], face["confidence"], face["probabilities"]
+    return Face(box, detection, *named, points, face.get("roll"), face.get("quality"))
 
 
 def _png(url: str) -> bytes:

@@ -7,6 +7,9 @@ from typing import Any
 from service.drawing.explainer import Drawing
 from service.errors import ServiceError
 from service.http.problems import problem
+from service.pictures.boxes import POINTS
+from service.pictures.faces import Face
+from service.pictures.quality import Quality
 from service.pipeline import Expression, Prediction, RecognisedFace
 from training.model.manifest import Manifest
 
@@ -23,6 +26,8 @@ def prediction_body(prediction: Prediction, manifest: Manifest) -> Body:
     timing = asdict(prediction.timing)
     return {
         "faces": [_face(recognised) for recognised in prediction.faces],
+        "faces_found": prediction.faces_found,
+        "truncated": prediction.truncated,
         "image": {"width": prediction.width, "height": prediction.height},
         "model": {"name": manifest.name, "version": manifest.version},
         "timing": {name.replace("_s", "_ms"): _ms(value) for name, value in timing.items()},
@@ -57,11 +62,24 @@ def round_probability(probability: float) -> float:
 
 
 def _face(recognised: RecognisedFace) -> Body:
-    box, detection = recognised.face.box, recognised.face.detection
+    face = recognised.face
     return {
-        "box": {"x": box.x, "y": box.y, "width": box.width, "height": box.height},
-        "detection": None if detection is None else round_probability(detection),
+        "box": asdict(face.box),
+        "detection": None if face.detection is None else round_probability(face.detection),
+        "landmarks": _landmarks(face),
+        "roll": face.roll,
+        "quality": None if face.quality is None else _quality(face.quality),
     } | _expression(recognised.expression)
+
+
+def _landmarks(face: Face) -> Body | None:
+    if not face.landmarks:
+        return None
+    return {name: {"x": x, "y": y} for name, (x, y) in zip(POINTS, face.landmarks, strict=True)}
+
+
+def _quality(quality: Quality) -> Body:
+    return asdict(quality) | {"usable": quality.usable}
 
 
 def _expression(expression: Expression) -> Body:

@@ -1,14 +1,16 @@
 """Parses the query parameters of the search for faces."""
 
+import re
 from functools import lru_cache
 from typing import Any, Final, get_args
 
 from starlette.datastructures import QueryParams
 
 from service.errors import BadRequest
-from service.pictures.search import MAX_FACES, Detect, FaceSearch
+from service.pictures.search import MAX_FACES, MIN_FACE, Detect, FaceSearch
 
 _DEFAULT: Final = FaceSearch()
+_NUMBER = re.compile(r"[0-9]{0,3}\.?[0-9]{1,9}", re.ASCII)
 
 PARAMETERS: Final[list[dict[str, Any]]] = [
     {
@@ -29,6 +31,20 @@ PARAMETERS: Final[list[dict[str, Any]]] = [
             "minimum": 1,
             "maximum": MAX_FACES,
             "default": _DEFAULT.max_faces,
+        },
+    },
+    {
+        "name": "min_face",
+        "in": "query",
+        "description": (
+            "The smallest face that is searched for, as a share of the picture's long side. The "
+            "larger, the less time a picture with small or doubtful faces takes."
+        ),
+        "schema": {
+            "type": "number",
+            "minimum": MIN_FACE,
+            "maximum": 1,
+            "default": _DEFAULT.min_face,
         },
     },
 ]
@@ -55,4 +71,13 @@ def read_search(query_string: bytes) -> FaceSearch:
     text = query.get("max_faces", str(_DEFAULT.max_faces))
     if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MAX_FACES):
         raise BadRequest(f"max_faces is not a whole number from 1 to {MAX_FACES}.")
-    return FaceSearch(detect, int(text))  # type: ignore[arg-type] # it is one of them
+    min_face = _read_share(query.get("min_face", ""), _DEFAULT.min_face)
+    return FaceSearch(detect, int(text), min_face)  # type: ignore[arg-type] # it is one of them
+
+
+def _read_share(text: str, default: float) -> float:
+    if not text:
+        return default
+    if _NUMBER.fullmatch(text) and MIN_FACE <= float(text) <= 1:
+        return float(text)
+    raise BadRequest(f"min_face is not a number from {MIN_FACE:g} to 1.")

@@ -59,6 +59,7 @@ class Metrics:
         rejections: Requests answered with an error. Label `reason`, a `ServiceError.code`.
         image_pixels: Sizes of the pictures that were decoded.
         faceless: Pictures in which no face was found.
+        truncated: Pictures whose answer may lack faces, because of a cap.
         abandoned_faces: Faces whose client disconnected before inference.
         model_info: 1 for the model that is served. Labels `name`, `version`, `device`.
         connections: Open connections.
@@ -143,6 +144,11 @@ class Metrics:
         self.faceless = Counter(
             "fer_faceless_images_total",
             "Pictures in which no face was found.",
+            registry=registry,
+        )
+        self.truncated = Counter(
+            "fer_truncated_images_total",
+            "Pictures whose answer may lack faces, because of a cap.",
             registry=registry,
         )
 
