@@ -21,7 +21,7 @@ from service.engine.contract import Engine, EngineInfo
 from service.engine.loading import open_engine
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.http.admission import Admission
-from service.http.api_keys import ApiKeyMiddleware, ApiKeys, describe_keys, open_to
+from service.http.api_keys import ApiKeyMiddleware, ApiKeys, add_cors, describe_keys
 from service.http.docs import add_docs, find_swagger_ui
 from service.http.early_rejection import EarlyRejection
 from service.http.page import add_page
@@ -164,7 +164,7 @@ def _add_middleware(
         describe_keys(app, settings.open_paths)
     app.add_middleware(ErrorMiddleware, metrics=metrics)
     if settings.cors_origins:  # adds headers to answers
-        open_to(app, settings.cors_origins)
+        add_cors(app, settings.cors_origins)
     app.add_middleware(
         EarlyRejection,
         service=lambda: app.state.service,

@@ -1,7 +1,6 @@
-"""How to train: every knob of a run, frozen, and the recipes as named constants.
+"""The settings of a run, and the recipes as named constants.
 
-Not its duty: where data and results lie, on which device, with how many processes; a recipe
-means the same everywhere.
+A recipe is independent of the machine: data folders, device and processes are given elsewhere.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""Several tasks of the same faces learnt at once: one network, their logits side by side.
+"""Multi-task training: one network learns several label sets of the same faces.
 
-A second task teaches the shared features what the first one's noise hides (Caruana 1997,
-"Multitask Learning"). Nothing of it outlasts training: each task's checkpoint is an ordinary
-network, with the rows of the last layer that are its own. Not its duty: steps (`training.run`).
+The logits of all tasks are concatenated. A second label set improves the shared features (Caruana
+1997, "Multitask Learning"). Each task's checkpoint is an ordinary network, with its own rows of the
+last layer.
 """
 
 import copy

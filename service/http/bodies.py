@@ -1,4 +1,4 @@
-"""From what the service found to the JSON that clients see, as `service.http.schemas` has it."""
+"""Builds the JSON bodies of answers, as described by `service.http.schemas`."""
 
 from base64 import b64encode
 from dataclasses import asdict
@@ -17,11 +17,11 @@ Body = dict[str, Any]
 
 
 def prediction_body(prediction: Prediction, manifest: Manifest) -> Body:
-    """Return the body that `schemas.Prediction` describes.
+    """Return the body for `schemas.Prediction`.
 
     Args:
         prediction: Of one picture.
-        manifest: Of the checkpoint that made it.
+        manifest: Of the checkpoint that answered.
     """
     timing = asdict(prediction.timing)
     return {
@@ -35,14 +35,14 @@ def prediction_body(prediction: Prediction, manifest: Manifest) -> Body:
 
 
 def result_body(result: Prediction | ServiceError, manifest: Manifest) -> Body:
-    """Return one of the results that `schemas.BatchPrediction` describes."""
+    """Return one of the results for `schemas.BatchPrediction`."""
     if isinstance(result, ServiceError):
         return problem(result)
     return prediction_body(result, manifest)
 
 
 def explanation_body(drawing: Drawing) -> Body:
-    """Return the body that `schemas.Explanation` describes; draws, which takes time.
+    """Return the body for `schemas.Explanation`; this draws, so call it in a thread.
 
     Args:
         drawing: Of one picture.
@@ -56,8 +56,8 @@ def explanation_body(drawing: Drawing) -> Body:
     return body | {"faces": faces, "timing": timing, "overlay": overlay}
 
 
-def share(probability: float) -> float:
-    """Round a probability: beyond the sixth digit a face differs from batch to batch."""
+def round_probability(probability: float) -> float:
+    """Round a probability to six digits: further digits vary with the batch."""
     return round(probability, 6)
 
 
@@ -65,7 +65,7 @@ def _face(recognised: RecognisedFace) -> Body:
     face = recognised.face
     return {
         "box": asdict(face.box),
-        "detection": None if face.detection is None else share(face.detection),
+        "detection": None if face.detection is None else round_probability(face.detection),
         "landmarks": _landmarks(face),
         "roll": face.roll,
         "quality": None if face.quality is None else _quality(face.quality),
@@ -85,8 +85,10 @@ def _quality(quality: Quality) -> Body:
 def _expression(expression: Expression) -> Body:
     return {
         "emotion": expression.emotion,
-        "confidence": share(expression.confidence),
-        "probabilities": {name: share(p) for name, p in expression.probabilities.items()},
+        "confidence": round_probability(expression.confidence),
+        "probabilities": {
+            name: round_probability(p) for name, p in expression.probabilities.items()
+        },
     }
 
 

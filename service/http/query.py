@@ -1,7 +1,4 @@
-"""What a request's query asks of the search for faces.
-
-Not its duty: the request's body.
-"""
+"""Parses the query parameters of the search for faces."""
 
 import re
 from functools import lru_cache
@@ -51,19 +48,19 @@ PARAMETERS: Final[list[dict[str, Any]]] = [
         },
     },
 ]
-"""The query's parameters as the API's document describes them."""
+"""The query parameters for the OpenAPI document."""
 
 
-# Clients ask the same over and over; the longest that the server lets in is 64 kB.
+# Clients repeat few queries; the server limits their length to 64 kB.
 @lru_cache(maxsize=64)
 def read_search(query_string: bytes) -> FaceSearch:
-    """Read the search that a query asks for.
+    """Parse the search in a query.
 
     Args:
-        query_string: As it came; what it does not name has its default.
+        query_string: As received; missing parameters have their defaults.
 
     Raises:
-        BadRequest: A value that cannot be; says which are possible.
+        BadRequest: A value is invalid; says which values are valid.
     """
     if not query_string:
         return _DEFAULT

@@ -1,7 +1,7 @@
-"""The bodies of the API, as its document describes them.
+"""The bodies of the API, for the OpenAPI document.
 
-Answers are built as plain dictionaries (`service.pipeline`) and not passed through these classes,
-which would cost more time than the rest of the HTTP path; a test holds real answers against them.
+Answers are built as plain dictionaries (`service.http.bodies`): validating them with these classes
+would take longer than the rest of the HTTP path. A test validates real answers instead.
 """
 
 from typing import Annotated, Any

@@ -3,7 +3,7 @@
 A coarse look costs little and finds what a portrait or a group has. Finer ones are taken only where
 it leaves doubt: it found nothing, or small faces. Where nothing is found upright, the picture is
 looked at turned. What no look is sure of is looked at again, cut out (`second_look`). So the work
-is bounded by a picture's pixels, not by its faces. Not its duty: decoding, or cutting crops.
+is bounded by a picture's pixels, not by its faces.
 """
 
 from collections.abc import Callable

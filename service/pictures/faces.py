@@ -1,7 +1,4 @@
-"""From a picture to the faces in it: where they are, and the pixels that the network takes.
-
-Not its duty: decoding the picture, or knowing a face when it sees one (`detector`).
-"""
+"""The faces of a picture: their boxes, and the crops that the network takes."""
 
 import math
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""How good the pixels of a face are.
-
-Not its duty: what is made of it.
-"""
+"""How good the pixels of a face are."""
 
 from dataclasses import dataclass
 
