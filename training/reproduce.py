@@ -31,7 +31,7 @@ from training.model.manifest import InputSpec, Manifest
 from training.model.network import AttentionFER
 from training.run import Interrupted, Run, fit
 from training.state import write_whole
-from training.validation import best_checkpoint
+from training.validation import BEST_FILE, best_checkpoint
 
 _STOPPED = 130
 
@@ -61,24 +61,26 @@ class Place:
         return load(self.data, self.votes if stage.votes else None)
 
     def output(self, stage: Stage) -> Path:
-        """Return an export's file."""
-        return self.folder / f"{stage.name}.safetensors"
+        """Return an export's file, or the best epoch's of a run."""
+        if stage.recipe is None:
+            return self.folder / f"{stage.name}.safetensors"
+        return self.folder / stage.name / BEST_FILE
 
     def is_done(self, stage: Stage) -> bool:
         """Tell whether a stage is done."""
-        record = self._record(stage)
-        return record.is_file() and bool(json.loads(record.read_text())["done"])
+        record, made = self._record(stage), self.output(stage)
+        if not (record.is_file() and made.is_file()):
+            return False
+        return bool(json.loads(record.read_text())["done"])
 
     def files(self, reference: str, chain: Chain) -> list[Path]:
         """Return the checkpoints that a reference names, once its stage is done."""
         name, _, task = reference.partition(":")
         stage = next(stage for stage in chain.stages if stage.name == name)
-        if stage.recipe is None:
-            return [self.output(stage)]
-        if task == "*":
+        if stage.recipe and task == "*":
             return sorted((self.folder / name).glob("best*.safetensors"))
         other = self.folder / name / f"best-{task}.safetensors"
-        return [other if task and other.is_file() else self.folder / name / "best.safetensors"]
+        return [other if task and other.is_file() else self.output(stage)]
 
     def note(self, stage: Stage, inputs: Sequence[Path], *, done: bool, seconds: float) -> None:
         """Record what a stage is made from.
@@ -187,7 +189,11 @@ def reproduce(
 
 
 class Subprocesses:
-    """Makes stages in processes of their own; SIGINT and SIGTERM go on to them, and they save."""
+    """Makes stages in processes of their own.
+
+    SIGINT and SIGTERM reach them as SIGTERM, at which a run saves; a terminal's own SIGINT, which
+    would interrupt one that is still importing, does not.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
         """Prepare.
@@ -197,6 +203,7 @@ class Subprocesses:
         """
         self._command, self._running = command, list[subprocess.Popen[bytes]]()
         self._handlers: dict[signal.Signals, Any] = {}
+        self._stopped = False
 
     def __enter__(self) -> "Subprocesses":
         """Take the signals over."""
@@ -216,18 +223,24 @@ class Subprocesses:
             Interrupted: It was stopped and has saved its state.
             ChainError: It failed; it has said why.
         """
-        process = subprocess.Popen([sys.executable, "-m", "training", *self._command, stage.name])
+        if self._stopped:
+            raise Interrupted
+        arguments = [sys.executable, "-m", "training", *self._command, stage.name]
+        process = subprocess.Popen(arguments, process_group=0)
         self._running.append(process)
+        if self._stopped:  # the signal came between the two lines above
+            process.terminate()
         status = process.wait()
         self._running.remove(process)
-        if status == _STOPPED:
+        if status == _STOPPED or self._stopped:
             raise Interrupted
         if status:
             raise ChainError(f"{stage.name} failed")
 
-    def _pass_on(self, number: int, _: object) -> None:
+    def _pass_on(self, *_: object) -> None:
+        self._stopped = True
         for process in self._running:
-            process.send_signal(number)
+            process.terminate()
 
 
 def estimate(chain: Chain, place: Place, machine: Machine, steps: int = 3) -> dict[str, float]:

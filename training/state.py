@@ -60,10 +60,13 @@ def read_state(
     return state
 
 
+def completed_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe, as JSON has it, with defaults for the settings that are newer than it."""
+    return _completed(recipe, json.loads(json.dumps(dataclasses.asdict(TrainConfig()))))
+
+
 def _same_recipe(saved: str, now: str) -> bool:
-    defaults = json.loads(json.dumps(dataclasses.asdict(TrainConfig())))
-    recipes = [_completed(json.loads(text), defaults) for text in (saved, now)]
-    return bool(recipes[0] == recipes[1])
+    return completed_recipe(json.loads(saved)) == completed_recipe(json.loads(now))
 
 
 def _completed(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The whole of the tiny chain, on a few hundred made-up faces."""
 
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +17,9 @@ from training.reproduce import Place, estimate, make, reproduce
 from training.run import Run
 
 NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+
+
+ROOT = Path(__file__).parents[2]
 
 
 class Killed(BaseException):
@@ -116,6 +122,33 @@ def test_a_chain_that_learns_votes_needs_them(chain: Chain, place: Place, cpu: M
     without = Place(place.data, None, place.folder)
     with pytest.raises(ChainError, match="both-0 learns FER"):
         make(next(s for s in chain.stages if s.name == "both-0"), chain, without, cpu)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_side_by_side_stopped_and_resumed(chain: Chain, place: Place, cpu: Machine) -> None:
+    """As a user has it: processes for the stages, SIGINT once some runs have begun."""
+    command = [
+        sys.executable, "-m", "training", "reproduce", "tiny", "--data", str(place.data),
+        "--votes", str(place.votes), "--folder", str(place.folder), "--device", "cpu",
+        "--threads", "1", "--jobs", "2",
+    ]  # fmt: skip
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        for line in first.stderr:
+            if "both-1 begins" in line:
+                first.send_signal(signal.SIGINT)
+                break
+        said = first.stderr.read()
+    assert first.returncode == 130
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    subprocess.run(command, cwd=ROOT, check=True, timeout=600)
+    parallel = weights(chain, place)
+
+    alone = Place(place.data, place.votes, place.folder.with_name("alone"))
+    reproduce(chain, alone, lambda stage: make(stage, chain, alone, cpu), quiet, 1)
+    assert weights(chain, alone) == parallel
 
 
 def test_time_is_estimated_of_every_run(chain: Chain, place: Place, cpu: Machine) -> None:
