@@ -1,4 +1,4 @@
-"""The request half of attention-fer: from a picture over HTTP to the emotions in it."""
+"""The serving half of attention-fer: recognises emotions in pictures, over HTTP."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The application: the one place where the parts are joined, started and stopped."""
+"""The application: creates, connects, starts and stops the parts."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from service.engine.contract import Engine, EngineInfo
 from service.engine.loading import open_engine
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.http.admission import Admission
-from service.http.api_keys import ApiKeyMiddleware, ApiKeys, describe_keys, open_to
+from service.http.api_keys import ApiKeyMiddleware, ApiKeys, add_cors, describe_keys
 from service.http.docs import add_docs, find_swagger_ui
 from service.http.early_rejection import EarlyRejection
 from service.http.page import add_page
@@ -50,11 +50,11 @@ from service.remote.client import RemoteBackend
 from service.server.malloc import tune_malloc
 from service.server.process import run
 from service.server.registry import REPORT_EVERY_S, WorkerSlot
-from service.server.supervisor import exit_well_on_signals
-from service.telemetry.gpu import GpuWatch
+from service.server.supervisor import exit_cleanly_on_signals
+from service.telemetry.gpu import GpuMonitor
 from service.telemetry.metrics import Metrics
-from service.telemetry.nvml import open_nvml, uuid_of
-from service.telemetry.shared_metrics import registry_of_all
+from service.telemetry.nvml import device_uuid, open_nvml
+from service.telemetry.shared_metrics import aggregate_registry
 
 _log = logging.getLogger(__name__)
 
@@ -76,17 +76,17 @@ def serve(
     Args:
         settings: The operator's.
         listener: Bound.
-        engine: As `create_app` takes it, like the next two.
-        remote: Likewise.
-        worker_slot: Likewise.
+        engine: As for `create_app`.
+        remote: As for `create_app`.
+        worker_slot: As for `create_app`.
 
     Raises:
-        SettingsError: A setting cannot be used, or another process took the port meanwhile.
+        SettingsError: A setting is invalid, or another process took the port meanwhile.
         CheckpointError: The checkpoint cannot be used.
-        EngineError: The device is not there.
+        EngineError: The device is not available.
     """
     began = time.monotonic()
-    exit_well_on_signals()
+    exit_cleanly_on_signals()
     tune_malloc()
     if remote is None and engine is None:
         engine = open_engine(settings)
@@ -99,22 +99,21 @@ def create_app(
     remote: RemoteBackend | None = None,
     worker_slot: WorkerSlot | None = None,
 ) -> FastAPI:
-    """Make the ASGI application. It is cold until its lifespan starts.
+    """Create the ASGI application. Its lifespan starts the parts.
 
     Args:
         settings: The operator's.
-        engine: What classifies faces, in this process; None opens the one that the settings name,
-            at start-up.
-        remote: The engines of other processes, instead of one in this.
-        worker_slot: This process's place among several workers, None if it is the only one.
+        engine: The engine of this process; None loads the one that the settings name, at start.
+        remote: The engines of other processes, instead of one in this process.
+        worker_slot: This process's slot among several workers; None if it is the only one.
 
     Returns:
-        The application. Its metrics are on a registry of its own.
+        The application. Its metrics are on a separate registry.
 
     Raises:
-        SettingsError: A path that is to be open does not exist.
+        SettingsError: A path in FER_OPEN_PATHS does not exist.
     """
-    shown = None if worker_slot is None else registry_of_all(worker_slot.workers)
+    shown = None if worker_slot is None else aggregate_registry(worker_slot.workers)
     metrics = Metrics(CollectorRegistry(), shown)
     swagger_ui = find_swagger_ui()
     app = FastAPI(
@@ -125,8 +124,8 @@ def create_app(
         redoc_url=None,
         # A redirect would quote the client's Host header, and lose the upload.
         redirect_slashes=False,
-        # Nothing of a request, nor of what it raises, leaves by another way than our own metrics
-        # and log, whatever the environment says; and nobody is asked whether it should.
+        # Data of requests and errors goes to our own metrics and log only, whatever the
+        # environment configures.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         lifespan=lambda app: _lifespan(app, settings, engine, remote, worker_slot),
     )
@@ -138,20 +137,20 @@ def create_app(
     if swagger_ui is not None:
         add_docs(app, swagger_ui)
 
-    async def refuse(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # registered for nothing else
+    async def answer_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # registered for this class only
         path = request.scope["path"]
         return reject(_as_service_error(error, path), metrics, dict(error.headers or {}), path)
 
-    app.add_exception_handler(HTTPException, refuse)
-    _surround(app, settings, metrics, page)
+    app.add_exception_handler(HTTPException, answer_error)
+    _add_middleware(app, settings, metrics, page)
     return app
 
 
-def _surround(
+def _add_middleware(
     app: FastAPI, settings: Settings, metrics: Metrics, always_open: frozenset[str]
 ) -> None:
-    """Put the middleware around the routes, the innermost first, and what goes around it."""
+    """Add the middleware, the innermost first."""
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
     keys = ApiKeys(settings.api_keys) if settings.api_keys else None
     for path in settings.open_paths:
@@ -164,20 +163,20 @@ def _surround(
         app.add_middleware(ApiKeyMiddleware, keys=keys, open_paths=open_paths)
         describe_keys(app, settings.open_paths)
     app.add_middleware(ErrorMiddleware, metrics=metrics)
-    if settings.cors_origins:  # answers have further headers then, which are the middleware's
-        open_to(app, settings.cors_origins)
+    if settings.cors_origins:  # adds headers to answers
+        add_cors(app, settings.cors_origins)
     app.add_middleware(
         EarlyRejection,
         service=lambda: app.state.service,
-        paths=_paths_of_work(app),
+        paths=_find_work_paths(app),
         metrics=metrics,
         keys=keys,
     )
     app.add_middleware(RequestContextMiddleware, request_metrics=RequestMetrics(metrics, paths))
 
 
-def _paths_of_work(app: FastAPI) -> set[str]:
-    """Return the paths to which work is posted."""
+def _find_work_paths(app: FastAPI) -> set[str]:
+    """Return the paths that accept POST."""
     routes = [route for route in app.routes if isinstance(route, APIRoute)]
     return {route.path for route in routes if "POST" in (route.methods or ())}
 
@@ -198,7 +197,7 @@ async def _lifespan(
     app.state.service = service
     service.check()
     reporting = None if worker_slot is None else asyncio.create_task(_report(service))
-    watch = GpuWatch(metrics.gpu, about.device, lambda _: open_nvml(about.gpu))
+    watch = GpuMonitor(metrics.gpu, about.device, lambda _: open_nvml(about.gpu))
     if about.gpu:
         watch.start()
     try:
@@ -214,34 +213,34 @@ async def _lifespan(
 async def _start_backend(
     settings: Settings, engine: Engine | None, remote: RemoteBackend | None, metrics: Metrics
 ) -> tuple[InferenceBackend, EngineInfo]:
-    """Reach the engines of other processes, or start the queue before the one in this."""
+    """Connect to the engines of other processes, or start the queue of the engine in this one."""
     if remote is not None:
         await remote.start()
         return remote, remote.info
     here = await asyncio.to_thread(open_engine, settings) if engine is None else engine
     batcher = await start_batcher(settings, here, metrics)
-    return batcher, EngineInfo(here.manifest, here.device, uuid_of(here.device))
+    return batcher, EngineInfo(here.manifest, here.device, device_uuid(here.device))
 
 
 async def _report(service: Service) -> None:
-    """Tell the other workers how this one is, and that it lives."""
+    """Report this worker's health to the other workers, periodically."""
     while True:
         service.check()
         await asyncio.sleep(REPORT_EVERY_S)
 
 
 async def _drain(service: Service) -> None:
-    """Finish what was accepted, in what is left of the drain's time, and refuse the rest."""
+    """Finish the accepted requests in the rest of the drain time, and refuse new ones."""
     service.begin_drain()
     assert service.drain_by is not None  # the line above sets it
     await service.batcher.drain(max(0.0, service.drain_by - time.monotonic()))
 
 
 def open_detector(settings: Settings) -> Detector | None:
-    """Load the face detector, or say that there is none and every picture is a face.
+    """Load the face detector; without its weights log a warning and return None.
 
     Args:
-        settings: Where its weights are.
+        settings: Name the file of the weights.
     """
     try:
         content = read_model(settings.detector)
@@ -263,12 +262,12 @@ def _start(
     metrics: Metrics,
     worker_slot: WorkerSlot | None,
 ) -> Service:
-    """Start the parts, on the event loop, around an engine that answers."""
+    """Create and start the parts, on the event loop, after the backend has started."""
     manifest = about.manifest
     metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
     pool = DecodePool(settings.decode_threads, settings.queue_size, settings.max_decode_bytes)
     if about.device == "cpu":
-        backend.give_way_while(pool.crowded)
+        backend.defer_batches_while(pool.saturated)
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
     predictor = Predictor(manifest, backend, pool, metrics, finder)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
@@ -279,7 +278,7 @@ def _start(
 
 
 def _as_service_error(error: HTTPException, path: str) -> ServiceError:
-    """Say in the service's own words what the router found."""
+    """Translate an error of the router."""
     if error.status_code == 404 and path.startswith(f"{PROTOCOL}/"):
         return NotFound(f"There is nothing here; the model is {MODEL!r}, its version {VERSION!r}.")
     if error.status_code == 404:

@@ -1,6 +1,6 @@
-"""Settings of the service: read once from FER_* variables, refused at start by the key's name.
+"""Settings of the service, read once from FER_* variables.
 
-Not its duty: acting on them. Nothing else in the service reads the environment.
+An invalid variable is refused at start, by its name. No other module reads FER_* variables.
 """
 
 import difflib
@@ -19,7 +19,7 @@ SHIPPED: Final[Mapping[str, Path]] = {
     name: Path(__file__).parent / "weights" / f"attention-fer-{name}.safetensors"
     for name in ("ferplus", "fer2013")
 }
-"""The checkpoints that come with the service, by the name that FER_CHECKPOINT may have."""
+"""The checkpoints that are part of the service, by their name in FER_CHECKPOINT."""
 SHIPPED_CHECKPOINT = SHIPPED["ferplus"]
 
 DETECTOR_FILE = "retinaface_mobilenet025.safetensors"
@@ -27,25 +27,25 @@ _MIB = 1 << 20
 
 
 def detector_path() -> Path:
-    """Return where set-up keeps the detector's weights: under XDG_CACHE_HOME, or ~/.cache."""
+    """Return the path of the detector's weights: under XDG_CACHE_HOME, or ~/.cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "attention-fer" / DETECTOR_FILE
 
 
 class SettingsError(Exception):
-    """A variable that cannot be used; the message names it, its value and what is expected."""
+    """A variable is invalid; the message names it, its value and what is expected."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator may choose. `FER_MAX_BATCH` sets `max_batch`, and so on.
+    """The operator's settings. `FER_MAX_BATCH` sets `max_batch`, and so on.
 
     Attributes:
-        device: Where the network runs; of several GPUs all, between commas.
-        checkpoint: The file that is served.
-        detector: The face detector's weights; without them every picture is a face.
-        gpu_memory: Most of a GPU's memory that tensors may take, as a share.
-        max_batch: Most faces that the network sees at once; None measures which is best.
+        device: The device of the network; several GPUs are separated by commas.
+        checkpoint: The checkpoint file.
+        detector: The face detector's weights; without them every picture is taken as one face.
+        gpu_memory: Largest share of a GPU's memory for tensors.
+        max_batch: Most faces in one batch; None measures at start which size is best.
         queue_size: Most faces that may wait.
         timeout_s: Seconds from a request's arrival to its answer, upload included.
         linger_ms: Milliseconds that a batch waits for more faces.
@@ -56,21 +56,21 @@ class Settings:
         max_buffered_bytes: Most bytes of uploads held at once, of all requests together.
         max_decode_bytes: Most bytes of pictures being decoded, of all large ones together.
         decode_threads: Threads that decode pictures.
-        torch_threads: Threads that one inference uses on a CPU.
-        precision: What the network computes in on a GPU (on a CPU always float32), and the detector.
+        torch_threads: Threads of one inference on a CPU.
+        precision: Of the network on a GPU (on a CPU always float32), and of the detector.
         drain_s: Seconds to finish accepted requests at shutdown.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
-        log_level: What is logged.
-        log_format: How: lines for people, or JSON.
+        log_level: The lowest level that is logged.
+        log_format: Text for people, or JSON.
         max_connections: Most connections at once.
         header_timeout_s: Seconds for a request's head to arrive, and for an answer to be read.
         idle_timeout_s: Seconds that a connection may wait between two requests.
-        workers: Processes that serve side by side.
-        engine: Whether each of them has the network, or all share one process a device.
-        api_keys: Any of them lets a client in; without any, everybody is let in.
+        workers: Number of worker processes.
+        engine: Whether each worker runs the network, or all share one engine process per device.
+        api_keys: The accepted keys; without any, no key is required.
         open_paths: Paths that need no key.
-        cors_origins: Pages whose scripts may use the service.
+        cors_origins: Origins of web pages whose scripts may use the service.
     """
 
     device: str = field(
@@ -171,7 +171,7 @@ class Settings:
         metadata=number(0.05, 3600, "seconds for a request's head, and to read an answer"),
     )
     idle_timeout_s: float = field(
-        # Longer than the pools of usual proxies keep an idle connection.
+        # Longer than common proxies keep an idle connection in their pools.
         default=75.0,
         metadata=number(0.05, 3600, "seconds between two requests of a connection"),
     )
@@ -225,11 +225,11 @@ class Settings:
             environ: Variables by name, usually `os.environ`; those without the prefix are ignored.
 
         Returns:
-            The settings, with the default of every variable that is not there.
+            The settings, with defaults for missing variables.
 
         Raises:
-            SettingsError: A variable with the prefix that is unknown, has a value out of range,
-                or contradicts another.
+            SettingsError: A variable with the prefix is unknown, out of range, or contradicts
+                another.
         """
         rules = {key_of(f.name): f for f in fields(cls)}
         values: dict[str, Any] = {}

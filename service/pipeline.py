@@ -1,14 +1,14 @@
-"""One picture through the service: decoded, its faces found, classified, and named.
+"""The pipeline of one picture: decode it, find its faces, classify them.
 
     bytes ─▶ decode, find faces ─▶ queue ─▶ engine ─▶ Prediction
              (a decoder's thread)  (loop)   (worker)
 
-Used on the event loop. Nothing here knows HTTP or builds JSON (`service.http`).
+Used on the event loop; knows neither HTTP nor JSON.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,13 +30,13 @@ from training.model.manifest import Manifest
 
 @dataclass(frozen=True)
 class Expression:
-    """What the network makes of a face.
+    """The classification of a face.
 
     Attributes:
         emotion: The most probable one.
         confidence: Its probability, 0 to 1.
         probabilities: Of each emotion, in the manifest's order.
-        explanation: Why; None where nobody asked.
+        explanation: None unless requested.
     """
 
     emotion: str
@@ -55,13 +55,13 @@ class RecognisedFace:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a prediction took, in seconds.
+    """The durations of a prediction, in seconds.
 
     Attributes:
         decode_s: Decoding the picture and finding its faces.
-        queue_s: Waiting for a decoder and, the longest of its faces, for the engine.
-        inference_s: The engine, with the whole batch; the longest of its faces.
-        total_s: All of it.
+        queue_s: Waiting for a decoder and for the engine; the longest of its faces.
+        inference_s: Inference of the whole batch; the longest of its faces.
+        total_s: From start to end.
     """
 
     decode_s: float
@@ -72,23 +72,28 @@ class Timing:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is answered of a picture.
+    """The result for a picture.
 
     Attributes:
         faces: The largest first.
+        faces_found: The number of faces in the picture; `faces` has at most as many as asked for.
+        truncated: Whether faces may be missing: more were found than asked for, or the picture has
+            more doubtful places than a search may look at.
         width: Of the upright picture, in pixels.
-        height: Likewise.
-        timing: What it took.
+        height: Of the upright picture, in pixels.
+        timing: The durations of the stages.
     """
 
     faces: Sequence[RecognisedFace]
+    faces_found: int
+    truncated: bool
     width: int
     height: int
     timing: Timing
 
 
 class Predictor:
-    """Answers pictures; on the event loop alone."""
+    """Classifies the faces of pictures; used on the event loop only."""
 
     def __init__(
         self,
@@ -99,15 +104,15 @@ class Predictor:
         finder: FaceFinder,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Join the parts.
+        """Create the predictor.
 
         Args:
             manifest: Of the checkpoint that the backend's engine runs.
             backend: Classifies faces; started.
             pool: Decodes pictures.
-            metrics: Told of every picture and face.
+            metrics: Records every picture and face.
             finder: Finds the faces of pictures, in the pool's threads.
-            clock: Seconds, as deadlines count them.
+            clock: Seconds, in the time of the deadlines.
         """
         self.manifest, self._metrics = manifest, metrics
         self._backend, self._pool, self._finder = backend, pool, finder
@@ -125,17 +130,17 @@ class Predictor:
         allowance: Allowance | None = None,
         explained: bool = False,
     ) -> Prediction:
-        """Answer one picture. Cancelling it takes its faces out of the queue.
+        """Classify the faces of one picture. Cancelling the task removes them from the queue.
 
         Args:
             image: The picture's bytes.
-            deadline: When the answer is of no more use, in the clock's time.
-            search: Which of its faces are wanted.
-            allowance: What its request may take of the decoders; None for what the picture may.
-            explained: Whether each expression is to have its explanation.
+            deadline: When the answer is of no use any more, in the clock's time.
+            search: Which faces to find.
+            allowance: The decoding budget of its request; None is that of a single picture.
+            explained: Whether each expression includes its explanation.
 
         Raises:
-            ServiceError: Any kind that `decode`, the pool or the backend raises.
+            ServiceError: As `decode`, the pool or the backend raises.
         """
         began = self._clock()
         allowance = allowance or Allowance(len(image))
@@ -144,37 +149,41 @@ class Predictor:
         done = await self._pool.run(find, deadline, weigh, allowance.client)
         found = done.result
         self._observe(done)
+        allowance.on_faces(len(found.faces))
         if not found.faces:
             self._metrics.faceless.inc()
+        if found.truncated:
+            self._metrics.truncated.inc()
         inferences = await self._backend.submit(_stack(found.faces), deadline, explained)
         faces = [
             RecognisedFace(*pair)
             for pair in zip(found.faces, map(self._name, inferences), strict=True)
         ]
         timing = _timing(done, inferences, self._clock() - began)
-        return Prediction(faces, found.picture.width, found.picture.height, timing)
+        size = found.picture.width, found.picture.height
+        return Prediction(faces, found.faces_found, found.truncated, *size, timing)
 
     async def predict_many(
         self,
         uploads: Sequence[bytes | bytearray | ServiceError],
         deadline: float,
         search: FaceSearch,
-        client: Hashable = None,
+        allowance: Allowance,
     ) -> list[Prediction | ServiceError]:
-        """Answer several pictures, each on its own.
+        """Classify the faces of several pictures; each picture may fail alone.
 
         Args:
-            uploads: The pictures' bytes, or why there are none.
-            deadline: When the answers are of no more use, in the clock's time.
-            search: Which faces of each are wanted.
-            client: Who asks: clients take turns at the decoders.
+            uploads: The pictures' bytes, or the error of an upload.
+            deadline: When the answers are of no use any more, in the clock's time.
+            search: Which faces to find in each.
+            allowance: The decoding budget of the request.
 
         Returns:
-            For each, in order, its answer, or why there is none.
+            For each, in order, its result or its error.
 
         Raises:
-            ServiceError: The service failed on all of them: that is the request's own failure, and
-                worth another try as a whole.
+            ServiceError: All failed with a server error (5xx): the whole request fails, and can be
+                retried.
         """
 
         async def answer(upload: bytes | bytearray | ServiceError) -> Prediction | ServiceError:
@@ -185,8 +194,6 @@ class Predictor:
             except ServiceError as error:
                 return error
 
-        sizes = (len(upload) for upload in uploads if not isinstance(upload, ServiceError))
-        allowance = Allowance(sum(sizes), client)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(answer(upload)) for upload in uploads]
         results = [task.result() for task in tasks]
@@ -198,27 +205,27 @@ class Predictor:
         return results
 
     async def classify(self, faces: Faces, deadline: float) -> list[Expression]:
-        """Answer faces that are cut out already. Cancelling it takes them out of the queue.
+        """Classify cropped faces. Cancelling the task removes them from the queue.
 
         Args:
             faces: uint8[n, h, w], 0-255, grey, of the checkpoint's height and width.
-            deadline: When the answer is of no more use, in the clock's time.
+            deadline: When the answer is of no use any more, in the clock's time.
 
         Raises:
-            ServiceError: Any kind that the backend raises.
+            ServiceError: As the backend raises.
         """
         return [self._name(one) for one in await self._backend.submit(faces, deadline)]
 
     def weigh(self, image: bytes | bytearray, search: FaceSearch, allowance: Allowance) -> Cost:
-        """Say what decoding a picture will take, and take it off the allowance; in any thread.
+        """Estimate the cost of decoding a picture, and spend it from the allowance; thread-safe.
 
         Args:
             image: The picture's bytes.
-            search: Which of its faces are wanted.
-            allowance: What its request may take.
+            search: Which faces to find.
+            allowance: The decoding budget of its request.
 
         Raises:
-            ServiceError: Any kind that `decode` raises before it decodes.
+            ServiceError: As `decode` raises before it decodes.
         """
         cost = self._finder.weigh(image, search)
         allowance.spend(cost)
@@ -234,7 +241,7 @@ class Predictor:
         self._metrics.image_pixels.observe(picture.width * picture.height)
 
     def _name(self, inference: Inference) -> Expression:
-        """Name what the engine made of a face, and count it."""
+        """Return the expression for an engine's result, and record it."""
         probabilities = self._by_emotion(inference.probabilities)
         emotion = max(probabilities, key=probabilities.__getitem__)
         confidence = probabilities[emotion]
@@ -244,7 +251,7 @@ class Predictor:
         return Expression(emotion, confidence, probabilities, inference.explanation)
 
     def _by_emotion(self, probabilities: Probabilities) -> dict[str, float]:
-        # Rounding in the engine may leave a probability a hair above 1.
+        # Rounding in the engine may make a probability slightly larger than 1.
         values = (min(value, 1.0) for value in probabilities.tolist())
         return dict(zip(self.manifest.emotions, values, strict=True))
 

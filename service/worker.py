@@ -1,6 +1,6 @@
-"""One of several workers: `python -m service.worker SLOT FOLDER DESCRIPTOR`.
+"""A worker process: `python -m service.worker SLOT FOLDER DESCRIPTOR`.
 
-For the supervisor (`service.server.supervisor`) alone.
+Started by the supervisor (`service.server.supervisor`) only.
 """
 
 import os
@@ -13,39 +13,39 @@ from service.app import serve
 from service.config import Settings, SettingsError
 from service.engine.errors import EngineError
 from service.remote.client import RemoteBackend
-from service.server.registry import WorkerRegistry, take_slot
-from service.server.supervisor import exit_well_on_signals, refuse
+from service.server.registry import WorkerRegistry, claim_slot
+from service.server.supervisor import exit_cleanly_on_signals, refuse
 from service.telemetry.logs import set_up_logging
 from training.model.manifest import CheckpointError
 
 
 def main() -> None:
-    """Serve until the supervisor says so or is gone; exits with 0 then, with 2 where it cannot."""
-    exit_well_on_signals()
+    """Serve until the supervisor sends SIGTERM or dies; exits with 2 if it cannot start."""
+    exit_cleanly_on_signals()
     slot, folder = int(sys.argv[1]), Path(sys.argv[2])
     supervisor = os.getppid()
     try:
         settings = Settings.from_environ(os.environ)
-        worker_slot = take_slot(folder, settings, slot)
-        set_up_logging(settings.log_level, settings.log_format, worker_slot.title)
-        with socket.socket(fileno=int(sys.argv[3])) as listener:  # the supervisor's, and everyone's
-            remote = _reach_engines(worker_slot.workers, settings)
+        worker_slot = claim_slot(folder, settings, slot)
+        set_up_logging(settings.log_level, settings.log_format, worker_slot.name)
+        with socket.socket(fileno=int(sys.argv[3])) as listener:  # inherited by all workers
+            remote = _create_remote_backend(worker_slot.workers, settings)
             serve(settings, listener, remote=remote, worker_slot=worker_slot)
     except (SettingsError, CheckpointError, EngineError) as error:
         refuse(error)
-    if os.getppid() == supervisor:  # no signal, and yet at the end: it never began to serve
+    if os.getppid() == supervisor:  # ended without a signal: it failed to start
         sys.exit(1)
-    # The supervisor is gone, and cannot clean up any more.
+    # The supervisor has died, and cannot clean up any more.
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _reach_engines(workers: WorkerRegistry, settings: Settings) -> RemoteBackend | None:
-    """Return the way to the engines that are processes of their own; None where there are none."""
+def _create_remote_backend(workers: WorkerRegistry, settings: Settings) -> RemoteBackend | None:
+    """Return the client of the engine processes; None if the engine runs in this process."""
     slots = workers.engine_slots
     if not slots:
         return None
-    sockets = [workers.socket_of(slot) for slot in slots]
-    return RemoteBackend(sockets, lambda place: workers.well(slots[place]), settings.queue_size)
+    sockets = [workers.socket_path(slot) for slot in slots]
+    return RemoteBackend(sockets, lambda n: workers.is_healthy(slots[n]), settings.queue_size)
 
 
 if __name__ == "__main__":

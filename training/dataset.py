@@ -1,8 +1,6 @@
-"""The faces that are learnt from: `load` turns any source into tensors in three parts.
+"""The training data: `load` turns any source into tensors in three splits.
 
-    csv [+ votes], or directory ─▶ Samples (arrays, cached beside the data) ─▶ Dataset
-
-Not its duty: formats (`fer2013`, `ferplus`, `folders`), augmentation, normalising.
+csv [+ votes], or directory ─▶ Samples (arrays, cached beside the data) ─▶ Dataset
 """
 
 from collections.abc import Mapping

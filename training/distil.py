@@ -1,12 +1,11 @@
-"""Training targets softened by trained networks: what they make of every training face.
+"""Distillation: training targets blended with the probabilities of trained networks.
 
 Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531. Deviation:
-the teachers' mean is blended into the targets at temperature 1, which for a cross-entropy is the
-same as a loss of its own. Either (`soften`) they see each face once, before the first step, so
-that steps cost no more, as it is and mirrored, so that one pass learns what two would say; or
-(`Panel`) at every step the very pictures that the student sees (Beyer et al. 2022, "Knowledge
-distillation: A good teacher is patient and consistent", arXiv:2106.05237), which costs a forward
-pass of each a step. Not its duty: the loss (`training.tasks`).
+the teachers' mean is blended into the targets at temperature 1, which for a cross-entropy equals a
+separate loss. There are two ways. `soften`: the teachers see each face once, before the first step,
+as it is and mirrored, so that steps cost no more. `Panel`: they see the student's augmented images
+at every step, which costs a forward pass of each teacher (Beyer et al. 2022, "Knowledge
+distillation: A good teacher is patient and consistent", arXiv:2106.05237).
 """
 
 import hashlib
@@ -22,8 +21,8 @@ from training.dataset import Split
 from training.evaluate import predict
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, digest
+from training.state import write_whole
 from training.tasks import Task
-from training.whole_file import write_whole
 
 _FACES_AT_ONCE = 256
 

@@ -26,6 +26,7 @@ class Machine:
         world: How many processes there are.
         bfloat16: Whether steps run in bfloat16 autocast.
         compiles: Whether steps are compiled by torch.compile.
+        graphs: Whether steps are recorded as a CUDA graph and replayed.
     """
 
     device: torch.device
@@ -33,6 +34,7 @@ class Machine:
     world: int = 1
     bfloat16: bool = False
     compiles: bool = False
+    graphs: bool = False
 
     @property
     def leads(self) -> bool:
@@ -59,6 +61,7 @@ def machine(
     threads: int | None = None,
     *,
     compiles: bool | None = None,
+    graphs: bool = False,
     deterministic: bool = False,
 ) -> Iterator[Machine]:
     """Set this process up to train, and leave its process group afterwards.
@@ -68,13 +71,15 @@ def machine(
         threads: CPU threads of this process; None for one a core, shared among the processes.
         compiles: Whether to compile steps; None for where it pays: on CUDA. (On a CPU it was
             measured to save 7 % of a step, after a minute of compiling at every start.)
+        graphs: Whether to replay steps as a CUDA graph.
         deterministic: Whether to use deterministic kernels wherever there are any; a CPU's are.
 
     Yields:
         The machine.
 
     Raises:
-        ValueError: CUDA was asked for and is not there.
+        ValueError: CUDA was asked for and is not there; or graphs, without it or in several
+            processes.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":
@@ -84,6 +89,8 @@ def machine(
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     chosen = torch.device(device)
+    if graphs and (chosen.type != "cuda" or world > 1):
+        raise ValueError("a step becomes a CUDA graph on one CUDA device only, in one process")
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // world))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -99,7 +106,7 @@ def machine(
     if compiles is None:
         compiles = chosen.type == "cuda"
     try:
-        yield Machine(chosen, rank, world, _bfloat16_pays(chosen), compiles)
+        yield Machine(chosen, rank, world, _bfloat16_pays(chosen), compiles, graphs)
     finally:
         torch.use_deterministic_algorithms(False)
         if world > 1:

@@ -1,7 +1,4 @@
-"""What an ablation's seeds say of the paper's claims: tables, intervals, verdicts.
-
-Not its duty: training the rows (`training.ablation`).
-"""
+"""Tests the paper's claims with an ablation's seeds: tables, intervals, verdicts."""
 
 import math
 import statistics

@@ -1,8 +1,8 @@
-"""Several tasks of the same faces learnt at once: one network, their logits side by side.
+"""Multi-task training: one network learns several label sets of the same faces.
 
-A second task teaches the shared features what the first one's noise hides (Caruana 1997,
-"Multitask Learning"). Nothing of it outlasts training: each task's checkpoint is an ordinary
-network, with the rows of the last layer that are its own. Not its duty: steps (`training.run`).
+The logits of all tasks are concatenated. A second label set improves the shared features (Caruana
+1997, "Multitask Learning"). Each task's checkpoint is an ordinary network, with its own rows of the
+last layer.
 """
 
 import copy
@@ -18,6 +18,35 @@ from training.model.checkpoint import Checkpoint
 from training.model.network import AttentionFER
 
 
+def blended(data: Dataset, label_share: float) -> Dataset:
+    """Return a data set whose training targets are made of both of its tasks.
+
+    Args:
+        data: Its second task names no emotion that the first one does not.
+        label_share: Share of each target that the second task gives.
+
+    Returns:
+        The data set with other training targets and one task; its other parts are as before.
+
+    Raises:
+        ValueError: There is no second task.
+    """
+    if data.second is None:
+        raise ValueError(
+            f"label_share is {label_share:g}, but {data.name} has one task; give FER+'s "
+            "votes on FER2013's csv, or set label_share=0"
+        )
+    targets = (1.0 - label_share) * data.train.targets
+    columns = [data.emotions.index(emotion) for emotion in data.second.emotions]
+    targets[:, columns] += label_share * data.second.train.targets
+    return dataclasses.replace(data, train=Split(data.train.faces, targets), second=None)
+
+
+def prior(data: Dataset) -> Tensor:
+    """Return the share of each emotion in a data set's training targets, float32[classes]."""
+    return data.train.targets.mean(dim=0)
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """One task's share of the network's last layer and of the loss.
@@ -26,26 +55,31 @@ class Task:
         data: Its emotions, its validation and test faces.
         columns: Where its logits and targets stand.
         weight: Its share of the loss; all tasks' together are 1.
+        offset: float32[classes], what the loss adds to its logits, and what is kept has in its
+            bias: the recipe's power of the log prior of the training labels.
     """
 
     data: Dataset
     columns: slice
     weight: float
+    offset: Tensor
 
 
-def tasks(data: Dataset, second_target: float) -> tuple[Task, ...]:
+def tasks(data: Dataset, second_target: float, balance: float = 0.0) -> tuple[Task, ...]:
     """Lay a data set's tasks side by side.
 
     Args:
         data: What to learn; its second task is learnt too where `second_target` is above 0.
         second_target: Weight of the second task beside the first one's 1.
+        balance: Power of each task's prior that the loss adds to its logits.
 
     Raises:
         ValueError: A second task is asked for and the data has none.
     """
     first = len(data.emotions)
+    offset = balance * prior(data).log()
     if second_target == 0.0:
-        return (Task(data, slice(0, first), 1.0),)
+        return (Task(data, slice(0, first), 1.0, offset),)
     if data.second is None:
         raise ValueError(
             f"second_target is {second_target:g}, but {data.name} has one task; give FER+'s "
@@ -54,8 +88,8 @@ def tasks(data: Dataset, second_target: float) -> tuple[Task, ...]:
     whole = 1.0 + second_target
     both = slice(first, first + len(data.second.emotions))
     return (
-        Task(data, slice(0, first), 1.0 / whole),
-        Task(data.second, both, second_target / whole),
+        Task(data, slice(0, first), 1.0 / whole, offset),
+        Task(data.second, both, second_target / whole, balance * prior(data.second).log()),
     )
 
 
@@ -80,7 +114,9 @@ def loss(logits: Tensor, targets: Tensor, learnt: tuple[Task, ...], smoothing: f
     parts = [
         task.weight
         * F.cross_entropy(
-            logits[:, task.columns], targets[:, task.columns], label_smoothing=smoothing
+            logits[:, task.columns] + task.offset.to(logits.device),
+            targets[:, task.columns],
+            label_smoothing=smoothing,
         )
         for task in learnt
     ]
@@ -101,7 +137,8 @@ def network_of(network: AttentionFER, task: Task) -> AttentionFER:
     single.classify.to(network.classify.weight.device)
     with torch.no_grad():
         single.classify.weight.copy_(network.classify.weight[rows])
-        single.classify.bias.copy_(network.classify.bias[rows])
+        offset = task.offset.to(network.classify.bias.device)
+        single.classify.bias.copy_(network.classify.bias[rows] + offset)
     return single.train(network.training)
 
 
@@ -130,4 +167,5 @@ def start_from(network: AttentionFER, learnt: tuple[Task, ...], checkpoint: Chec
         for row, emotion in enumerate(task.data.emotions, task.columns.start):
             if emotion in known:
                 network.classify.weight[row] = last["classify.weight"][known.index(emotion)]
-                network.classify.bias[row] = last["classify.bias"][known.index(emotion)]
+                bias = last["classify.bias"][known.index(emotion)]
+                network.classify.bias[row] = bias - task.offset[row - task.columns.start]

@@ -1,13 +1,13 @@
-"""A prediction explained: a picture answered as `service.pipeline` does, then drawn.
+"""Explains a picture: predicts with explanations, then draws them.
 
-    bytes ─▶ Prediction with explanations ─▶ Drawing ─▶ whatever is rendered of it
+    bytes ─▶ Prediction with explanations ─▶ Drawing ─▶ rendered result
              (queue, engine)                 (a decoder's thread)
 
-What the network's reasons are is `service.engine.evidence`'s.
+`service.engine.evidence` computes the explanations.
 """
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -27,8 +27,8 @@ from training.model.manifest import Manifest
 MAX_FACES = 16
 """Most faces of one picture that are explained, the largest first."""
 
-# A picture is decoded once more to be drawn, since keeping it while its faces wait would take a
-# megabyte a request: as if for a search, which leaves more detail than faces alone need.
+# A picture is decoded again for drawing, since keeping it while its faces wait would take a
+# megabyte per request. It is decoded as for a search, which keeps more detail.
 _DETAILED = FaceSearch("always")
 
 Rendered = TypeVar("Rendered")
@@ -36,12 +36,12 @@ Rendered = TypeVar("Rendered")
 
 @dataclass(frozen=True)
 class Tiles:
-    """One face in three pictures, each a PNG.
+    """Three pictures of one face, each a PNG.
 
     Attributes:
-        straightened: What the network went on with.
-        attention: The crop under the attention.
-        evidence: The crop under what spoke for the emotion.
+        straightened: The crop after the spatial transformer.
+        attention: The crop with the attention map.
+        evidence: The crop with the evidence for the emotion.
     """
 
     straightened: bytes
@@ -51,14 +51,14 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Drawing:
-    """An explained picture, drawn piece by piece; for the thread that has it.
+    """Draws the parts of an explained picture on demand; used in one thread.
 
     Attributes:
-        prediction: What was answered.
+        prediction: The answer.
         manifest: Of the checkpoint that answered.
         picture: Grey, as the network saw it.
-        subjects: The faces, as they are drawn.
-        spent_s: Returns the seconds that drawing has taken, and all since the request was begun.
+        subjects: The faces to draw.
+        spent_s: Returns the seconds since drawing began, and those since the request began.
     """
 
     prediction: Prediction
@@ -87,7 +87,7 @@ class Drawing:
 
 
 class Explainer:
-    """Explains pictures; used on the event loop alone."""
+    """Explains pictures; used on the event loop only."""
 
     def __init__(
         self,
@@ -97,14 +97,14 @@ class Explainer:
         max_pixels: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Join the parts.
+        """Create the explainer.
 
         Args:
-            predictor: Answers pictures.
-            pool: Draws.
-            metrics: Told of every drawing.
+            predictor: Classifies the faces.
+            pool: Its threads draw.
+            metrics: Records every drawing.
             max_pixels: Most pixels of a picture.
-            clock: Seconds, as deadlines count them; any thread may call it.
+            clock: Seconds, in the time of the deadlines; thread-safe.
         """
         self._predictor, self._pool, self._metrics = predictor, pool, metrics
         self._max_pixels, self._clock = max_pixels, clock
@@ -115,34 +115,33 @@ class Explainer:
         deadline: float,
         search: FaceSearch,
         render: Callable[[Drawing], Rendered],
-        client: Hashable = None,
+        allowance: Allowance,
     ) -> Rendered:
-        """Explain one picture. Cancelling it takes its faces out of the queue.
+        """Explain one picture. Cancelling the task removes its faces from the queue.
 
         Args:
             image: The picture's bytes.
-            deadline: When the answer is of no more use, in the clock's time.
-            search: Which of its faces are wanted; no more than `MAX_FACES` are taken.
-            render: Makes the answer of the drawing; in a thread of the pool, because megabytes of
-                PNG are not for the event loop.
-            client: Who asks: clients take turns at the decoders.
+            deadline: When the answer is of no use any more, in the clock's time.
+            search: Which faces to find; at most `MAX_FACES`.
+            render: Turns the drawing into the answer. It runs in a thread of the pool, because
+                encoding megabytes of PNG would block the event loop.
+            allowance: The decoding budget of the request.
 
         Returns:
-            What `render` does.
+            The result of `render`.
 
         Raises:
-            ServiceError: Any kind that `Predictor.predict` raises.
+            ServiceError: As `Predictor.predict` raises.
         """
         began = self._clock()
         search = replace(search, max_faces=min(search.max_faces, MAX_FACES))
-        allowance = Allowance(len(image), client)
         prediction = await self._predictor.predict(image, deadline, search, allowance, True)
 
         def draw() -> Rendered:
             return render(self._drawing(image, prediction, began))
 
         weigh = partial(self._predictor.weigh, image, _DETAILED, allowance)
-        done = await self._pool.run(draw, deadline, weigh, client)
+        done = await self._pool.run(draw, deadline, weigh, allowance.client)
         self._metrics.stage["draw"].observe(done.spent_s)
         return done.result
 
@@ -160,5 +159,5 @@ class Explainer:
 
 def _subject(recognised: RecognisedFace) -> Subject:
     face, expression = recognised.face, recognised.expression
-    assert expression.explanation is not None  # it was asked for
+    assert expression.explanation is not None  # `explain` requests it
     return Subject(face.box, face.crop, expression.probabilities, expression.explanation)

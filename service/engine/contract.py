@@ -1,6 +1,6 @@
-"""What the queue and the service need of an engine, whatever it computes with.
+"""The contract of an engine, for the queue and the service.
 
-Nothing here loads torch: workers in front of an engine process import it.
+It does not import torch: workers in front of an engine process import this module.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,42 +18,42 @@ Faces = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 """float32[n, classes], each row sums to 1, in the manifest's order of emotions."""
 BatchSeconds = Mapping[int, float]
-"""What batches take, in seconds by their faces; empty where nobody measured."""
+"""Time of a batch in seconds, by its number of faces; empty if not measured."""
 
 
 class Engine(Protocol):
-    """A checkpoint on a device; used from one thread, never from the event loop.
+    """A checkpoint on a device; used in one thread, never on the event loop.
 
-    An engine that takes a batch while it computes another one also has `begin(faces)`, which
-    returns a callable that waits for the probabilities; at most two are open.
+    An engine that accepts a batch while it computes another one also has `begin(faces)`, which
+    returns a function that waits for the probabilities; at most two are open.
     """
 
     @property
     def device(self) -> str:
-        """What it runs on, for metrics and logs: "cpu", "cuda:0"."""
+        """Its device, for metrics and logs: "cpu", "cuda:0"."""
 
     @property
     def manifest(self) -> Manifest:
-        """What its checkpoint says about itself."""
+        """The manifest of its checkpoint."""
 
     def infer(self, faces: Faces) -> Probabilities:
-        """Classify faces; the probabilities are the caller's to keep."""
+        """Classify faces; the returned array is not reused."""
 
     def explain(self, faces: Faces) -> list[Explanation]:
-        """Say why `infer` answers as it does, a reason a face."""
+        """Explain the answers of `infer`, one explanation per face."""
 
     def warm(self) -> BatchSeconds:
-        """Get ready, and return what batches take where that is known."""
+        """Prepare for the first batch; returns the measured time of batches, if known."""
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What an engine says of itself.
+    """The description of an engine.
 
     Attributes:
-        manifest: What its checkpoint says about itself.
-        device: What it runs on.
-        gpu: The device's UUID, for its driver's figures; empty on a CPU.
+        manifest: Of its checkpoint.
+        device: As torch calls it.
+        gpu: The GPU's UUID, for the readings of its driver; empty on a CPU.
     """
 
     manifest: Manifest

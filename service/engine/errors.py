@@ -1,8 +1,5 @@
-"""What keeps an engine from being built; apart from engines, which load torch.
-
-Not its duty: what happens to requests (`service.errors`).
-"""
+"""The error of a failed engine start; in its own module, since engines import torch."""
 
 
 class EngineError(Exception):
-    """The engine cannot be built as asked; the message says what to change."""
+    """The engine cannot be created as configured; the message says what to change."""

@@ -1,4 +1,4 @@
-"""Why a face got its emotion: the transform, the attention map and the evidence map.
+"""Computes explanations: the transform, the attention map and the evidence map.
 
 The transform, the straightened face and the attention map come from the forward pass. The evidence
 map is LayerCAM (Jiang et al. 2021, DOI 10.1109/TIP.2021.3089943) at the first stage's output, where
@@ -116,5 +116,5 @@ def _shown_attention(network: AttentionFER) -> SpatialAttention | None:
 
 
 def _arrays(tensor: Tensor) -> list[NDArray[Any]]:
-    """Return a tensor's rows; copies, the caller's to keep."""
+    """Return copies of a tensor's rows."""
     return [row.copy() for row in tensor.cpu().numpy()]

@@ -1,8 +1,4 @@
-"""An explanation, as it travels from the engine to the answer.
-
-Without torch, because it also travels between processes. Not its duty: finding it
-(`service.engine.evidence`).
-"""
+"""The explanation of one answer, as plain arrays without torch, also sent between processes."""
 
 from dataclasses import dataclass
 
@@ -12,16 +8,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """Of one face. Both maps lie over the straightened face, whose sides they divide evenly.
+    """The explanation of one face. Both maps cover the straightened face evenly.
 
     Attributes:
-        theta: float32[2, 3], where in the face each place of the straightened one was read, in
-            coordinates of -1 to 1 from edge to edge; the identity where the network has no STN.
-        straightened: uint8[h, w], 0-255, what the network went on with.
-        attention: float32[h', w'], 0 to 1, how much of its features a block let through at each
-            place; None where the network has no spatial attention.
-        evidence: float32[h'', w''], 0 or more, how much each place spoke for the emotion, in
-            logits above a mean place, to first order.
+        theta: float32[2, 3], the sampling positions of the straightened face in the crop, in
+            coordinates from -1 to 1; the identity for a network without STN.
+        straightened: uint8[h, w], 0-255, the crop after the spatial transformer.
+        attention: float32[h', w'], 0 to 1, the gate of a block's spatial attention; None for a
+            network without it.
+        evidence: float32[h'', w''], 0 or more, the contribution of each position to the emotion's
+            logit, relative to a mean position, to first order.
     """
 
     theta: NDArray[np.float32]

@@ -1,6 +1,6 @@
-"""An engine opened as the settings say.
+"""Creates the engine that the settings name.
 
-Only a process that opens one loads torch, which takes seconds and a few hundred MB.
+Only a process that does so imports torch, which takes seconds and a few hundred MB.
 """
 
 import logging
@@ -15,14 +15,14 @@ def open_engine(settings: Settings) -> Engine:
     """Load the checkpoint onto its device. Blocks for seconds.
 
     Args:
-        settings: Which checkpoint, device and sizes.
+        settings: Name checkpoint, device and sizes.
 
     Returns:
-        The engine, cold.
+        The engine, not warm yet.
 
     Raises:
         CheckpointError: The file cannot be used.
-        EngineError: The device is not there.
+        EngineError: The device is not available.
     """
     from service.engine.cuda.engine import CudaEngine
     from service.engine.torch_engine import TorchEngine, find_device

@@ -1,7 +1,4 @@
-"""What batches of an engine take: a few sizes, timed at start.
-
-`service.queue.tuning` chooses the largest batch by it.
-"""
+"""Times batches of several sizes at start, for `service.queue.tuning`."""
 
 import time
 from collections.abc import Callable
@@ -29,18 +26,18 @@ def batch_seconds(
 ) -> dict[int, float]:
     """Time batches of 1, 2, 4 ... and `max_batch` faces; in the thread that may call `infer`.
 
-    Each is run once before, so that no request pays for kernels being set up.
+    Each is run once before, so that the set-up of kernels delays no request.
 
     Args:
         infer: uint8[n, height, width] to float32[n, classes].
         height: Of a face, in pixels.
-        width: Likewise.
-        max_batch: The largest to run, 1 or more.
-        clock: Seconds that only go forward.
-        budget_s: No more rounds are begun after so many seconds; at least one is.
+        width: Of a face, in pixels.
+        max_batch: The largest size, 1 or more.
+        clock: Monotonic, in seconds.
+        budget_s: No round begins after so many seconds, except the first.
 
     Returns:
-        The least time of each, in seconds by faces.
+        The shortest time of each size, in seconds by faces.
     """
     sizes = [*(1 << power for power in range((max_batch - 1).bit_length())), max_batch]
     batches = [np.zeros((size, height, width), np.uint8) for size in sizes]
@@ -49,7 +46,7 @@ def batch_seconds(
     least = dict.fromkeys(sizes, inf)
     stop = clock() + budget_s
     while True:
-        # Size after size and not one at a time: a busy moment of the machine meets all of them.
+        # All sizes in each round, so that a busy moment of the machine affects all of them.
         for size, batch in zip(sizes, batches, strict=True):
             started = clock()
             infer(batch)

@@ -1,8 +1,4 @@
-"""The checkpoint on a device: face bytes in, probabilities out.
-
-It knows nothing of queues and batches: anything else with an `infer` of the same shape can stand
-in its place.
-"""
+"""The engine with torch: uint8 faces to probabilities; the CPU engine, and the base on a GPU."""
 
 import copy
 import time
@@ -31,8 +27,8 @@ class TorchEngine:
 
     Attributes:
         device: Where it computes: "cpu" or "cuda:N".
-        precision: What most of `infer` computes in: "float32", or on a GPU "bfloat16".
-        manifest: What the checkpoint says about itself.
+        precision: Of most operations of `infer`: "float32", or on a GPU "bfloat16".
+        manifest: Of the checkpoint.
         max_batch: The largest batch that `warm` prepares for.
     """
 
@@ -43,18 +39,16 @@ class TorchEngine:
         max_batch: int | None = None,
         threads: int | None = None,
     ) -> None:
-        """Copy the network to its device, batch norm folded into the convolutions.
+        """Copy the network to its device, with batch norm folded into the convolutions.
 
         Args:
-            checkpoint: The network and its manifest; left as it is.
-            device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
-            max_batch: Faces in the largest batch, 1 or more; None takes what is worth trying on
-                the device.
-            threads: Threads that torch computes with on the CPU, for this whole process; None
-                leaves that alone.
+            checkpoint: The network and its manifest; not modified.
+            device: "auto" (CUDA if available, else the CPU), "cpu", "cuda" or "cuda:N".
+            max_batch: Faces in the largest batch, 1 or more; None is the device's default.
+            threads: Torch's threads on the CPU, for the whole process; None leaves them unchanged.
 
         Raises:
-            EngineError: The device is not there, or not one of those named above.
+            EngineError: The device is not available, or its name is invalid.
             ValueError: `max_batch` or `threads` below 1.
         """
         if (max_batch is not None and max_batch < 1) or (threads is not None and threads < 1):
@@ -82,7 +76,7 @@ class TorchEngine:
 
         Returns:
             float32[n, classes]: probabilities, each row sums to 1, in the manifest's order of
-            emotions. The caller's to keep.
+            emotions. The array is not reused.
 
         Raises:
             ValueError: Faces of another dtype or size.
@@ -97,10 +91,10 @@ class TorchEngine:
         return result
 
     def explain(self, faces: NDArray[np.uint8]) -> list[Explanation]:
-        """Explain the answers of `infer`; to be called from the same thread.
+        """Explain the answers of `infer`; called in the same thread.
 
         Args:
-            faces: As `infer` takes them.
+            faces: As for `infer`.
 
         Returns:
             An explanation for each face, in order, of its most probable emotion.
@@ -116,17 +110,17 @@ class TorchEngine:
     def warm(self) -> dict[int, float]:
         """Run batches of several sizes, so that the first request is as fast as the others.
 
-        From the thread that will call `infer`, or before it starts.
+        Called in the thread that will call `infer`, or before it starts.
 
         Returns:
-            The seconds that a batch takes, by its number of faces.
+            The time of a batch in seconds, by its number of faces.
         """
         spec = self.manifest.input_spec
         self.explain(np.zeros((1, spec.height, spec.width), np.uint8))
         return batch_seconds(self.infer, spec.height, spec.width, self.max_batch, self._clock())
 
     def _clock(self) -> Callable[[], float]:
-        """Return what times a batch: not other processes' work, where only this thread computes."""
+        """Return the clock for batches: CPU time if only this thread computes, else wall time."""
         alone = self._device.type == "cpu" and torch.get_num_threads() == 1
         return time.thread_time if alone else time.perf_counter
 
@@ -140,18 +134,18 @@ class TorchEngine:
 
     def _images(self, faces: NDArray[np.uint8]) -> Tensor:
         """Return faces as the network's input, on its device."""
-        # Without a copy where memory is contiguous and writable, as a batch's is.
+        # No copy if the memory is contiguous and writable, as that of a batch.
         pixels = torch.from_numpy(np.require(faces, requirements=("C", "W")))
-        # Bytes go to the device, a quarter of what floats would take.
+        # Transfer bytes to the device: a quarter of the size of floats.
         images = normalise(pixels.to(self._device), self.manifest.input_spec)
         return images.contiguous(memory_format=torch.channels_last)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """Fold every batch norm that follows a convolution in an `nn.Sequential` into it, in place.
+    """Fold every batch norm after a convolution in an `nn.Sequential` into it, in index.
 
-    In evaluation both are affine, so the product is one convolution; the network computes the
-    same to rounding.
+    In evaluation both are affine, so their product is one convolution. Results are equal up to
+    rounding.
 
     Args:
         network: In evaluation mode.
@@ -162,16 +156,16 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if not isinstance(module, nn.Sequential):
             continue
-        for place in range(len(module) - 2, -1, -1):
-            conv, norm = module[place], module[place + 1]
+        for index in range(len(module) - 2, -1, -1):
+            conv, norm = module[index], module[index + 1]
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[place] = fuse_conv_bn_eval(conv, norm)
-                del module[place + 1]
+                module[index] = fuse_conv_bn_eval(conv, norm)
+                del module[index + 1]
     return network
 
 
 def _fastest(network: AttentionFER, spec: InputSpec, device: torch.device) -> Step:
-    """Return what maps images to logits: on a CPU by the kernels in C, where they are there."""
+    """Return the function from images to logits: on a CPU with the C kernels, if compiled."""
     found = kernels() if device.type == "cpu" else None
     return (lambda images: network(images).logits) if found is None else fuse(found, network, spec)
 
@@ -180,10 +174,10 @@ def find_device(name: str) -> torch.device:
     """Find a device.
 
     Args:
-        name: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+        name: "auto" (CUDA if available, else the CPU), "cpu", "cuda" or "cuda:N".
 
     Raises:
-        EngineError: It is not there, or not one of those.
+        EngineError: It is not available, or its name is invalid.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":

@@ -1,7 +1,7 @@
-"""Who may ask: API keys, and from which web pages.
+"""Access control: API keys, and CORS for the scripts of web pages.
 
-Without keys everybody may, and without origins no other page's script. Not its duty: answering
-those who may not; the error middleware turns what is raised here into a problem.
+Without configured keys every client has access; without origins no other page's script has. The
+error middleware answers a refused request.
 """
 
 import hmac
@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Unauthorized
-from service.http.document import problems
+from service.http.document import describe_problems
 from service.telemetry import request_id
 
 KEY_HEADER = "x-api-key"
@@ -25,53 +25,53 @@ _SCHEMES: dict[str, dict[str, str]] = {
 
 
 class ApiKeys:
-    """The keys that are valid."""
+    """The valid keys."""
 
     def __init__(self, keys: Collection[str]) -> None:
-        """Know `keys`; at least one."""
+        """Store the keys, one or more."""
         self._keys = [key.encode("ascii") for key in keys]
 
-    def among(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Tell whether a request has one of them.
+    def authorise(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Return whether a request has a valid key.
 
         Args:
             headers: The request's, names in lower case.
         """
-        return any(map(self._knows, _offered(headers)))
+        return any(map(self._is_valid, _find_keys(headers)))
 
-    def _knows(self, offered: bytes) -> bool:
-        # All of them, and each in constant time: how long it takes tells nothing about any key.
+    def _is_valid(self, offered: bytes) -> bool:
+        # Compares with all keys, each in constant time, so that the time reveals nothing.
         return sum([hmac.compare_digest(offered, key) for key in self._keys]) > 0
 
 
 class ApiKeyMiddleware:
-    """ASGI middleware: lets nobody without a key through, except to the paths that are open."""
+    """ASGI middleware: refuses requests without a valid key, except on open paths."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, open_paths: Collection[str]) -> None:
-        """Guard `app`.
+        """Wrap `app`.
 
         Args:
-            app: What answers.
-            keys: Any of them will do.
-            open_paths: Whole paths that need none.
+            app: The inner application.
+            keys: The valid keys.
+            open_paths: Whole paths that need no key.
         """
         self._app = app
         self._keys = keys
         self._open = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on.
+        """Pass a request on if it is authorised.
 
         Raises:
-            Unauthorized: It has no key, or a wrong one. Nothing of its body was read.
+            Unauthorized: It has no key or a wrong one. Its body was not read.
         """
         guarded = scope["type"] == "http" and scope["path"] not in self._open
-        if guarded and not self._keys.among(scope["headers"]):
+        if guarded and not self._keys.authorise(scope["headers"]):
             raise Unauthorized("Send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
         await self._app(scope, receive, send)
 
 
-def _offered(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+def _find_keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
     for name, value in headers:
         if name == KEY_HEADER.encode():
             yield value
@@ -82,23 +82,23 @@ def _offered(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
 
 
 def describe_keys(app: FastAPI, open_paths: Collection[str]) -> None:
-    """Say in the API's document which paths need a key, and how to send it."""
-    document = app.openapi()  # kept by the application and served from then on
+    """Describe in the OpenAPI document which paths need a key, and how to send it."""
+    document = app.openapi()  # cached and served by the application
     document["components"]["securitySchemes"] = _SCHEMES
     for path, methods in document["paths"].items():
         for operation in methods.values() if path not in open_paths else ():
             operation["security"] = [{name: []} for name in _SCHEMES]
             answers = operation["responses"]
-            # As every other problem of this path is written.
+            # In the same media type as the path's other problems.
             answers["401"] = _unauthorized() | {"content": answers["400"]["content"]}
 
 
 def _unauthorized() -> dict[str, Any]:
-    return problems(401)[401]
+    return describe_problems(401)[401]
 
 
-def open_to(app: FastAPI, origins: Collection[str]) -> None:
-    """Let scripts of pages from these origins use the service; "*" means any."""
+def add_cors(app: FastAPI, origins: Collection[str]) -> None:
+    """Allow scripts of pages from these origins to use the service; "*" means any."""
     app.add_middleware(
         CORSMiddleware,
         allow_origins=origins,
@@ -108,15 +108,15 @@ def open_to(app: FastAPI, origins: Collection[str]) -> None:
     )
 
 
-def client_of(scope: Scope, keys: bool) -> Hashable:
-    """Return what is the same for all requests of one client.
+def identify_client(scope: Scope, keys: bool) -> Hashable:
+    """Return a value that is equal for all requests of one client.
 
     Args:
-        scope: The request's, as ASGI has it.
-        keys: Whether nobody is let in without an API key: else a client could send any.
+        scope: The request's ASGI scope.
+        keys: Whether an API key is required: otherwise a client could send any.
 
     Returns:
-        The key, where one is needed; else the address, of IPv6 the network of 64 bits.
+        The key if one is required, else the IP address; of IPv6 the /64 network.
     """
     if keys:
         for name, value in scope["headers"]:

@@ -1,4 +1,4 @@
-"""From what the service found to the JSON that clients see, as `service.http.schemas` has it."""
+"""Builds the JSON bodies of answers, as described by `service.http.schemas`."""
 
 from base64 import b64encode
 from dataclasses import asdict
@@ -7,6 +7,9 @@ from typing import Any
 from service.drawing.explainer import Drawing
 from service.errors import ServiceError
 from service.http.problems import problem
+from service.pictures.boxes import POINTS
+from service.pictures.faces import Face
+from service.pictures.quality import Quality
 from service.pipeline import Expression, Prediction, RecognisedFace
 from training.model.manifest import Manifest
 
@@ -14,15 +17,17 @@ Body = dict[str, Any]
 
 
 def prediction_body(prediction: Prediction, manifest: Manifest) -> Body:
-    """Return the body that `schemas.Prediction` describes.
+    """Return the body for `schemas.Prediction`.
 
     Args:
         prediction: Of one picture.
-        manifest: Of the checkpoint that made it.
+        manifest: Of the checkpoint that answered.
     """
     timing = asdict(prediction.timing)
     return {
         "faces": [_face(recognised) for recognised in prediction.faces],
+        "faces_found": prediction.faces_found,
+        "truncated": prediction.truncated,
         "image": {"width": prediction.width, "height": prediction.height},
         "model": {"name": manifest.name, "version": manifest.version},
         "timing": {name.replace("_s", "_ms"): _ms(value) for name, value in timing.items()},
@@ -30,14 +35,14 @@ def prediction_body(prediction: Prediction, manifest: Manifest) -> Body:
 
 
 def result_body(result: Prediction | ServiceError, manifest: Manifest) -> Body:
-    """Return one of the results that `schemas.BatchPrediction` describes."""
+    """Return one of the results for `schemas.BatchPrediction`."""
     if isinstance(result, ServiceError):
         return problem(result)
     return prediction_body(result, manifest)
 
 
 def explanation_body(drawing: Drawing) -> Body:
-    """Return the body that `schemas.Explanation` describes; draws, which takes time.
+    """Return the body for `schemas.Explanation`; this draws, so call it in a thread.
 
     Args:
         drawing: Of one picture.
@@ -51,24 +56,39 @@ def explanation_body(drawing: Drawing) -> Body:
     return body | {"faces": faces, "timing": timing, "overlay": overlay}
 
 
-def share(probability: float) -> float:
-    """Round a probability: beyond the sixth digit a face differs from batch to batch."""
+def round_probability(probability: float) -> float:
+    """Round a probability to six digits: further digits vary with the batch."""
     return round(probability, 6)
 
 
 def _face(recognised: RecognisedFace) -> Body:
-    box, detection = recognised.face.box, recognised.face.detection
+    face = recognised.face
     return {
-        "box": {"x": box.x, "y": box.y, "width": box.width, "height": box.height},
-        "detection": None if detection is None else share(detection),
+        "box": asdict(face.box),
+        "detection": None if face.detection is None else round_probability(face.detection),
+        "landmarks": _landmarks(face),
+        "roll": face.roll,
+        "quality": None if face.quality is None else _quality(face.quality),
     } | _expression(recognised.expression)
+
+
+def _landmarks(face: Face) -> Body | None:
+    if not face.landmarks:
+        return None
+    return {name: {"x": x, "y": y} for name, (x, y) in zip(POINTS, face.landmarks, strict=True)}
+
+
+def _quality(quality: Quality) -> Body:
+    return asdict(quality) | {"usable": quality.usable}
 
 
 def _expression(expression: Expression) -> Body:
     return {
         "emotion": expression.emotion,
-        "confidence": share(expression.confidence),
-        "probabilities": {name: share(p) for name, p in expression.probabilities.items()},
+        "confidence": round_probability(expression.confidence),
+        "probabilities": {
+            name: round_probability(p) for name, p in expression.probabilities.items()
+        },
     }
 
 

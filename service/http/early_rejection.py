@@ -1,8 +1,8 @@
 """Early rejection: a request that cannot be answered in time is refused at its head.
 
-While three times as much is asked as can be answered, two of three requests are refused, on the
-cores that the others need: the way through all middleware to a handler, and back as an exception,
-costs more than this. A request that would get another answer there, or other headers, is passed on.
+At three times the capacity two of three requests are refused, on the cores that the others need.
+Refusing them here costs less than passing them through all middleware to a handler, and an
+exception back. A request that would get another answer or other headers there is passed on.
 """
 
 import time
@@ -11,14 +11,14 @@ from collections.abc import Callable, Collection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ServiceError
-from service.http.api_keys import ApiKeys, client_of
-from service.http.request_context import is_skipped, reject
+from service.http.api_keys import ApiKeys, identify_client
+from service.http.request_context import can_skip_body, reject
 from service.http.state import Service
 from service.telemetry.metrics import Metrics
 
 
 class EarlyRejection:
-    """ASGI middleware, outside of all that a refused request does not need."""
+    """ASGI middleware, outside of all middleware that a refused request does not need."""
 
     def __init__(
         self,
@@ -29,15 +29,15 @@ class EarlyRejection:
         keys: ApiKeys | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Surround `app`.
+        """Wrap `app`.
 
         Args:
-            app: What answers the others.
-            service: Gives the running one, None before there is one.
-            paths: What is posted to one of these is work.
-            metrics: Where rejections are counted.
-            keys: Only a client with one of them learns how busy the service is; None where all may.
-            clock: Seconds, as deadlines count them.
+            app: The inner application.
+            service: Returns the running service, None before the start.
+            paths: The paths whose POST requests need admission.
+            metrics: Counts the rejections.
+            keys: Only a client with a valid key may see the load; None if no key is required.
+            clock: Seconds, in the time of the deadlines.
         """
         self._app, self._service = app, service
         self._paths = frozenset(paths)
@@ -45,7 +45,7 @@ class EarlyRejection:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse one request, or pass it on; nothing of its body is read here."""
+        """Refuse a request, or pass it on; its body is not read here."""
         refusal = self._refusal(scope) if scope["type"] == "http" else None
         if refusal is None:
             await self._app(scope, receive, send)
@@ -59,7 +59,7 @@ class EarlyRejection:
         service = self._service()
         if service is None:
             return None
-        client = client_of(scope, self._keys is not None)
+        client = identify_client(scope, self._keys is not None)
         deadline = self._clock() + service.settings.timeout_s
         refusal = service.admission.refusal(deadline, client)
         if refusal is None or service.refusal() is not None or not self._applies(scope):
@@ -68,8 +68,8 @@ class EarlyRejection:
 
     def _applies(self, scope: Scope) -> bool:
         headers = dict(scope["headers"])
-        if b"origin" in headers:  # a page may read the answer with the headers of CORS alone
+        if b"origin" in headers:  # the answer needs the headers of the CORS middleware
             return False
-        if self._keys is not None and not self._keys.among(scope["headers"]):
+        if self._keys is not None and not self._keys.authorise(scope["headers"]):
             return False
-        return is_skipped(headers, 503)
+        return can_skip_body(headers, 503)

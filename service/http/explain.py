@@ -1,7 +1,4 @@
-"""POST /explain: why a picture is answered as it is, as JSON or as one figure.
-
-Not its duty: the explanation (`service.drawing.explainer`).
-"""
+"""POST /explain: the prediction for a picture with explanations, as JSON or as one figure."""
 
 from collections.abc import Coroutine
 from typing import Any
@@ -13,7 +10,7 @@ from starlette.responses import Response
 
 from service.drawing.explainer import Drawing
 from service.http.bodies import explanation_body
-from service.http.document import ONE_IMAGE, problems
+from service.http.document import ONE_IMAGE, describe_problems
 from service.http.handlers import RequestContext, handle, read_one
 from service.http.query import read_search
 from service.http.schemas import Explanation
@@ -23,7 +20,7 @@ _FIGURE = {_PNG: {"schema": {"type": "string", "format": "binary"}}}
 
 
 def add_explanation(app: FastAPI) -> None:
-    """Give `app` the path."""
+    """Add the route to `app`."""
     app.add_api_route(
         "/explain",
         explain,
@@ -31,7 +28,7 @@ def add_explanation(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Show why the emotions in one picture were recognised",
         response_model=Explanation,
-        responses=problems(408, 413, 415, 501, 504) | {200: {"content": _FIGURE}},
+        responses=describe_problems(408, 413, 415, 501, 504) | {200: {"content": _FIGURE}},
         openapi_extra=ONE_IMAGE,
     )
 
@@ -50,7 +47,7 @@ async def explain(request: Request) -> Response:
 
     def work(context: RequestContext, image: bytearray) -> Coroutine[Any, Any, bytes]:
         return context.service.explainer.explain(
-            image, context.deadline, search, render, context.client
+            image, context.deadline, search, render, context.allowance(len(image))
         )
 
     answer = await handle(request, read_one, work)
@@ -62,12 +59,12 @@ def _to_json(drawing: Drawing) -> bytes:
 
 
 def prefers_png(accept: str) -> bool:
-    """Tell whether an Accept header would rather have a PNG than JSON (RFC 9110, 12.5.1)."""
+    """Return whether an Accept header prefers PNG to JSON (RFC 9110, 12.5.1)."""
     return _quality(accept, _PNG) > _quality(accept, _JSON)
 
 
 def _quality(accept: str, media_type: str) -> float:
-    """Return how much a media type is wanted, 0 to 1, by the range that names it most exactly."""
+    """Return the quality of a media type, 0 to 1, from the most specific matching range."""
     ranges = ("*/*", f"{media_type.partition('/')[0]}/*", media_type)
     best, quality = -1, 0.0
     for part in accept.split(","):
@@ -83,5 +80,5 @@ def _weight(parameters: list[str]) -> float:
             try:
                 return float(parameter[2:])
             except ValueError:
-                return 0.0  # malformed: as if it were not there
+                return 0.0  # malformed: ignore the range
     return 1.0

@@ -1,7 +1,6 @@
 """Request-context and error middleware: every request has an id, is counted and timed.
 
-Pure ASGI: middleware that wraps requests in tasks of its own would hide the client's
-disconnect. Not its duty: any one route.
+Pure ASGI: middleware that runs requests in separate tasks would hide the client's disconnect.
 """
 
 import logging
@@ -12,18 +11,18 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InternalError, ServiceError
-from service.http.disconnect import ClientGone
+from service.http.disconnect import ClientDisconnected
 from service.http.problems import problem_response
 from service.http.request_metrics import RequestMetrics
 from service.telemetry import request_id
 from service.telemetry.metrics import Metrics
 
-CLIENT_GONE = 499
-"""Nothing was sent; the number that access logs have come to use for it."""
+CLIENT_CLOSED = 499
+"""The status in metrics for a client that disconnected before an answer, as in access logs."""
 NAME_HEADER = request_id.HEADER.encode()
-# Of the body of a request that came at a bad time, this much is skipped so that the connection can
-# be kept. To close it while its client still sends may reset it (of 5 MB from curl every third),
-# and the client would not learn when to come back; a new one would cost more than to skip.
+# The body of a refused request (503) is skipped up to this size, to keep the connection. Closing it
+# while the client sends may reset it (every third upload of 5 MB from curl), so that the client
+# misses the answer and its Retry-After; a new connection would cost more than skipping.
 _MAX_SKIPPED_BYTES = 16 << 20
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -40,11 +39,11 @@ class RequestContextMiddleware:
         request_metrics: RequestMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Surround `app`.
+        """Wrap `app`.
 
         Args:
-            app: What answers.
-            request_metrics: Told of each request.
+            app: The inner application.
+            request_metrics: Records each request.
             clock: Seconds.
         """
         self._app = app
@@ -52,40 +51,40 @@ class RequestContextMiddleware:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; anything but HTTP passes through."""
+        """Serve one request; passes other scopes than HTTP through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        name = request_id.begin(offered_name(scope["headers"]))
+        name = request_id.begin(find_request_id(scope["headers"]))
         exchange = _Exchange(scope, receive, send, name)
         began, method = self._clock(), scope["method"]
-        if method == "HEAD":  # the server leaves out the body, by its own copy of the scope
+        if method == "HEAD":  # the server omits the body, by its own copy of the scope
             scope = {**scope, "method": "GET"}
         try:
             await self._app(scope, exchange.receive, exchange.send)
         finally:
-            status = exchange.status or CLIENT_GONE
+            status = exchange.status or CLIENT_CLOSED
             self._request_metrics.record(scope["path"], method, status, self._clock() - began)
 
 
 class ErrorMiddleware:
-    """ASGI middleware: a problem for every exception.
+    """ASGI middleware: answers every exception with a problem.
 
-    Inside of what lets other origins' pages read answers: they may read problems too.
+    It is inside the CORS middleware, so that pages of other origins can read problems too.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Surround `app`.
+        """Wrap `app`.
 
         Args:
-            app: What answers.
-            metrics: Told of each failure.
+            app: The inner application.
+            metrics: Counts the errors.
         """
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, and answer what it raises, unless an answer has begun."""
+        """Serve one request, and answer its exception, unless an answer has begun."""
         begun = False
 
         async def watched(message: Message) -> None:
@@ -98,9 +97,9 @@ class ErrorMiddleware:
             return
         except ServiceError as found:
             error = found
-        except ClientGone:
+        except ClientDisconnected:
             return
-        except Exception:  # noqa: BLE001 - the application's edge
+        except Exception:  # noqa: BLE001 - the application's boundary
             _log.exception("unexpected failure of a request")
             error = unexpected()
         if not begun:
@@ -109,7 +108,7 @@ class ErrorMiddleware:
 
 
 def unexpected() -> InternalError:
-    """Return the answer to a failure that nobody foresaw."""
+    """Return the error for an unexpected exception."""
     return InternalError("Something unexpected happened; the service's log has it.")
 
 
@@ -119,20 +118,20 @@ def reject(
     headers: dict[str, str] | None = None,
     path: str = "",
 ) -> Response:
-    """Count an error and return the response that says it.
+    """Count an error and return its response.
 
     Args:
-        error: What went wrong.
-        metrics: Where rejections are counted.
+        error: The error.
+        metrics: Counts the rejection.
         headers: Further headers, e.g. Allow.
-        path: What was asked for.
+        path: The requested path.
     """
     metrics.rejections.labels(error.code).inc()
     return problem_response(error, headers, path)
 
 
 class _Exchange:
-    """One request's channels, watched: what status went out, and whether all has come in."""
+    """Wraps a request's ASGI channels: records the status, and whether the body was read."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
         self._name = name
@@ -152,15 +151,15 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (NAME_HEADER, self._name.encode())]
-            if not self._body_read and not is_skipped(dict(self._scope["headers"]), self.status):
-                # To keep the connection would mean to read the rest, however much it is.
+            if not self._body_read and not can_skip_body(dict(self._scope["headers"]), self.status):
+                # Keeping the connection would require reading the rest of the body.
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         await self._send(message)
 
 
-def offered_name(headers: Headers) -> bytes | None:
-    """Return what the client wants its request to be called, if anything.
+def find_request_id(headers: Headers) -> bytes | None:
+    """Return the request id that the client sent, if any.
 
     Args:
         headers: The request's, names in lower case.
@@ -168,8 +167,8 @@ def offered_name(headers: Headers) -> bytes | None:
     return next((value for name, value in headers if name == NAME_HEADER), None)
 
 
-def is_skipped(headers: Mapping[bytes, bytes], status: int) -> bool:
-    """Tell whether what is left of a body does not keep the connection from going on.
+def can_skip_body(headers: Mapping[bytes, bytes], status: int) -> bool:
+    """Return whether the connection can be kept although the body was not read.
 
     Args:
         headers: The request's, names in lower case.
@@ -180,5 +179,5 @@ def is_skipped(headers: Mapping[bytes, bytes], status: int) -> bool:
         return False
     if length == b"0":  # there is none
         return True
-    # Who expects to be asked for the body may not send it.
+    # A client that sent "Expect: 100-continue" may not send the body.
     return status == 503 and b"expect" not in headers and int(length[:20]) <= _MAX_SKIPPED_BYTES

@@ -1,7 +1,4 @@
-"""Request metrics: every request is counted and timed once, as it ends.
-
-Not its duty: noticing them (`service.http.request_context`), or declaring the metrics.
-"""
+"""Request metrics: every request is counted and timed once, as it ends."""
 
 import logging
 from collections.abc import Collection
@@ -10,9 +7,9 @@ from prometheus_client import Counter, Histogram
 
 from service.telemetry.metrics import Metrics
 
-# Label values come from fixed sets: a client can invent paths and methods.
+# Label values come from fixed sets, since clients can send any path and method.
 UNMATCHED = "unmatched"
-# What browsers ask before a page of another origin may: no prediction, whatever its path.
+# CORS preflight requests of browsers: no predictions, whatever their path.
 PREFLIGHT = "preflight"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 
@@ -20,35 +17,35 @@ _log = logging.getLogger(__name__)
 
 
 class RequestMetrics:
-    """Counts and times requests; on the event loop alone."""
+    """Counts and times requests; used on the event loop only."""
 
     def __init__(self, metrics: Metrics, routes: Collection[str]) -> None:
-        """Count nothing yet.
+        """Create the recorder.
 
         Args:
-            metrics: Where to record.
-            routes: The paths that exist, none with parameters.
+            metrics: Records the requests.
+            routes: All paths of the API; none has parameters.
         """
         self._metrics = metrics
         self._routes = frozenset(routes)
-        # As many as the labels have values: what looks them up for each request is not cheap.
+        # A cache, bounded by the labels' values: the library's lookup per request is slow.
         self._figures: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def record(self, path: str, method: str, status: int, seconds: float) -> None:
         """Record one request.
 
         Args:
-            path: What was asked for; anything.
-            method: Likewise.
+            path: As requested; may be any.
+            method: As requested; may be any.
             status: Of its answer.
-            seconds: What it took.
+            seconds: Its duration.
         """
         method = method if method in _METHODS else "other"
         route = self._route(path, method)
         count, times = self._figures_of(route, method, status)
         count.inc()
         times.observe(seconds)
-        # A line for each request would cost as much as all of this; metrics tell the rest.
+        # No line for each request: that would cost as much as all of this.
         level = logging.WARNING if status == 500 else logging.DEBUG
         if _log.isEnabledFor(level):
             _log.log(level, "%s %s: %d after %.1f ms", method, route, status, 1e3 * seconds)

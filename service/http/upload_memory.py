@@ -1,7 +1,4 @@
-"""How many bytes all uploads together may hold, so that many large ones cannot fill the host.
-
-Not its duty: holding them, or the limits of any one request (`service.http.uploads`).
-"""
+"""Bounds the memory of all uploads together, so that many large ones cannot exhaust the host."""
 
 from types import TracebackType
 
@@ -9,7 +6,7 @@ from service.errors import QueueFull
 
 
 class UploadMemory:
-    """Bounds the bytes that all uploads hold together; used on the event loop alone."""
+    """Bounds the bytes of all uploads together; used on the event loop only."""
 
     def __init__(self, max_bytes: int) -> None:
         """Allow `max_bytes` at once."""
@@ -17,23 +14,23 @@ class UploadMemory:
         self.held_bytes = 0
 
     def reservation(self) -> "MemoryReservation":
-        """Return one request's share, empty; a context manager that gives it back at the end."""
+        """Return an empty reservation for one request; a context manager that releases it."""
         return MemoryReservation(self)
 
 
 class MemoryReservation:
-    """What one request holds of an `UploadMemory`."""
+    """The memory that one request has reserved."""
 
     def __init__(self, memory: UploadMemory) -> None:
-        """Hold nothing yet."""
+        """Create an empty reservation."""
         self._memory = memory
         self._held_bytes = 0
 
     def take(self, size: int) -> None:
-        """Hold `size` bytes more.
+        """Reserve `size` more bytes.
 
         Raises:
-            QueueFull: All uploads together would hold more than they may.
+            QueueFull: The memory for uploads is full.
         """
         if self._memory.held_bytes + size > self._memory.max_bytes:
             raise QueueFull("Too many uploads are under way; try again shortly.", 1.0)

@@ -1,8 +1,7 @@
-"""From a request's body, as it comes off the network, to the pictures in it.
+"""Reads the pictures from a request's body.
 
-Every byte is counted as it arrives, and the first one too many ends the reading. Pictures stay
-in memory: the usual form parsers spool to disk, where faces must never be.
-Not its duty: looking inside the pictures, or time limits.
+Bytes are counted as they arrive, and reading ends at the first byte above a limit. Pictures stay in
+memory: common form parsers spool to disk, where faces must never be stored.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,11 +16,11 @@ from service.errors import (
     ServiceError,
     UnsupportedType,
 )
-from service.http.disconnect import ClientGone
+from service.http.disconnect import ClientDisconnected
 from service.http.form import Form, FormLimits, Upload, find_boundary
 from service.http.upload_memory import MemoryReservation
 
-# What a form holds besides the picture: boundaries, headers, a few fields of no interest.
+# Of a form besides the picture: boundaries, headers, a few other fields.
 FORM_OVERHEAD_BYTES = 64 << 10
 
 
@@ -31,25 +30,25 @@ async def read_image(
     max_image_bytes: int,
     reservation: MemoryReservation,
 ) -> bytearray:
-    """Read the one picture of a request, from a form or as the raw body.
+    """Read the picture of a request, from a form or as the raw body.
 
     Args:
         headers: The request's headers, names in lower case.
         receive: The request's ASGI channel; nothing may have been received yet.
         max_image_bytes: Of the picture.
-        reservation: Accounts for what is held.
+        reservation: Accounts for the memory.
 
     Returns:
         The picture's bytes.
 
     Raises:
-        NoImage: No picture, or an empty one.
-        BadRequest: A broken form.
-        UnsupportedType: Neither a form nor a picture.
-        ImageTooLarge: More bytes than allowed; the rest was not read.
-        TooManyImages: More than one picture.
-        QueueFull: Uploads hold all the memory that they may.
-        ClientGone: The client left.
+        NoImage: There is no picture, or an empty one.
+        BadRequest: The form is malformed.
+        UnsupportedType: The body is neither a form nor a picture.
+        ImageTooLarge: It has more bytes than allowed; the rest was not read.
+        TooManyImages: There are several pictures.
+        QueueFull: The memory for uploads is full.
+        ClientDisconnected: The client disconnected.
     """
     kind = _content_type(headers)
     if kind == "multipart/form-data":
@@ -73,26 +72,25 @@ async def read_image(
 async def read_images(
     headers: Mapping[str, str], receive: Receive, limits: FormLimits, reservation: MemoryReservation
 ) -> list[Upload]:
-    """Read the several pictures of a form.
+    """Read the pictures of a form.
 
     Args:
         headers: The request's headers, names in lower case.
         receive: The request's ASGI channel; nothing may have been received yet.
-        limits: How much the form may bring.
-        reservation: Accounts for what is held.
+        limits: Of the form.
+        reservation: Accounts for the memory.
 
     Returns:
-        For each field `image`, in order, its bytes, or why it alone was not kept: empty, or too
-        large.
+        For each field `image`, in order, its bytes, or its error if it is empty or too large.
 
     Raises:
         NoImage: The form has no picture.
-        BadRequest: A broken form.
-        UnsupportedType: Not a form.
-        RequestTooLarge: More bytes than allowed; the rest was not read.
-        TooManyImages: More pictures than allowed; the rest was not read.
-        QueueFull: Uploads hold all the memory that they may.
-        ClientGone: The client left.
+        BadRequest: The form is malformed.
+        UnsupportedType: The body is not a form.
+        RequestTooLarge: It has more bytes than allowed; the rest was not read.
+        TooManyImages: It has more pictures than allowed; the rest was not read.
+        QueueFull: The memory for uploads is full.
+        ClientDisconnected: The client disconnected.
     """
     if _content_type(headers) != "multipart/form-data":
         raise _refuse_type(
@@ -108,24 +106,24 @@ async def read_body(
     reservation: MemoryReservation,
     too_large: Callable[[str], ServiceError] = RequestTooLarge,
 ) -> bytearray:
-    """Read a whole body, whatever it is.
+    """Read a whole body of any type.
 
     Args:
         headers: The request's headers, names in lower case.
         receive: The request's ASGI channel; nothing may have been received yet.
-        max_bytes: Most of them.
-        reservation: Accounts for what is held.
-        too_large: What to raise where there are more.
+        max_bytes: Most bytes.
+        reservation: Accounts for the memory.
+        too_large: The error for a larger body.
 
     Returns:
         The body; it may be empty.
 
     Raises:
-        BadRequest: A Content-Length that is not a number.
-        RequestTooLarge: More bytes than allowed, unless `too_large` is another; the rest was not
-            read.
-        QueueFull: Uploads hold all the memory that they may.
-        ClientGone: The client left.
+        BadRequest: The Content-Length is not a number.
+        RequestTooLarge: It has more bytes than allowed (or the error `too_large`); the rest was
+            not read.
+        QueueFull: The memory for uploads is full.
+        ClientDisconnected: The client disconnected.
     """
     body = bytearray()
 
@@ -138,7 +136,7 @@ async def read_body(
 
 
 def is_picture(kind: str) -> bool:
-    """Tell whether a body of such a media type, in lower case, is taken for a picture."""
+    """Return whether a body of this media type, in lower case, is treated as a picture."""
     return kind in ("", "application/octet-stream") or kind.startswith("image/")
 
 
@@ -147,7 +145,7 @@ def _no_image() -> NoImage:
 
 
 def _refuse_type(headers: Mapping[str, str], detail: str) -> ServiceError:
-    # Without a body its type is the lesser mistake.
+    # A missing body is the more useful error than its type.
     empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
     return _no_image() if empty else UnsupportedType(detail)
 
@@ -165,7 +163,7 @@ async def _receive(
     too_large: Callable[[str], ServiceError],
     keep: Callable[[bytes], None],
 ) -> None:
-    """Pass a body's chunks on; raise before reading on where there are, or will be, too many."""
+    """Pass a body's chunks to `keep`; raises as soon as the body is known to be too large."""
     declared = headers.get("content-length", "0")
     if not (declared.isascii() and declared.isdigit()):
         raise BadRequest("The Content-Length is not a number.")
@@ -176,7 +174,7 @@ async def _receive(
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise ClientDisconnected
         more = message.get("more_body", False)
         if chunk := message.get("body", b""):
             left -= len(chunk)

@@ -1,7 +1,6 @@
 """Faces as a detector gives them, and what of them overlaps.
 
 Each is a row of float32[15]: left, top, right, bottom, confidence, and x and y of five points.
-Not its duty: where they come from.
 """
 
 import numpy as np

@@ -5,7 +5,7 @@ take most; the tests measure again. Times are of one core at about 3 GHz.
 """
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from PIL import Image, TiffImagePlugin
@@ -61,16 +61,23 @@ class Allowance:
 
     Attributes:
         client: Who asks: the decoders go to each in turn.
+        on_faces: Called with the number of faces of each of its pictures, on the event loop.
     """
 
-    def __init__(self, sent_bytes: int, client: Hashable = None) -> None:
+    def __init__(
+        self,
+        sent_bytes: int,
+        client: Hashable = None,
+        on_faces: Callable[[int], object] = lambda _: None,
+    ) -> None:
         """Grant what so many bytes may take, whatever they hold.
 
         Args:
             sent_bytes: All of the request's pictures.
             client: Anything that is the same for all requests of a client.
+            on_faces: Told how many faces each picture has.
         """
-        self.client = client
+        self.client, self.on_faces = client, on_faces
         self._left_s = _FREE_S + _PAID_S * sent_bytes
         self._lock = threading.Lock()
 

@@ -3,7 +3,7 @@
 A coarse look costs little and finds what a portrait or a group has. Finer ones are taken only where
 it leaves doubt: it found nothing, or small faces. Where nothing is found upright, the picture is
 looked at turned. What no look is sure of is looked at again, cut out (`second_look`). So the work
-is bounded by a picture's pixels, not by its faces. Not its duty: decoding, or cutting crops.
+is bounded by a picture's pixels, not by its faces.
 """
 
 from collections.abc import Callable
@@ -33,6 +33,7 @@ _SEEN_FROM = 38.4
 # A face below this many pixels of the coarse look may have smaller ones beside it.
 _SMALL = 32
 _TURNED_SIDE = 384
+_NEARLY = 1.1
 _ALL, _LARGE = (0, 1, 2), (1, 2)  # levels of a look
 _GREY = (128, 128, 128)
 
@@ -171,7 +172,8 @@ class Detector:
     def _view(self, picture: Image.Image, side: int, quarters: int, rules: Rules) -> Detection:
         """Look with the long side at most at `side`, turned by some quarters counterclockwise."""
         whole = picture.transpose(_QUARTERS[quarters]) if quarters else picture
-        small = _resized(whole, side) if max(whole.size) > side else whole
+        nearly = max(whole.size) <= _NEARLY * side  # to shrink it would cost more than it saves
+        small = whole if nearly else _resized(whole, side)
         found = self._sure(small, whole, rules)
         faces = moved(found.faces, whole.width / small.width, 0, 0)
         return Detection(turned(faces, quarters, picture.size), found.complete)

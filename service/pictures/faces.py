@@ -1,7 +1,4 @@
-"""From a picture to the faces in it: where they are, and the pixels that the network takes.
-
-Not its duty: decoding the picture, or knowing a face when it sees one (`detector`).
-"""
+"""The faces of a picture: their boxes, and the crops that the network takes."""
 
 import math
 from dataclasses import dataclass
@@ -92,13 +89,13 @@ def _cut(picture: Picture, spec: InputSpec, found: Faces) -> Face:
     crop = _square((left + right) / 2, (top + bottom) / 2, side)
     cut = _turned_cut_out(picture, crop, turn) if turn else _cut_out(picture, crop)
     pixels = np.asarray(_resized(cut, spec))
-    points = found[CONFIDENCE + 1 :].reshape(len(POINTS), 2).round(1)
+    points = found[CONFIDENCE + 1 :].reshape(len(POINTS), 2)
     return Face(
         _clipped(found, picture),
         pixels,
         crop,
         float(found[CONFIDENCE]),
-        tuple((float(x), float(y)) for x, y in points),
+        tuple((round(float(x), 1), round(float(y), 1)) for x, y in points),
         round(math.degrees(roll), 1),
         math.degrees(turn),
         judge(pixels, side),

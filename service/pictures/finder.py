@@ -1,7 +1,4 @@
-"""From the bytes of a picture to the faces in it; all of it in whichever thread asks.
-
-Not its duty: choosing the thread (`pool`).
-"""
+"""Decodes a picture and finds its faces, in the calling thread."""
 
 from dataclasses import dataclass, replace
 

@@ -2,7 +2,7 @@
 
 Plain is what most clients send: baseline, grey or colour, one scan, and no metadata that would
 change how the picture is shown. All else is Pillow's, and so is what turns out to be damaged, so
-that a file is refused for the same reason in either way. Not its duty: bounds on sizes.
+that a file is refused for the same reason in either way.
 """
 
 import re

@@ -126,7 +126,7 @@ class DecodePool:
         stuck = sum(now - began > STUCK_S for began in list(self._began.values()))
         return stuck < self._threads
 
-    def crowded(self) -> bool:
+    def saturated(self) -> bool:
         """Whether work waits for a thread, so that all of them are busy; any thread may ask."""
         return self._waiting > 0
 

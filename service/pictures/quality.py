@@ -1,14 +1,11 @@
-"""How good the pixels of a face are.
-
-Not its duty: what is made of it.
-"""
+"""How good the pixels of a face are."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-# What `usable` asks for; see docs/results.md for how confidence falls below.
+# What `usable` asks for.
 LEAST_SIZE, LEAST_SHARPNESS, DARKEST, BRIGHTEST = 24.0, 0.05, 0.1, 0.95
 
 

@@ -1,7 +1,4 @@
-"""Whether and how faces are looked for in a picture.
-
-Not its duty: looking (`service.pictures.detector`).
-"""
+"""The options of the search for faces in a picture."""
 
 from dataclasses import dataclass
 from typing import Final, Literal

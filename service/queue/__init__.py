@@ -1,1 +1,1 @@
-"""From faces to probabilities."""
+"""The batched queue in front of an engine."""

@@ -1,7 +1,4 @@
-"""What answers faces, wherever its engine is.
-
-Not its duty: being one (`service.queue.batcher`, `service.remote.client`).
-"""
+"""The interface that classifies faces, in this process or in another."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -13,68 +10,66 @@ from service.engine.contract import Faces
 from service.queue.ticket import Inference, OnResult
 
 Cancel = Callable[[], object]
-"""Takes faces back for whoever is gone: they leave the queue if they still wait, and nobody is told
-of their answer. Once, before it is there, on the event loop."""
+"""Cancels a submission: waiting faces leave the queue, and `on_result` is not called. To be called
+at most once, before the result, on the event loop."""
 
 
 class InferenceBackend(ABC):
-    """A queue before an engine, of this process or of another; used on one event loop."""
+    """A queue in front of an engine of this process or of another; used on one event loop."""
 
     @property
     @abstractmethod
     def healthy(self) -> bool:
-        """Whether faces are being answered."""
+        """Whether it answers."""
 
-    def give_way_while(self, crowded: Callable[[], bool]) -> None:  # noqa: B027 - most need not
-        """Let the engine wait a little for fuller batches while the decoders need its cores.
+    def defer_batches_while(self, saturated: Callable[[], bool]) -> None:  # noqa: B027 - optional
+        """Let the engine wait briefly for fuller batches while the decoders need its cores.
 
-        Nothing to do for an engine on other cores.
+        By default nothing: for an engine on other cores.
 
         Args:
-            crowded: Whether they do; any thread may ask.
+            saturated: Whether the decoders use all cores; thread-safe.
         """
 
     @abstractmethod
     def enqueue(
         self, faces: Faces, deadline: float, explained: bool, on_result: OnResult
     ) -> Cancel:
-        """Have faces classified, without waiting for it.
+        """Submit faces for classification, without waiting for the result.
 
-        They are admitted together or not at all, may travel in several batches, and fail
+        They are admitted together or not at all, may be split over several batches, and fail
         together.
 
         Args:
-            faces: uint8[n, h, w], 0-255, grey, one or more; not to be changed before the answer. Or
-                how the worker makes them, where it is in this process.
+            faces: uint8[n, h, w], 0-255, grey, one or more; must not change before the result.
             deadline: When the answer is of no use any more, by the monotonic clock.
-            explained: Whether each answer is to have its explanation.
-            on_result: Called once, on the loop, later, with what `submit` returns or raises.
+            explained: Whether each answer includes its explanation.
+            on_result: Called once, later, on the loop, with what `submit` returns or raises.
 
         Returns:
-            How to take them back.
+            A function that cancels the submission.
 
         Raises:
-            NotReady: The engine is not there.
-            QueueFull: There is no room for them; says when to try again.
-            Overloaded: There is room, but the wait would outlast the deadline; likewise.
-            DeadlineExceeded: It had passed.
-            ShuttingDown: Nothing new is taken any more.
+            NotReady: No engine is available.
+            QueueFull: The queue has no room for them; says when to try again.
+            DeadlineExceeded: The deadline has passed.
+            ShuttingDown: The queue accepts nothing any more.
             ValueError: They are not uint8[n, h, w], n at least 1.
         """
 
     @abstractmethod
     async def drain(self, timeout_s: float) -> None:
-        """Refuse new faces and finish the accepted ones, in so many seconds."""
+        """Refuse new faces, and finish the accepted ones within `timeout_s` seconds."""
 
     async def submit(
         self, faces: Faces, deadline: float, explained: bool = False
     ) -> list[Inference]:
-        """Have faces classified. Cancelling the caller takes them back.
+        """Classify faces. Cancelling the calling task cancels the submission.
 
         Args:
-            faces: As `enqueue` takes them; or none.
-            deadline: Likewise.
-            explained: Likewise.
+            faces: As for `enqueue`, but n may be 0.
+            deadline: As for `enqueue`.
+            explained: As for `enqueue`.
 
         Returns:
             An answer for each face, in order.
@@ -83,8 +78,8 @@ class InferenceBackend(ABC):
             DeadlineExceeded: The answer did not come in time.
             ShuttingDown: The queue was drained, or stopped before they were answered.
             InferenceFailed: The engine failed on one of them.
-            ServiceError: Any kind that `enqueue` raises.
-            ValueError: Likewise.
+            ServiceError: As `enqueue` raises.
+            ValueError: As `enqueue` raises.
         """
         if isinstance(faces, np.ndarray) and faces.ndim and not len(faces):
             return []
@@ -92,7 +87,7 @@ class InferenceBackend(ABC):
         future = asyncio.get_running_loop().create_future()
 
         def on_result(answer: list[Inference] | BaseException) -> None:
-            # An error is a result: nobody fetches the exception of a future whose task is gone.
+            # An error is set as a result: asyncio would log an exception that is never retrieved.
             if not future.done():
                 future.set_result(answer)
 

@@ -1,10 +1,7 @@
-"""One batch through the engine: stacked, begun, finished, checked, and after a failure halved.
+"""Runs one batch on the engine: stack, begin, finish, check, and retry in halves after a failure.
 
-Faces that are to be explained share batches with all others; then they go to the engine's
-`explain` as well, one batch again, and by themselves: nobody else's forward pass gets slower.
-
-Not its duty: which faces are in the batch (`service.queue.face_queue`), answering
-(`service.queue.batcher`).
+Faces with an explanation share batches with all others. Afterwards they go to the engine's
+`explain` as a second batch of their own, so that no other face's forward pass gets slower.
 """
 
 import logging
@@ -24,13 +21,13 @@ Rows = list[Probabilities | None]
 _log = logging.getLogger(__name__)
 
 
-class Answered(NamedTuple):
-    """What the engine said of a part's faces.
+class PartResult(NamedTuple):
+    """The engine's result for the faces of a part.
 
     Attributes:
-        part: Which faces.
-        rows: A row a face, None where the engine failed on that face.
-        explanations: One a face; None where nobody asked.
+        part: The faces.
+        rows: One row per face; None if the engine failed on that face.
+        explanations: One per face; None if they were not requested.
     """
 
     part: Part
@@ -38,13 +35,13 @@ class Answered(NamedTuple):
     explanations: list[Explanation] | None = None
 
 
-class Begun(NamedTuple):
-    """A batch on its way through the engine.
+class StartedBatch(NamedTuple):
+    """A batch that the engine is computing.
 
     Attributes:
-        parts: Whose faces.
+        parts: Its faces.
         started: When it went to the engine, in the clock's time.
-        finish: Waits for the engine and gives what it says; None if it would not begin.
+        finish: Waits for the engine and returns its result; None if `begin` failed.
     """
 
     parts: list[Part]
@@ -53,18 +50,17 @@ class Begun(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a batch.
+    """The result of a batch.
 
     Attributes:
-        answered: Its parts. Those that nobody waited for any more when the engine was to try again
-            are left out.
+        answered: Its parts, without those that were cancelled or late at a retry.
         started: When the batch went to the engine, in the clock's time.
         seconds: How long the engine took.
-        busy_s: The same, less what the batch before it took of that.
-        failed_calls: Calls of the engine that raised or gave an unusable answer.
+        busy_s: The same, without the time in which it computed the batch before.
+        failed_calls: Calls of the engine that raised or returned an invalid answer.
     """
 
-    answered: list[Answered]
+    answered: list[PartResult]
     started: float
     seconds: float
     busy_s: float
@@ -72,21 +68,21 @@ class Outcome(NamedTuple):
 
 
 class BatchRunner:
-    """Runs batches on an engine that may fail; for one worker thread.
+    """Runs batches on an engine that may fail; used by one worker thread.
 
     Attributes:
-        call_started: When the engine's present call began, None between calls; any thread may
-            read it, to see an engine that hangs.
+        call_started: When the engine's current call began, None between calls. Any thread may
+            read it, to detect an engine that hangs.
     """
 
     def __init__(
         self, infer: Infer, begin: Begin | None, explain: Explain, clock: Callable[[], float]
     ) -> None:
-        """Keep the engine and the clock.
+        """Store the engine's functions and the clock.
 
         Args:
             infer: uint8[n, h, w] to float32[n, classes].
-            begin: Likewise, in two steps; None where the engine cannot.
+            begin: The same in two steps; None if the engine does not support it.
             explain: uint8[n, h, w] to n explanations.
             clock: Seconds that only go forward.
         """
@@ -95,16 +91,16 @@ class BatchRunner:
         self._ended = clock()
         self.call_started: float | None = None
 
-    def begin(self, parts: list[Part]) -> Begun:
-        """Give a batch to the engine; never raises.
+    def begin(self, parts: list[Part]) -> StartedBatch:
+        """Submit a batch to the engine; never raises.
 
-        An engine with `infer` alone does nothing yet.
+        An engine that has only `infer` computes it in `finish`.
 
         Args:
             parts: The batch, one face or more.
 
         Returns:
-            What `finish` wants, once, and in the order in which batches were begun.
+            The argument for `finish`, which is called once per batch, in order.
         """
         self.call_started = started = self._clock()
         finish: Finish | None = None
@@ -113,32 +109,32 @@ class BatchRunner:
         except BaseException:  # noqa: BLE001  # as below
             _log.exception("the engine would not begin a batch; trying again in halves")
         self.call_started = None
-        return Begun(parts, started, finish)
+        return StartedBatch(parts, started, finish)
 
-    def finish(self, begun: Begun) -> Outcome:
+    def finish(self, begun: StartedBatch) -> Outcome:
         """Wait for a batch, or compute it; never raises.
 
-        What fails is tried again in halves, down to the single face, so that only the culprit
-        goes without an answer and a batch too large for the memory is served in pieces.
+        A failed batch is retried in halves, down to single faces. Only a face that itself fails
+        gets no answer, and a batch too large for the memory is computed in pieces.
 
         Args:
-            begun: What `begin` gave.
+            begun: As `begin` returned it.
 
         Returns:
-            What became of each face.
+            The result for each face.
         """
-        answered: list[Answered] = []
+        answered: list[PartResult] = []
         finish = begun.finish
         failed_calls = 0 if finish else 1
         todo = [begun.parts]
         while todo:
             tried = todo.pop()
             if failed_calls:  # time has passed since the batch was formed
-                tried = [part for part in tried if part.ticket.wanted(self._clock())]
+                tried = [part for part in tried if part.ticket.needed(self._clock())]
             if not tried:
                 continue
             result = self._try(tried, finish, log=not failed_calls)
-            finish = None  # there may be memory again
+            finish = None  # a retry calls the engine again
             if result is not None:
                 answered += result
                 failed_calls += any(row is None for part in result for row in part.rows)
@@ -146,7 +142,7 @@ class BatchRunner:
             failed_calls += 1
             halves = _halve(tried)
             if halves is None:
-                answered.append(Answered(tried[0], [None]))
+                answered.append(PartResult(tried[0], [None]))
             else:
                 todo += reversed(halves)
         begin_s, self._ended = max(begun.started, self._ended), self._clock()
@@ -158,37 +154,37 @@ class BatchRunner:
             failed_calls=failed_calls,
         )
 
-    def _try(self, parts: list[Part], finish: Finish | None, log: bool) -> list[Answered] | None:
-        """Finish what was begun, else call the engine; for explanations too. None if it fails.
+    def _try(self, parts: list[Part], finish: Finish | None, log: bool) -> list[PartResult] | None:
+        """Finish the batch or call the engine, then add explanations. None if that fails.
 
-        The caller tries again only after this has returned: until then the traceback keeps alive
-        the tensors for which there was no memory.
+        The caller retries only after this has returned: until then the traceback keeps the
+        tensors alive that had exhausted the memory.
         """
         self.call_started = self._clock()
         try:
             probabilities = finish() if finish else self._infer(_stack(parts))
             rows = iter(_rows(probabilities, sum(part.stop - part.start for part in parts)))
             answered = [
-                Answered(part, list(islice(rows, part.stop - part.start))) for part in parts
+                PartResult(part, list(islice(rows, part.stop - part.start))) for part in parts
             ]
             return self._explained(answered)
-        # Even SystemExit, or the panic of a library in another language, must not end the worker.
+        # Even SystemExit, or a panic of a native library, must not end the worker.
         except BaseException:  # noqa: BLE001
-            if log:  # one traceback a batch: a broken engine must not flood the log
+            if log:  # one traceback per batch: a broken engine must not flood the log
                 _log.exception("the engine failed on a batch; trying again in halves")
             return None
         finally:
             self.call_started = None
 
-    def _explained(self, answered: list[Answered]) -> list[Answered]:
-        """Add explanations for whom they are wanted."""
-        wanted = [answer.part for answer in answered if answer.part.ticket.explained]
-        if not wanted:
+    def _explained(self, answered: list[PartResult]) -> list[PartResult]:
+        """Add the explanations that were requested."""
+        parts = [answer.part for answer in answered if answer.part.ticket.explained]
+        if not parts:
             return answered
-        faces = _stack(wanted)
+        faces = _stack(parts)
         explanations = self._explain(faces)
         if len(explanations) != len(faces):
-            raise ValueError(f"the engine gave {len(explanations)} reasons for {len(faces)} faces")
+            raise ValueError(f"{len(explanations)} explanations for {len(faces)} faces")
         rest = iter(explanations)
         return [
             answer._replace(explanations=list(islice(rest, len(answer.rows))))
@@ -209,14 +205,14 @@ def _halve(parts: list[Part]) -> tuple[list[Part], list[Part]] | None:
 
 def _stack(parts: list[Part]) -> Faces:
     """Copy faces into one array, uint8[n, h, w], writable."""
-    # Three times as fast as numpy.concatenate, which besides gives up the interpreter's lock for
-    # each face: beside a busy event loop the worker would wait for it as often.
+    # Three times as fast as numpy.concatenate, which also releases the GIL for each face: the
+    # worker would wait for a busy event loop each time.
     pixels = bytearray().join(part.ticket.faces[part.start : part.stop].data for part in parts)
     return np.frombuffer(pixels, np.uint8).reshape(-1, *parts[0].ticket.faces.shape[1:])
 
 
 def _rows(probabilities: Probabilities, count: int) -> Rows:
-    """Check what the engine gave: a row a face, or ValueError; None for one with NaN or inf."""
+    """Return one row per face, None for a row with NaN or inf; ValueError for a wrong shape."""
     probabilities = np.asarray(probabilities, np.float32)
     if probabilities.ndim != 2 or len(probabilities) != count:
         raise ValueError(f"the engine gave {list(probabilities.shape)} for {count} faces")

@@ -1,14 +1,15 @@
-"""The batched queue: faces of many requests become batches for one engine, and answers again.
+"""The batched queue: combines the faces of many requests into batches for one engine.
 
     submit ─▶ bound ─▶ queue ─▶ batch ─▶ infer ─▶ answers ─▶ submit returns
               (loop)           (worker) (worker)  (loop)
 
-Greedy: as soon as the engine is free it takes all that waits, up to the limit. A face alone is
-served at once, and under load batches fill while the engine is busy. An engine that can take a
-batch while it has another is given one as soon as it is full. One that shares its cores with the
-decoder gives way to it, and for a moment to those just answered, for a fuller batch. The bound on
-the queue, deadlines and answers live on the event loop, one worker thread computes; a finished
-batch wakes the loop once. Who would wait too long is refused before, at the head of the request.
+Batching is greedy: a free engine takes all waiting faces, up to the limit. A single face is served
+at once; under load, batches fill while the engine is busy. An engine that accepts a batch while it
+computes another gets one as soon as it is full. An engine that shares its cores with the decoder
+waits for the decoder, and briefly for the next requests of clients just answered, to get a fuller
+batch. The event loop handles the bound of the queue, deadlines and answers; one worker thread
+computes; a finished batch wakes the loop once. Requests that would wait too long are refused
+earlier, at their head.
 """
 
 import asyncio
@@ -32,21 +33,21 @@ from service.errors import (
     ShuttingDown,
 )
 from service.queue.backend import Cancel, InferenceBackend
-from service.queue.batch import Answered, BatchRunner, Begun, Outcome
+from service.queue.batch import BatchRunner, Outcome, PartResult, StartedBatch
 from service.queue.face_queue import FaceQueue
 from service.queue.ticket import Inference, OnResult, Part, Ticket
 from service.telemetry.metrics import Metrics
 from service.threads import start_computing
 
-__all__ = ["HANG_S", "Batcher", "Inference"]
+__all__ = ["HANG_TIMEOUT_S", "Batcher", "Inference"]
 
 _RETRY_S = 1.0
-HANG_S = 5.0
-"""An engine that has not come back after so many seconds is taken for hanging."""
+HANG_TIMEOUT_S = 5.0
+"""An engine whose call takes more seconds counts as hanging."""
 
 
 class Batcher(InferenceBackend):
-    """Batches faces for `infer`, within bounds and deadlines, for as long as someone waits."""
+    """Batches faces for `infer`, within bounds and deadlines."""
 
     def __init__(
         self,
@@ -59,22 +60,22 @@ class Batcher(InferenceBackend):
         explain: Explain | None = None,
         linger_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
-        hang_s: float = HANG_S,
+        hang_s: float = HANG_TIMEOUT_S,
     ) -> None:
-        """Prepare; nothing runs before `start`.
+        """Create the queue; `start` starts the worker.
 
         Args:
             infer: uint8[n, h, w] to float32[n, classes]; called from the worker thread alone.
-                What it returns must be the caller's to keep.
+                It must not reuse the array that it returns.
             max_batch: Faces in a batch, 1 or more.
             queue_size: Faces that may wait, 1 or more.
             metrics: Where to record.
-            begin: uint8[n, h, w] to a callable that waits for what `infer` would give, likewise;
-                each is called once, in order, at most two are open, and `infer` may be called
-                meanwhile. None where the engine has one batch at a time.
-            explain: uint8[n, h, w] to n explanations, likewise; None where nobody asks for any.
-            linger_s: How long a batch that is not full waits for more faces; best at 0.
-            clock: Seconds that only go forward; deadlines are in its time.
+            begin: uint8[n, h, w] to a function that waits for the result of `infer`. Those
+                functions are called once each, in order; at most two are open, and `infer` may be
+                called meanwhile. None if the engine computes one batch at a time.
+            explain: uint8[n, h, w] to n explanations, in the worker thread; None without any.
+            linger_s: How long a batch that is not full waits for more faces; 0 is best.
+            clock: Monotonic, in seconds; deadlines are in its time.
             hang_s: A call of `infer` that takes longer makes the batcher unhealthy.
 
         Raises:
@@ -99,7 +100,7 @@ class Batcher(InferenceBackend):
 
     @property
     def healthy(self) -> bool:
-        """Whether the worker lives and the engine does not hang; any thread may ask."""
+        """Whether the worker runs and the engine does not hang; thread-safe."""
         if self._worker is None or not self._worker.is_alive():
             return False
         started = self._runner.call_started
@@ -116,27 +117,27 @@ class Batcher(InferenceBackend):
         self._loop = asyncio.get_running_loop()
         self._worker = start_computing(self._work, "fer-batcher")
 
-    def give_way_while(self, crowded: Callable[[], bool]) -> None:
-        """Let a batch that is not full wait a little while the cores are busy making faces for it.
+    def defer_batches_while(self, saturated: Callable[[], bool]) -> None:
+        """Let a batch that is not full wait briefly while all cores decode pictures.
 
-        For an engine that computes on these cores: then a small batch gains nobody anything, and
-        costs more a face. Before the first submission.
+        For an engine on the same cores: a small batch would cost more per face, and make no
+        answer earlier. Call it before the first submission.
 
         Args:
-            crowded: Whether all cores are; the worker asks, often.
+            saturated: Whether all cores decode; the worker thread polls it.
         """
-        self._queue.crowded = crowded
+        self._queue.saturated = saturated
 
     def enqueue(
         self, faces: Faces, deadline: float, explained: bool, on_result: OnResult
     ) -> Cancel:
-        """Have faces classified; on the event loop that the batcher was started on.
+        """Submit faces, as `InferenceBackend.enqueue`; on the event loop that called `start`.
 
         Args:
-            faces: As `InferenceBackend.enqueue`, like all else.
+            faces: uint8[n, h, w].
             deadline: In the clock's time.
-            explained: Whether each answer is to have its explanation.
-            on_result: Called with the answers, or with what went wrong.
+            explained: Whether each answer includes its explanation.
+            on_result: Called with the answers or the error.
         """
         if faces.ndim != 3 or faces.dtype != np.uint8 or not len(faces):
             raise ValueError(f"faces are {faces.dtype}{list(faces.shape)}, expected uint8[n, h, w]")
@@ -149,22 +150,22 @@ class Batcher(InferenceBackend):
         ticket.timer = self._loop.call_later(deadline - now, self._expire, ticket)
         self._queue.put(ticket)
         self._metrics.queue_faces.set(self._queue.waiting)
-        return partial(self._abandon, ticket)
+        return partial(self._cancel, ticket)
 
-    def _abandon(self, ticket: Ticket) -> None:
-        """Take back what has not reached the engine, of whoever is gone."""
-        ticket.abandon()
-        self._metrics.abandoned_faces.inc(self._cancel(ticket))
+    def _cancel(self, ticket: Ticket) -> None:
+        """Cancel for a client that disconnected."""
+        ticket.cancel()
+        self._metrics.abandoned_faces.inc(self._withdraw(ticket))
 
     def _expire(self, ticket: Ticket) -> None:
         ticket.resolve(DeadlineExceeded("The answer did not come in time."))
-        self._cancel(ticket)
+        self._withdraw(ticket)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new faces, finish the accepted ones, stop the worker; on the event loop.
 
-        What is not answered after `timeout_s` fails with `ShuttingDown`; the worker then ends
-        as soon as the engine comes back.
+        Faces not answered after `timeout_s` fail with `ShuttingDown`; the worker then ends when
+        the engine's call returns.
 
         Args:
             timeout_s: How long accepted faces may take, in seconds.
@@ -181,9 +182,9 @@ class Batcher(InferenceBackend):
             error = "The service stopped before the face was classified."
             for ticket in self._queue.unfinished():
                 ticket.resolve(ShuttingDown(error))
-                self._cancel(ticket)
+                self._withdraw(ticket)
 
-    def _cancel(self, ticket: Ticket) -> int:
+    def _withdraw(self, ticket: Ticket) -> int:
         left = self._queue.withdraw(ticket)
         self._metrics.queue_faces.set(self._queue.waiting)
         return left
@@ -200,9 +201,9 @@ class Batcher(InferenceBackend):
             raise QueueFull(detail, _RETRY_S)
 
     def _deliver(self, outcome: Outcome) -> None:
-        """Answer first, record afterwards, so that no metric can come in between; on the loop."""
+        """Resolve the tickets first, then record, so that metrics delay no answer; on the loop."""
         for answered in outcome.answered:
-            self._fill(answered, outcome)
+            self._store(answered, outcome)
         faces = sum(len(answered.rows) for answered in outcome.answered)
         self._metrics.engine_busy_seconds.inc(outcome.busy_s)
         self._metrics.engine_failures.inc(outcome.failed_calls)
@@ -212,38 +213,40 @@ class Batcher(InferenceBackend):
             self._queue_seconds.observe(outcome.started - answered.part.ticket.submitted)
             self._inference_seconds.observe(outcome.seconds)
 
-    def _fill(self, answered: Answered, outcome: Outcome) -> None:
+    def _store(self, answered: PartResult, outcome: Outcome) -> None:
         ticket = answered.part.ticket
         queue_s = outcome.started - ticket.submitted
-        whys: Iterable[Explanation | None] = answered.explanations or repeat(None)
-        for place, row, why in zip(count(answered.part.start), answered.rows, whys, strict=False):
+        explanations: Iterable[Explanation | None] = answered.explanations or repeat(None)
+        for face, row, explanation in zip(
+            count(answered.part.start), answered.rows, explanations, strict=False
+        ):
             if row is None:
                 ticket.resolve(InferenceFailed("The network failed on this face."))
-                self._cancel(ticket)
+                self._withdraw(ticket)
             else:
-                ticket.fill(place, Inference(row, queue_s, outcome.seconds, why))
+                ticket.set_answer(face, Inference(row, queue_s, outcome.seconds, explanation))
 
     def _work(self) -> None:
-        """Be the worker thread."""
-        running: Begun | None = None
+        """Run the worker thread."""
+        running: StartedBatch | None = None
         while running := running or self._begin(self._queue.take()):
-            # A batch that is not full had better wait: for those who come meanwhile.
+            # Only a full batch: another one can still get more faces meanwhile.
             ahead = self._begin(self._queue.take_full()) if self._pipelined else None
             outcome = self._runner.finish(running)
             running = ahead
-            self._queue.come_back()
+            self._queue.finish_batch()
             self._call_loop(self._deliver, outcome)
-            del outcome  # no pixels are kept while nobody comes
+            del outcome  # frees the pixels while the queue is empty
         self._call_loop(self._stopped.set)
 
-    def _begin(self, parts: list[Part]) -> Begun | None:
+    def _begin(self, parts: list[Part]) -> StartedBatch | None:
         return self._runner.begin(parts) if parts else None
 
     def _call_loop(self, call: Callable[..., object], *args: Any) -> None:
-        # A loop that was closed without a drain has nobody left to tell.
+        # The loop may have been closed without a drain: then no caller waits.
         with contextlib.suppress(RuntimeError):
             cast(asyncio.AbstractEventLoop, self._loop).call_soon_threadsafe(call, *args)
 
 
 def _unexplained(faces: Faces) -> list[Explanation]:
-    raise NotImplementedError(f"nothing here explains {len(faces)} faces")
+    raise NotImplementedError(f"no explainer for {len(faces)} faces")

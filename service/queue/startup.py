@@ -1,4 +1,4 @@
-"""The queue before an engine, started: the engine is warmed and timed, and its batches sized."""
+"""Starts the queue in front of an engine: warms and times it, and chooses the batch limit."""
 
 import asyncio
 import logging
@@ -6,22 +6,22 @@ import logging
 from service.config import Settings
 from service.engine.contract import BatchSeconds, Engine
 from service.queue.batcher import Batcher
-from service.queue.tuning import best_batch
+from service.queue.tuning import choose_batch_limit
 from service.telemetry.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
 
 async def start_batcher(settings: Settings, engine: Engine, metrics: Metrics) -> Batcher:
-    """Warm an engine, and start the queue before it; on the event loop that will submit.
+    """Warm an engine and start its queue; on the event loop that will submit.
 
     Args:
         settings: Sizes.
-        engine: Cold.
-        metrics: Told of every batch.
+        engine: Loaded, not warm yet.
+        metrics: Records every batch.
     """
     seconds = await asyncio.to_thread(engine.warm)
-    max_batch = settings.max_batch or min(best_batch(seconds), settings.queue_size)
+    max_batch = settings.max_batch or min(choose_batch_limit(seconds), settings.queue_size)
     _log.info("batches have at most %d faces%s", max_batch, _describe(seconds))
     batcher = Batcher(
         engine.infer,

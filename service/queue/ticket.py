@@ -1,7 +1,4 @@
-"""One submission on its way: its faces, who waits for them, and the answers as they come.
-
-Not its duty: when its turn is (`service.queue.face_queue`).
-"""
+"""A submission in the queue: its faces, its deadline, and the answers so far."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +9,7 @@ from service.engine.contract import Faces, Probabilities
 from service.engine.explanation import Explanation
 
 OnResult = Callable[["list[Inference] | BaseException"], object]
-"""Takes the answers of all faces of a submission, in order, or why there are none."""
+"""Receives the answers for all faces of a submission, in order, or the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +20,7 @@ class Inference:
         probabilities: float32[classes], each 0 to 1.
         queue_s: Seconds from submission until its batch went to the engine.
         inference_s: Seconds from then until its batch was answered.
-        explanation: Why; None where nobody asked.
+        explanation: None unless requested.
     """
 
     probabilities: Probabilities
@@ -34,20 +31,20 @@ class Inference:
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One submission on its way.
+    """A submission.
 
     Attributes:
         faces: uint8[n, h, w], C-contiguous.
-        deadline: When nobody needs the answer any more, in the clock's time.
-        submitted: When it came, likewise.
-        on_result: Given the answers or what went wrong; called on the event loop, once, and never
-            after the ticket was withdrawn.
-        answers: A place for each face, filled on the event loop.
-        missing: How many of them are empty.
-        explained: Whether the answers are to say why.
-        taken: How many faces have left the queue; under the queue's lock.
-        timer: Resolves it when its deadline has come; None where nothing does.
-        settled: Nobody waits for it any more.
+        deadline: When the answer is of no use any more, in the clock's time.
+        submitted: When it was submitted, in the clock's time.
+        on_result: Receives the answers or the error; called once, on the event loop, and never
+            after a cancellation.
+        answers: One per face, set on the event loop; None until then.
+        missing: How many of them are None.
+        explained: Whether the answers include explanations.
+        taken: How many faces have left the queue; guarded by the queue's lock.
+        timer: Resolves the ticket at its deadline; None without one.
+        done: It was resolved or cancelled.
     """
 
     faces: Faces
@@ -59,34 +56,34 @@ class Ticket:
     explained: bool = False
     taken: int = 0
     timer: asyncio.TimerHandle | None = None
-    settled: bool = False
+    done: bool = False
 
-    def wanted(self, now: float) -> bool:
-        """Whether anybody still waits for the answer; any thread may ask."""
-        return now < self.deadline and not self.settled
+    def needed(self, now: float) -> bool:
+        """Whether the answer is still needed; thread-safe."""
+        return now < self.deadline and not self.done
 
-    def fill(self, place: int, inference: Inference) -> None:
-        """Keep one face's answer, and resolve the ticket with the last; on the event loop."""
-        self.answers[place] = inference
+    def set_answer(self, face: int, inference: Inference) -> None:
+        """Store the answer for one face; the last one resolves the ticket. On the event loop."""
+        self.answers[face] = inference
         self.missing -= 1
         if not self.missing:
-            self.resolve(cast(list[Inference], self.answers))  # no place is empty any more
+            self.resolve(cast(list[Inference], self.answers))  # none is None any more
 
     def resolve(self, answer: list[Inference] | BaseException) -> None:
-        """OnResult the ticket unless it is settled; on the event loop, the only place that does."""
-        if not self.settled:
-            self.abandon()
+        """Call `on_result` unless the ticket is done; on the event loop."""
+        if not self.done:
+            self.cancel()
             self.on_result(answer)
 
-    def abandon(self) -> None:
-        """Say that nobody waits for it any more; on the event loop."""
-        self.settled = True
+    def cancel(self) -> None:
+        """Mark the ticket as done, without a result; on the event loop."""
+        self.done = True
         if self.timer is not None:
             self.timer.cancel()
 
 
 class Part(NamedTuple):
-    """Those faces of a ticket, from `start` to before `stop`, that travel in one batch."""
+    """The faces [start, stop) of a ticket, which are in one batch."""
 
     ticket: Ticket
     start: int

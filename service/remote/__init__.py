@@ -1,1 +1,1 @@
-"""An engine in another process: the protocol, and both ends of it."""
+"""An engine in another process: the protocol, its client and its server."""

@@ -1,12 +1,11 @@
-"""What HTTP workers and an engine in a process of its own say to each other: frames of bytes.
+"""The binary protocol between workers and an engine process.
 
     worker ─▶ FACES, CANCEL ─▶ engine        engine ─▶ HELLO, ANSWERS, FAILURE ─▶ worker
 
-A frame is its payload's length, its kind, the number of the submission that it is about, and the
-payload; native byte order, since both are on one host. Nothing is pickled: arrays travel as their
-bytes, an error as its code and words, a manifest as JSON. Times are of the monotonic clock, which
-all processes of a host share. Not its duty: sockets (`service.remote.client`,
-`service.remote.host`).
+A frame consists of the payload's length, the kind, the number of the submission, and the payload,
+in native byte order, since both ends are on one host. Nothing is pickled: arrays are sent as their
+bytes, an error as code and detail, a manifest as JSON. Times are of the monotonic clock, which all
+processes of a host share.
 """
 
 import asyncio
@@ -27,9 +26,9 @@ from service.queue.ticket import Inference
 from training.model.manifest import InputSpec, Manifest, NetworkConfig
 
 MAX_PAYLOAD_BYTES = 256 << 20
-"""A frame that claims more is refused: nobody here sends it."""
+"""The largest payload; a longer frame is a protocol error."""
 MAX_FACES_BYTES = MAX_PAYLOAD_BYTES // 16
-"""Most pixels of one submission. Its answer is larger where it is explained, up to nine times."""
+"""Most pixels of one submission. Its answer with explanations is up to nine times as large."""
 
 _HEAD = struct.Struct("=IBQ")
 _FACES = struct.Struct("=d?IHH")  # deadline, explained, n, h, w
@@ -41,11 +40,11 @@ _NO_ARRAY = 255
 
 
 class WireError(Exception):
-    """The other side sent what it never should: another version of this code, or a defect."""
+    """The peer violated the protocol: it runs another version of this code, or has a defect."""
 
 
 class Kind(IntEnum):
-    """What a frame is."""
+    """The kinds of frames."""
 
     HELLO = 1
     FACES = 2
@@ -58,7 +57,7 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 
 class Frame(NamedTuple):
-    """One frame, taken apart."""
+    """One parsed frame."""
 
     kind: Kind
     number: int
@@ -66,68 +65,68 @@ class Frame(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """Faces, uint8[n, h, w], and what is wanted of them by when."""
+    """Faces, uint8[n, h, w], their deadline, and whether explanations are requested."""
 
     faces: Faces
     deadline: float
     explained: bool
 
 
-class TurnWriter:
-    """Gathers writes; on the event loop alone."""
+class CoalescingWriter:
+    """Combines the writes of one event-loop iteration; used on the event loop only."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        """Write to `transport`, which stays the caller's."""
+        """Write to `transport`, which the caller owns."""
         self._transport, self._loop = transport, loop
         self._parts: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        """Write at the end of this turn; nothing once the transport is closing."""
+        """Write at the end of this iteration; nothing once the transport is closing."""
         if not self._parts:
             self._loop.call_soon(self.flush)
         self._parts.append(data)
 
     def flush(self) -> None:
-        """Write now what was gathered."""
+        """Write the collected data now."""
         parts, self._parts = self._parts, []
         if parts and not self._transport.is_closing():
             self._transport.write(b"".join(parts))
 
 
 class FrameReader:
-    """Makes frames of bytes as they arrive."""
+    """Parses frames incrementally."""
 
     def __init__(self) -> None:
-        """Hold nothing yet."""
-        self._held = bytearray()
+        """Start with an empty buffer."""
+        self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take the next bytes.
+        """Add received bytes.
 
         Returns:
-            The frames that they complete.
+            The frames that are complete now.
 
         Raises:
-            WireError: A frame is too long or of no known kind; nothing can be read after it.
+            WireError: A frame is too long or of an unknown kind; nothing can be read after it.
         """
-        self._held += data
+        self._buffer += data
         frames: list[Frame] = []
-        start, held = 0, len(self._held)
-        while held - start >= _HEAD.size:
-            size, kind, number = _HEAD.unpack_from(self._held, start)
+        start, buffered = 0, len(self._buffer)
+        while buffered - start >= _HEAD.size:
+            size, kind, number = _HEAD.unpack_from(self._buffer, start)
             if size > MAX_PAYLOAD_BYTES or kind not in _KINDS:
                 raise WireError(f"a frame of {size} bytes of kind {kind}")
             body, start_of_next = start + _HEAD.size, start + _HEAD.size + size
-            if held < start_of_next:
+            if buffered < start_of_next:
                 break
-            frames.append(Frame(_KINDS[kind], number, bytes(self._held[body:start_of_next])))
+            frames.append(Frame(_KINDS[kind], number, bytes(self._buffer[body:start_of_next])))
             start = start_of_next
-        del self._held[:start]
+        del self._buffer[:start]
         return frames
 
 
 def write_hello(hello: EngineInfo) -> bytes:
-    """Return the frame with which an engine begins."""
+    """Return the first frame of an engine, its description."""
     return _frame(Kind.HELLO, 0, json.dumps(asdict(hello)).encode())
 
 
@@ -135,7 +134,7 @@ def read_hello(payload: bytes) -> EngineInfo:
     """Read what `write_hello` wrote.
 
     Raises:
-        WireError: It is not that.
+        WireError: The payload is malformed.
     """
     try:
         fields = json.loads(payload)
@@ -158,7 +157,7 @@ def read_faces(payload: bytes) -> Submission:
     """Read what `write_faces` wrote.
 
     Raises:
-        WireError: It is not that.
+        WireError: The payload is malformed.
     """
     try:
         deadline, explained, *shape = _FACES.unpack_from(payload)
@@ -169,18 +168,18 @@ def read_faces(payload: bytes) -> Submission:
 
 
 def write_cancel(number: int) -> bytes:
-    """Return the frame that takes a submission back."""
+    """Return the frame that cancels a submission."""
     return _frame(Kind.CANCEL, number)
 
 
 def write_answers(number: int, inferences: list[Inference]) -> bytes:
     """Return the frame that answers a submission of one face or more."""
-    # Piece by piece: arrays of arrays would take five times as long for the one face of most.
-    reasons = [one.explanation for one in inferences if one.explanation is not None]
-    head = _ANSWERS.pack(len(inferences), len(inferences[0].probabilities), bool(reasons))
+    # Joined piece by piece: for one face, the usual case, numpy would take five times as long.
+    explanations = [one.explanation for one in inferences if one.explanation is not None]
+    head = _ANSWERS.pack(len(inferences), len(inferences[0].probabilities), bool(explanations))
     times = [_TIMES.pack(one.queue_s, one.inference_s) for one in inferences]
     rows = [one.probabilities.tobytes() for one in inferences]
-    parts = [part for reason in reasons for part in _write_explanation(reason)]
+    parts = [part for explanation in explanations for part in _write_explanation(explanation)]
     return _frame(Kind.ANSWERS, number, head, *times, *rows, *parts)
 
 
@@ -188,26 +187,26 @@ def read_answers(payload: bytes) -> list[Inference]:
     """Read what `write_answers` wrote.
 
     Raises:
-        WireError: It is not that.
+        WireError: The payload is malformed.
     """
     try:
         count, classes, explained = _ANSWERS.unpack_from(payload)
         times = np.frombuffer(payload, np.float64, 2 * count, _ANSWERS.size)
-        place = _ANSWERS.size + times.nbytes
-        rows = np.frombuffer(payload, np.float32, count * classes, place).reshape(count, classes)
-        reader = _ArrayReader(payload, place + rows.nbytes)
-        reasons = [_read_explanation(reader) if explained else None for _ in range(count)]
+        offset = _ANSWERS.size + times.nbytes
+        rows = np.frombuffer(payload, np.float32, count * classes, offset).reshape(count, classes)
+        reader = _ArrayReader(payload, offset + rows.nbytes)
+        explanations = [_read_explanation(reader) if explained else None for _ in range(count)]
     except (struct.error, ValueError) as error:
         raise WireError(f"not answers: {error}") from error
     spans = times.reshape(count, 2).tolist()
     return [
-        Inference(row, queue_s, inference_s, reason)
-        for row, (queue_s, inference_s), reason in zip(rows, spans, reasons, strict=True)
+        Inference(row, queue_s, inference_s, explanation)
+        for row, (queue_s, inference_s), explanation in zip(rows, spans, explanations, strict=True)
     ]
 
 
 def write_failure(number: int, error: ServiceError) -> bytes:
-    """Return the frame that says why there is no answer."""
+    """Return the frame that reports an error."""
     retry_after_s = math.nan if error.retry_after_s is None else error.retry_after_s
     code = error.code.encode()
     head = _FAILURE.pack(retry_after_s, len(code))
@@ -215,10 +214,10 @@ def write_failure(number: int, error: ServiceError) -> bytes:
 
 
 def read_failure(payload: bytes) -> ServiceError:
-    """Read what `write_failure` wrote; a code that is not known is an `InternalError`.
+    """Read what `write_failure` wrote; an unknown code becomes an `InternalError`.
 
     Raises:
-        WireError: It is not that.
+        WireError: The payload is malformed.
     """
     try:
         retry_after_s, length = _FAILURE.unpack_from(payload)
@@ -239,12 +238,12 @@ def _frame(kind: Kind, number: int, *parts: bytes | memoryview) -> bytes:
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """Give back what JSON made lists of."""
+    """Convert the lists of JSON back to tuples."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
 
 
-def _write_explanation(reason: Explanation) -> list[bytes]:
-    arrays = (reason.theta, reason.straightened, reason.attention, reason.evidence)
+def _write_explanation(one: Explanation) -> list[bytes]:
+    arrays = (one.theta, one.straightened, one.attention, one.evidence)
     return [part for array in arrays for part in _write_array(array)]
 
 
@@ -256,7 +255,7 @@ def _read_explanation(reader: "_ArrayReader") -> Explanation:
 
 
 def _write_array(array: NDArray[Any] | None) -> tuple[bytes, ...]:
-    """Return dtype and shape, then the bytes, of an array of two dimensions or of none."""
+    """Return dtype and shape, then the bytes, of a two-dimensional array or None."""
     if array is None:
         return (struct.pack("=BHH", _NO_ARRAY, 0, 0),)
     code = next(code for code, dtype in _DTYPES.items() if dtype == array.dtype)
@@ -264,20 +263,20 @@ def _write_array(array: NDArray[Any] | None) -> tuple[bytes, ...]:
 
 
 class _ArrayReader:
-    """Reads one array after the other."""
+    """Reads consecutive arrays from a payload."""
 
-    def __init__(self, payload: bytes, place: int) -> None:
-        self._payload, self._place = payload, place
+    def __init__(self, payload: bytes, offset: int) -> None:
+        self._payload, self._offset = payload, offset
 
     def next(self) -> NDArray[Any] | None:
         code: int
-        code, height, width = struct.unpack_from("=BHH", self._payload, self._place)
-        self._place += struct.calcsize("=BHH")
+        code, height, width = struct.unpack_from("=BHH", self._payload, self._offset)
+        self._offset += struct.calcsize("=BHH")
         if code == _NO_ARRAY:
             return None
         if code not in _DTYPES:
             raise ValueError(f"an array of type {code}")
         flat: NDArray[Any]
-        flat = np.frombuffer(self._payload, _DTYPES[code], height * width, self._place)
-        self._place += flat.nbytes
+        flat = np.frombuffer(self._payload, _DTYPES[code], height * width, self._offset)
+        self._offset += flat.nbytes
         return flat.reshape(height, width)

@@ -1,14 +1,12 @@
-"""Connections taken from one socket by several workers, so that each has as many as the others.
+"""Balances the connections of one listening socket between several workers.
 
-    listener ─▶ worker 0   who has fewest takes the next one at once;
-             ─▶ worker 1   who has more, or is not well, waits a moment, in case nobody else does
+    listener ─▶ worker 0   with the fewest connections: accepts the next one at once
+             ─▶ worker 1   with more, or unhealthy: waits a moment, in case no other one accepts
 
-With a socket each the kernel deals evenly only by chance: of 8 connections that were kept open, two
-workers got 2 and 6, and answered 12 % less than with 4 and 4. Where all accept as they come,
-whoever is idle takes nearly all. And here who has connected waits for any of them, so that nobody
-is lost with a worker.
-
-Not its duty: what is said on a connection (`service.server.connections`), how many there may be.
+With a socket for each worker, the kernel distributes by hash: of 8 kept-alive connections, two
+workers got 2 and 6, and answered 12 % fewer requests than with 4 and 4. If every worker accepts at
+once, an idle one takes nearly all. With one shared socket, any worker can accept a waiting
+connection, so none is lost when a worker dies.
 """
 
 import asyncio
@@ -20,19 +18,19 @@ from collections.abc import Callable
 
 from service.server.registry import WorkerSlot
 
-GIVE_WAY_S = 0.01
-"""How long a worker leaves a connection to those that have fewer."""
-LOOK_S = 0.001
-"""How often it looks meanwhile whether it still has more."""
-# Where workers have many, one may have this share more: to the last one would slow a rush down.
+DEFER_S = 0.01
+"""How long a worker leaves a waiting connection to workers with fewer connections."""
+POLL_S = 0.001
+"""How often it compares the numbers meanwhile."""
+# A worker may have this share more: exact balance would slow down accepting many connections.
 _SLACK = 1 / 16
-_EXHAUSTED_S = 0.5  # until descriptors or memory are asked for again
+_EXHAUSTED_S = 0.5  # pause when descriptors or memory are exhausted
 
 _log = logging.getLogger(__name__)
 
 
 class ConnectionBalancer:
-    """One worker's hand on the shared socket; on the event loop alone."""
+    """Accepts connections from the shared socket for one worker; used on the event loop only."""
 
     def __init__(
         self,
@@ -40,31 +38,31 @@ class ConnectionBalancer:
         worker_slot: WorkerSlot,
         protocol: Callable[[], asyncio.BaseProtocol],
     ) -> None:
-        """Take nothing yet.
+        """Create the balancer; `start` begins to accept.
 
         Args:
-            listener: Listening, and shared by all workers; closed at the end.
-            worker_slot: This worker's place.
-            protocol: Makes what serves a connection.
+            listener: Listening, and shared by all workers; closed by `close`.
+            worker_slot: This worker's slot.
+            protocol: Creates the protocol of a connection.
         """
         self._listener, self._worker_slot, self._protocol = listener, worker_slot, protocol
         self._connected = 0
-        self._opening = 0  # taken, and not yet among those
+        self._opening = 0  # accepted, but not yet counted in `_connected`
         self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._since: float | None = None  # when those that wait were left to others
-        self._taken = 0  # how many connections they had then
+        self._since: float | None = None  # start of the deferral
+        self._others_before = 0  # the other workers' connections then
 
     def start(self) -> None:
-        """Take connections from now on."""
+        """Begin to accept connections."""
         self._loop = asyncio.get_running_loop()
         self._listener.setblocking(False)
         self._polling = select.poll()
         self._polling.register(self._listener, select.POLLIN)
-        self._loop.add_reader(self._listener, self._look)
+        self._loop.add_reader(self._listener, self._on_readable)
 
-    def tell(self, connected: int) -> None:
-        """Learn that a connection was made or lost, and let the other workers know.
+    def update(self, connected: int) -> None:
+        """Update and publish the number of connections, after one was opened or closed.
 
         Args:
             connected: How many this worker has now.
@@ -72,10 +70,10 @@ class ConnectionBalancer:
         if connected > self._connected:
             self._opening -= 1
         self._connected = connected
-        self._hold()
+        self._publish()
 
     async def close(self) -> None:
-        """Take no more; what was taken has begun to be served."""
+        """Stop accepting, after every accepted connection has its protocol."""
         self._loop.remove_reader(self._listener)
         if self._timer is not None:
             self._timer.cancel()
@@ -83,62 +81,63 @@ class ConnectionBalancer:
             await asyncio.wait(self._tasks)
         self._listener.close()
 
-    def _look(self) -> None:
-        """A connection waits, unless another worker was faster."""
+    def _on_readable(self) -> None:
+        """Accept a waiting connection, or leave it to another worker for now."""
         workers, slot = self._worker_slot.workers, self._worker_slot.slot
         others = [other for other in workers.slots if other != slot]
-        enough = self._connected + self._opening if workers.well(slot) else math.inf
+        own = self._connected + self._opening if workers.is_healthy(slot) else math.inf
         better = any(
-            enough > (1 + _SLACK) * workers.held(other) and workers.well(other) for other in others
+            own > (1 + _SLACK) * workers.get_connections(other) and workers.is_healthy(other)
+            for other in others
         )
-        if better and not self._idle_for_long(sum(map(workers.held, others))):
-            self._pause(LOOK_S)
+        if better and not self._others_idle(sum(map(workers.get_connections, others))):
+            self._pause(POLL_S)
             return
         self._since = None
         self._accept()
 
-    def _idle_for_long(self, taken: int) -> bool:
-        """Whether the others, who have so many, took none in all the time that they were left."""
+    def _others_idle(self, accepted: int) -> bool:
+        """Return whether the other workers accepted no connection during the deferral."""
         now = self._loop.time()
-        if self._since is None or taken > self._taken:
-            self._since, self._taken = now, taken
-        return now - self._since >= GIVE_WAY_S
+        if self._since is None or accepted > self._others_before:
+            self._since, self._others_before = now, accepted
+        return now - self._since >= DEFER_S
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
-        self._timer = self._loop.call_later(seconds, self._go_on)
+        self._timer = self._loop.call_later(seconds, self._resume)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._timer = None
-        self._loop.add_reader(self._listener, self._look)
+        self._loop.add_reader(self._listener, self._on_readable)
         if self._polling.poll(0):
-            self._look()
+            self._on_readable()
         else:
-            self._since = None  # another worker has it
+            self._since = None  # another worker has accepted it
 
     def _accept(self) -> None:
         try:
-            taken, _ = self._listener.accept()
+            accepted, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # another one has it, or nobody any more
+            return  # another worker has accepted it, or the client disconnected
         except OSError as error:
             _log.error("no connection can be taken at present: %s", error.strerror)
             self._pause(_EXHAUSTED_S)
             return
         self._opening += 1
-        self._hold()
-        task: asyncio.Task[object] = self._loop.create_task(self._open(taken))
+        self._publish()
+        task: asyncio.Task[object] = self._loop.create_task(self._open(accepted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _open(self, taken: socket.socket) -> None:
+    async def _open(self, accepted: socket.socket) -> None:
         try:
-            taken.setblocking(False)
-            await self._loop.connect_accepted_socket(self._protocol, taken)
+            accepted.setblocking(False)
+            await self._loop.connect_accepted_socket(self._protocol, accepted)
         except OSError as error:
             _log.error("a connection could not be opened: %s", error)
             self._opening -= 1
-            self._hold()
+            self._publish()
 
-    def _hold(self) -> None:
-        self._worker_slot.hold(self._connected + self._opening)
+    def _publish(self) -> None:
+        self._worker_slot.set_connections(self._connected + self._opening)

@@ -1,9 +1,9 @@
-"""An engine as a process of its own: `python -m service.server.engine_process SLOT FOLDER`.
+"""An engine process: `python -m service.server.engine_process SLOT FOLDER`.
 
     workers ─▶ socket in FOLDER ─▶ one queue ─▶ batches ─▶ device
 
-For the supervisor alone. It ends when the supervisor says so, which is after the last worker has
-ended, or once the supervisor is gone and so are the workers. Not its duty: HTTP; pictures.
+Started by the supervisor only. It ends at the supervisor's SIGTERM, which comes after the last
+worker has ended, or once the supervisor and all workers have died.
 """
 
 import asyncio
@@ -29,34 +29,34 @@ from service.queue.batcher import Batcher
 from service.queue.startup import start_batcher
 from service.remote.host import EngineHost
 from service.server.malloc import tune_malloc
-from service.server.registry import REPORT_EVERY_S, WorkerSlot, take_slot
-from service.server.supervisor import exit_well_on_signals, refuse
+from service.server.registry import REPORT_EVERY_S, WorkerSlot, claim_slot
+from service.server.supervisor import exit_cleanly_on_signals, refuse
 from service.server.topology import engine_devices
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import Metrics
-from service.telemetry.nvml import uuid_of
+from service.telemetry.nvml import device_uuid
 from service.threads import all_have_ended
 from training.model.manifest import CheckpointError
 
-_BACKLOG = 256  # as many workers as there can be
+_BACKLOG = 256  # the highest number of workers
 _LAST_WRITE_S = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Compute until the supervisor says so or is gone; exits with 2 where it cannot start."""
-    exit_well_on_signals()
+    """Serve until the supervisor sends SIGTERM or dies; exits with 2 if it cannot start."""
+    exit_cleanly_on_signals()
     slot, folder = int(sys.argv[1]), Path(sys.argv[2])
     began = time.monotonic()
     try:
         settings = Settings.from_environ(os.environ)
-        worker_slot = take_slot(folder, settings, slot)
-        set_up_logging(settings.log_level, settings.log_format, worker_slot.title)
-        place = slot - worker_slot.workers.engine_slots.start
-        settings = replace(settings, device=engine_devices(settings)[place])
+        worker_slot = claim_slot(folder, settings, slot)
+        set_up_logging(settings.log_level, settings.log_format, worker_slot.name)
+        index = slot - worker_slot.workers.engine_slots.start
+        settings = replace(settings, device=engine_devices(settings)[index])
         tune_malloc()
-        with _bind(worker_slot.workers.socket_of(slot)) as listener:
+        with _bind(worker_slot.workers.socket_path(slot)) as listener:
             uvloop.run(serve_engine(settings, open_engine(settings), worker_slot, listener, began))
     except (SettingsError, CheckpointError, EngineError) as error:
         refuse(error)
@@ -69,21 +69,23 @@ async def serve_engine(
     listener: socket.socket,
     began: float,
 ) -> None:
-    """Serve an engine to workers until SIGTERM or SIGINT, or until everybody else is gone.
+    """Serve an engine to workers until SIGTERM or SIGINT, or until supervisor and workers died.
 
     Args:
         settings: Sizes, and how long accepted faces may take at the end.
-        engine: Cold.
-        worker_slot: This process's place.
+        engine: Loaded, not warm yet.
+        worker_slot: This process's slot.
         listener: Bound, not listening yet.
         began: When this process started, by the monotonic clock.
     """
-    loop, told, orphaned = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    loop, signalled, orphaned = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     batcher = await start_batcher(settings, engine, Metrics(CollectorRegistry()))
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    loop.add_reader(sys.stdin, _note_end, loop, orphaned)
-    host = EngineHost(batcher, EngineInfo(engine.manifest, engine.device, uuid_of(engine.device)))
+        loop.add_signal_handler(number, signalled.set)
+    loop.add_reader(sys.stdin, _on_supervisor_end, loop, orphaned)
+    host = EngineHost(
+        batcher, EngineInfo(engine.manifest, engine.device, device_uuid(engine.device))
+    )
     server = await loop.create_unix_server(host.protocol, sock=listener, backlog=_BACKLOG)
     gc.collect()
     gc.freeze()
@@ -92,7 +94,7 @@ async def serve_engine(
         "ready: %s %s on %s, after %.1f s",
         *(engine.manifest.name, engine.manifest.version, engine.device, time.monotonic() - began),
     )
-    await _told_or_alone(told, orphaned, host, settings.drain_s)
+    await _wait_for_end(signalled, orphaned, host, settings.drain_s)
     reporting.cancel()
     server.close()
     await batcher.drain(settings.drain_s)
@@ -105,7 +107,7 @@ async def serve_engine(
 
 
 def _bind(path: Path) -> socket.socket:
-    """Take the place of whoever listened there before, who is dead."""
+    """Bind a Unix socket, replacing that of the slot's dead process."""
     listener = socket.socket(socket.AF_UNIX)
     try:
         path.unlink(missing_ok=True)
@@ -118,31 +120,31 @@ def _bind(path: Path) -> socket.socket:
 
 
 async def _report(worker_slot: WorkerSlot, batcher: Batcher) -> None:
-    """Tell supervisor and workers that this process lives, and whether its engine answers."""
+    """Report periodically that this process runs, and whether its engine is healthy."""
     while True:
         worker_slot.report(batcher.healthy)
         await asyncio.sleep(REPORT_EVERY_S)
 
 
-def _note_end(loop: asyncio.AbstractEventLoop, orphaned: asyncio.Event) -> None:
-    """The supervisor never writes: its pipe can only have closed."""
+def _on_supervisor_end(loop: asyncio.AbstractEventLoop, orphaned: asyncio.Event) -> None:
+    """Handle the end of the pipe: the supervisor never writes, so it has died."""
     loop.remove_reader(sys.stdin)
     _log.error("the supervisor is gone; ending after the workers")
     orphaned.set()
 
 
-async def _told_or_alone(
-    told: asyncio.Event, orphaned: asyncio.Event, host: EngineHost, drain_s: float
+async def _wait_for_end(
+    signalled: asyncio.Event, orphaned: asyncio.Event, host: EngineHost, drain_s: float
 ) -> None:
-    """Wait for a signal; or for the supervisor's end, and then for the workers' as well."""
+    """Wait for a signal, or for the end of the supervisor and then of the workers."""
 
-    async def alone() -> None:
+    async def wait_for_workers() -> None:
         await orphaned.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                await host.deserted.wait()
+                await host.idle.wait()
 
-    waiting = [asyncio.create_task(told.wait()), asyncio.create_task(alone())]
+    waiting = [asyncio.create_task(signalled.wait()), asyncio.create_task(wait_for_workers())]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()

@@ -1,4 +1,4 @@
-"""One process that serves an application: uvicorn with sockets, limits and signals of its own."""
+"""Serves the application in one process: uvicorn with our sockets, limits and signals."""
 
 import asyncio
 import gc
@@ -18,10 +18,10 @@ from service.config import Settings
 from service.server.balancer import ConnectionBalancer
 from service.server.connections import BoundedProtocol, ConnectionLimits
 from service.server.registry import WorkerSlot
-from service.server.sockets import BACKLOG, allow_descriptors, listen, take_no_more, url_of
+from service.server.sockets import BACKLOG, allow_descriptors, format_url, listen, stop_accepting
 from service.threads import all_have_ended
 
-# For the event loop to accept whoever had connected before the end; it takes one turn.
+# Time for the event loop to accept the waiting connections at the end; one iteration suffices.
 _LAST_ACCEPT_S = 0.05
 _LAST_WORK_S = 1.0
 
@@ -35,16 +35,16 @@ def run(
     began: float,
     worker_slot: WorkerSlot | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, in the main thread; then finish what was accepted and exit 0.
+    """Serve until SIGTERM or SIGINT, in the main thread; then finish the accepted requests.
 
     Args:
-        app: From `service.app.create_app`, cold; its engine is loaded.
+        app: From `service.app.create_app`, not started; its engine is loaded.
         settings: The operator's.
-        listener: Bound: nobody connects before now, nor before the first of several workers, who
-            share it, is warm.
+        listener: Bound, not listening: clients can connect only when this process, or the first of
+            several workers that share it, is warm.
         began: When the process started, by the monotonic clock.
-        worker_slot: This process's place among several; a worker also ends when its standard
-            input does, because its supervisor is gone then.
+        worker_slot: This process's slot among several workers. A worker also ends when its
+            standard input closes, because its supervisor has died.
 
     Raises:
         SettingsError: Another process took the port meanwhile.
@@ -57,7 +57,7 @@ def run(
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, saying in one line that it is ready, where, with what and how soon."""
+    """Uvicorn's server with our listener, drain and log."""
 
     def __init__(
         self,
@@ -74,14 +74,14 @@ class _Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            # Called with uvicorn's own arguments, like the class that it expects.
+            # Uvicorn calls it like a protocol class.
             http=cast(
                 Any,
                 partial(
                     BoundedProtocol,
                     limits,
                     app.state.metrics,
-                    tell=self._tell,
+                    tell=self._on_connections,
                 ),
             ),
             ws="none",
@@ -96,33 +96,35 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self._worker_slot, self._listener, self._began = worker_slot, listener, began
-        self._balancer: ConnectionBalancer | None = None  # of one of several workers
+        self._balancer: ConnectionBalancer | None = None  # None without several workers
         self._orphaned = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._worker_slot is not None:
-            asyncio.get_running_loop().add_reader(sys.stdin, self._leave)
+            asyncio.get_running_loop().add_reader(sys.stdin, self._on_supervisor_end)
             listen(self._listener)
             self._balancer = ConnectionBalancer(self._listener, self._worker_slot, self._protocol)
             self._balancer.start()
-        # What was loaded stays for good: the garbage collector need not walk all of torch again
-        # and again, stopping every request meanwhile.
+        # The loaded modules are permanent: freezing them spares the garbage collector walking all
+        # of torch again and again, which would pause every request.
         gc.collect()
         gc.freeze()
         _log.info(
             "ready at %s: %s, after %.1f s",
-            url_of(self._listener),
+            format_url(self._listener),
             self._app.state.service.describe(),
             time.monotonic() - self._began,
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.service.begin_drain()
-        if self._worker_slot is None or self._orphaned:  # else the supervisor does; or others go on
-            take_no_more(self._listener)
+        if (
+            self._worker_slot is None or self._orphaned
+        ):  # else the supervisor does it, or others serve
+            stop_accepting(self._listener)
         await asyncio.sleep(_LAST_ACCEPT_S)
-        await asyncio.sleep(0)  # a busy loop may have come here before it looked who waits
+        await asyncio.sleep(0)  # a busy loop may have got here before it polled the listener
         if self._balancer is not None:
             await self._balancer.close()
         await super().shutdown(sockets)
@@ -130,20 +132,20 @@ class _Server(uvicorn.Server):
             _log.error("a thread still computes, for nobody; leaving it")
             os._exit(0)
 
-    def _leave(self) -> None:
-        """End like at a signal: the supervisor never writes, so its pipe can only have closed."""
+    def _on_supervisor_end(self) -> None:
+        """Shut down as at a signal: the supervisor never writes, so it has died."""
         asyncio.get_running_loop().remove_reader(sys.stdin)
         _log.error("the supervisor is gone; shutting down")
         self._orphaned = self.should_exit = True
 
-    def _tell(self, connections: int) -> None:
-        """Show how many connections there are: to everybody, and to the other workers."""
+    def _on_connections(self, connections: int) -> None:
+        """Publish the number of connections: as a metric, and to the other workers."""
         self._app.state.metrics.connections.set(connections)
         if self._balancer is not None:
-            self._balancer.tell(connections)
+            self._balancer.update(connections)
 
     def _protocol(self) -> asyncio.Protocol:
-        """Make what serves one connection, as uvicorn does for its own listeners."""
+        """Create the protocol of one connection, as uvicorn does for its own listeners."""
         kind = cast(Any, self.config.http_protocol_class)
         protocol: asyncio.Protocol = kind(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state

@@ -1,4 +1,4 @@
-"""The socket that the service listens on, and how many connections the system allows."""
+"""The listening socket, and the limit of open descriptors."""
 
 import contextlib
 import ctypes
@@ -11,24 +11,24 @@ from service.config import SettingsError
 
 BACKLOG = 2048
 _SO_ATTACH_FILTER = 26  # of Linux; Python does not name it
-# What the process opens besides connections: libraries, metrics, the event loop's own.
+# Descriptors besides connections: libraries, metrics, the event loop.
 _OTHER_DESCRIPTORS = 128
 
 _log = logging.getLogger(__name__)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port, without listening yet.
+    """Bind a port, without listening yet.
 
     Args:
         host: An address or a name.
-        port: 0 takes a free one.
+        port: 0 chooses a free one.
 
     Returns:
-        The socket, bound.
+        The bound socket.
 
     Raises:
-        SettingsError: It cannot be had; names the address.
+        SettingsError: The address cannot be bound; names it.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -49,49 +49,49 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def listen(listener: socket.socket) -> None:
-    """Begin to queue connections.
+    """Begin to listen.
 
     Raises:
-        SettingsError: Another process was faster.
+        SettingsError: Another process listens on the port already.
     """
-    # Here and not by uvicorn: uvloop would only log it.
+    # Not left to uvicorn: uvloop would only log the error.
     try:
         listener.listen(BACKLOG)
     except OSError as error:
         raise SettingsError(f"cannot listen any more: {error.strerror}") from None
 
 
-def take_no_more(listener: socket.socket) -> None:
-    """Let nobody connect any more, and keep those who have and wait to be accepted.
+def stop_accepting(listener: socket.socket) -> None:
+    """Refuse new connections, but keep those that wait to be accepted.
 
-    To close at once would reset them: under load a few each time, with their requests sent. Where
-    the system cannot do it, nothing happens.
+    Closing the socket at once would reset the waiting ones: under load a few each time, with their
+    requests already sent. Does nothing where the system does not support it.
 
     Args:
-        listener: Listening; to be closed once those who wait were accepted.
+        listener: Listening; to be closed once the waiting connections are accepted.
     """
-    # A packet filter of one instruction, "return 0": every packet that asks to connect is dropped,
-    # and sent again a second later, by when the port is closed.
+    # A packet filter of one instruction, "return 0": it drops every SYN. The client sends it again
+    # a second later, when the port is closed.
     instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
     program = struct.pack("HL", 1, ctypes.addressof(instruction))
     with contextlib.suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return where a bound socket is reached."""
+def format_url(listener: socket.socket) -> str:
+    """Return the URL of a bound socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def allow_descriptors(max_connections: int) -> int:
-    """Have the system let this process open as many connections as that, if it does.
+    """Raise the limit of open descriptors for as many connections, as far as the system allows.
 
     Args:
-        max_connections: How many are wanted.
+        max_connections: How many are configured.
 
     Returns:
-        How many there can be.
+        How many are possible.
     """
     needed = max_connections + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

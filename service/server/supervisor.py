@@ -1,13 +1,11 @@
-"""Several processes that serve side by side, under a supervisor that only starts and watches.
+"""The supervisor: starts the worker and engine processes, watches them, and replaces dead ones.
 
     supervisor ─▶ worker 0 ┐                                                       ┌▶ engine 0
                ─▶ worker 1 ┼▶ one listener, one folder in memory (workers, metrics) ─┤
                ─▶ worker 2 ┘                                    sockets, or nobody └▶ engine 1
 
-Each worker is a fresh interpreter with limits of its own; with an engine and a queue of its own
-too, unless there is an engine process a device for all of them. Whoever dies is replaced; the
-others go on. Not its duty: serving (`service.server.process`); the supervisor
-loads no torch.
+Each worker is a new interpreter with its own limits. It has its own engine and queue, unless all
+workers share one engine process per device. The supervisor itself does not load torch.
 """
 
 import contextlib
@@ -29,52 +27,52 @@ from typing import NoReturn
 
 from service.config import Settings, key_of
 from service.server.registry import REPORT_EVERY_S, WorkerRegistry, open_registry
-from service.server.sockets import bind, take_no_more, url_of
-from service.telemetry.shared_metrics import FOLDER_VARIABLE, leave_metrics
+from service.server.sockets import bind, format_url, stop_accepting
+from service.telemetry.shared_metrics import FOLDER_VARIABLE, retire_metrics
 
 _LONGEST_PAUSE_S = 30.0
-_HUNG_S = 60.0  # an event loop that has not turned for so long is not coming back
-_GRACE_S = 10.0  # beyond the drain, for a worker to end
+_HUNG_S = 60.0  # a process without a report for so long is killed
+_GRACE_S = 10.0  # after the drain, for a worker to exit
 _SHARED_MEMORY = Path("/dev/shm")
 
 EXIT_MISCONFIGURED = 2
-"""How a process ends that cannot serve what its settings say."""
+"""The exit code of a process whose settings cannot be used."""
 
 _log = logging.getLogger(__name__)
 
 
 def refuse(error: Exception) -> NoReturn:
-    """Say in one line what is wrong, and exit with 2."""
+    """Print an error in one line, and exit with 2."""
     sys.stderr.write(f"attention-fer: {error}\n")
     sys.exit(EXIT_MISCONFIGURED)
 
 
-def exit_well_on_signals() -> None:
-    """Have SIGTERM and SIGINT end this process with 0, also while it starts."""
+def exit_cleanly_on_signals() -> None:
+    """Make SIGTERM and SIGINT end this process with 0, also during its start."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Uvicorn drains at the signal, then raises it again for whoever handled it before.
-        signal.signal(number, _exit_well)
+        # Uvicorn drains at the signal, then raises it again for the previous handler.
+        signal.signal(number, _exit_cleanly)
 
 
-def _exit_well(_number: int, _frame: FrameType | None) -> NoReturn:
-    # Another signal must not cut short what is closed from here on.
+def _exit_cleanly(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Another signal must not interrupt the shutdown from here on.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     sys.exit(0)
 
 
 def supervise(settings: Settings) -> int:
-    """Run the workers until SIGTERM or SIGINT, then have them finish what they accepted.
+    """Run the workers until SIGTERM or SIGINT, then let them finish the accepted requests.
 
     Args:
         settings: The operator's; each worker reads the same from its environment.
 
     Returns:
-        The exit code: 0, or 1 where a worker had to be killed, or 2 where the first one could not
-        start; it has said why then.
+        The exit code: 0; 1 if a worker had to be killed; 2 if the first one could not start, and
+        has printed why.
 
     Raises:
-        SettingsError: The port cannot be had.
+        SettingsError: The port cannot be bound.
     """
     in_memory = os.access(_SHARED_MEMORY, os.W_OK)
     with (
@@ -97,29 +95,30 @@ def supervise(settings: Settings) -> int:
             return subprocess.Popen(
                 [*command, *map(str, handed)],
                 pass_fds=handed,
-                # Its end tells the process of ours. A group of its own: Ctrl-C is for us alone.
+                # The pipe closes when the supervisor dies. A separate process group: Ctrl-C
+                # signals only the supervisor.
                 stdin=subprocess.PIPE,
                 process_group=0,
                 env=environ,
             )
 
-        leave = partial(take_no_more, listener)
-        return Supervisor(workers, start, settings.drain_s, url_of(listener), leave).run()
+        stop = partial(stop_accepting, listener)
+        return Supervisor(workers, start, settings.drain_s, format_url(listener), stop).run()
 
 
 @dataclass
-class _Post:
-    """A process's place, taken or to be taken again."""
+class _Process:
+    """A slot with its process, or with None until it is started."""
 
     slot: int
-    title: str
+    name: str
     process: "subprocess.Popen[bytes] | None" = None
     failures: int = 0
     start_at: float = 0.0
 
 
 class Supervisor:
-    """Keeps a process in each slot; for the main thread of one that does nothing else."""
+    """Keeps a process running in each slot; used in the main thread of its own process."""
 
     def __init__(
         self,
@@ -127,33 +126,33 @@ class Supervisor:
         start: "Callable[[int], subprocess.Popen[bytes]]",
         drain_s: float,
         url: str,
-        leave: Callable[[], object] = lambda: None,
+        stop_accepting: Callable[[], object] = lambda: None,
     ) -> None:
-        """Start nothing yet.
+        """Create the supervisor; `run` starts the processes.
 
         Args:
-            workers: Where the processes report.
-            start: Starts that of a slot.
-            drain_s: How long it may take to finish.
-            url: Where the workers listen, for the log.
-            leave: Called before they are told to finish.
+            workers: The registry in which the processes report.
+            start: Starts the process of a slot.
+            drain_s: How long a process may take to finish.
+            url: Of the service, for the log.
+            stop_accepting: Called before the processes get SIGTERM.
         """
         self._workers, self._start = workers, start
-        self._drain_s, self._url, self._leave = drain_s, url, leave
+        self._drain_s, self._url, self._stop_accepting = drain_s, url, stop_accepting
         # Engines first, because the workers wait for them.
-        self._posts = [
-            _Post(slot, workers.title(slot).replace("-", " "))
+        self._processes = [
+            _Process(slot, workers.name(slot).replace("-", " "))
             for slot in (*workers.engine_slots, *workers.slots)
         ]
         self._stopping = False
-        self._proven = False  # the first process was well once: the settings can be served
+        self._started = False  # a process was healthy once: the settings are usable
         self._announced = False
 
     def run(self) -> int:
         """Run until a signal; returns the exit code of `supervise`."""
         with _signals(self._stop) as wait:
             while not self._stopping:
-                if (failed := self._tend()) is not None:
+                if (failed := self._check()) is not None:
                     return failed
                 self._announce()
                 wait(REPORT_EVERY_S if self._announced else 0.1)
@@ -162,89 +161,100 @@ class Supervisor:
     def _stop(self) -> None:
         self._stopping = True
 
-    def _tend(self) -> int | None:
-        """Bury, replace and start; returns an exit code where it makes no sense to go on."""
-        for post in self._posts:
-            self._proven = self._proven or self._workers.well(post.slot)
-            if post.process is not None and post.process.poll() is not None:
-                code = self._bury(post)
-                if not self._proven:
+    def _check(self) -> int | None:
+        """Reap dead processes, kill hung ones, start missing ones; returns an exit code to stop."""
+        for managed in self._processes:
+            self._started = self._started or self._workers.is_healthy(managed.slot)
+            if managed.process is not None and managed.process.poll() is not None:
+                code = self._reap(managed)
+                if not self._started:
                     return EXIT_MISCONFIGURED if code == EXIT_MISCONFIGURED else 1
-            elif post.process is not None and self._workers.silent_s(post.slot) > _HUNG_S:
-                _log.error("%s hangs; killing it", post.title)
-                post.process.kill()
-            elif post.process is None and self._may_start(post):
-                post.process = self._start(post.slot)
+            elif (
+                managed.process is not None
+                and self._workers.seconds_since_report(managed.slot) > _HUNG_S
+            ):
+                _log.error("%s hangs; killing it", managed.name)
+                managed.process.kill()
+            elif managed.process is None and self._may_start(managed):
+                managed.process = self._start(managed.slot)
         return None
 
-    def _may_start(self, post: _Post) -> bool:
-        # The first one alone, so that what all of them would fail on is said once.
-        first = post is self._posts[0]
-        return time.monotonic() >= post.start_at and (first or self._proven) and self._served(post)
+    def _may_start(self, managed: _Process) -> bool:
+        # The first one starts alone, so that an error of all is reported once.
+        first = managed is self._processes[0]
+        return (
+            time.monotonic() >= managed.start_at
+            and (first or self._started)
+            and self._engine_ready(managed)
+        )
 
-    def _served(self, post: _Post) -> bool:
-        """Whether there is an engine for a worker that has none inside."""
+    def _engine_ready(self, managed: _Process) -> bool:
+        """Return whether a worker that needs an engine process has a healthy one."""
         engines = self._workers.engine_slots
-        return not engines or post.slot in engines or any(map(self._workers.well, engines))
+        return not engines or managed.slot in engines or any(map(self._workers.is_healthy, engines))
 
-    def _bury(self, post: _Post) -> int:
-        assert post.process is not None  # the caller asked it
-        code: int = post.process.wait()
-        assert post.process.stdin is not None  # `start` made a pipe
-        post.process.stdin.close()
-        served = self._workers.silent_s(post.slot) > 0
-        self._workers.wipe(post.slot)
-        leave_metrics(self._workers.folder, post.slot, post.process.pid)
-        post.process, post.failures = None, 0 if served else post.failures + 1
-        pause_s = min(_LONGEST_PAUSE_S, 0.5 * 2**post.failures) if post.failures else 0.0
-        post.start_at = time.monotonic() + pause_s
+    def _reap(self, managed: _Process) -> int:
+        assert managed.process is not None  # the caller asked it
+        code: int = managed.process.wait()
+        assert managed.process.stdin is not None  # `start` made a pipe
+        managed.process.stdin.close()
+        served = self._workers.seconds_since_report(managed.slot) > 0
+        self._workers.clear(managed.slot)
+        retire_metrics(self._workers.folder, managed.slot, managed.process.pid)
+        managed.process, managed.failures = None, 0 if served else managed.failures + 1
+        pause_s = min(_LONGEST_PAUSE_S, 0.5 * 2**managed.failures) if managed.failures else 0.0
+        managed.start_at = time.monotonic() + pause_s
         self._announced = False
-        if not self._stopping and (self._proven or code != EXIT_MISCONFIGURED):
-            again = f"again in {pause_s:.0f} s" if self._proven else "giving up"
-            _log.error("%s ended with %d; %s", post.title, code, again)
+        if not self._stopping and (self._started or code != EXIT_MISCONFIGURED):
+            again = f"again in {pause_s:.0f} s" if self._started else "giving up"
+            _log.error("%s ended with %d; %s", managed.name, code, again)
         return code
 
     def _announce(self) -> None:
-        if not self._announced and self._workers.all_well():
+        if not self._announced and self._workers.all_healthy():
             self._announced = True
             _log.info("all %d workers are ready at %s", len(self._workers.slots), self._url)
 
     def _finish(self, wait: Callable[[float], None]) -> int:
-        self._leave()
-        # The engines last: until then the workers answer what they accepted.
+        self._stop_accepting()
+        # The engines end last: until then the workers need them for accepted requests.
         codes = [
             self._end(slots, wait) for slots in (self._workers.slots, self._workers.engine_slots)
         ]
         return max(codes)
 
     def _end(self, slots: range, wait: Callable[[float], None]) -> int:
-        """Have the processes of these slots finish; returns 1 where one had to be killed."""
-        for post in self._living(slots):
-            _signal(post, signal.SIGTERM)
+        """Let the processes of these slots finish; returns 1 if one had to be killed."""
+        for managed in self._running(slots):
+            _signal(managed, signal.SIGTERM)
         give_up = time.monotonic() + self._drain_s + _GRACE_S
-        while self._living(slots) and time.monotonic() < give_up:
-            for post in self._living(slots):
-                if post.process is not None and post.process.poll() is not None:
-                    self._bury(post)
+        while self._running(slots) and time.monotonic() < give_up:
+            for managed in self._running(slots):
+                if managed.process is not None and managed.process.poll() is not None:
+                    self._reap(managed)
             wait(0.1)
-        for post in (killed := self._living(slots)):
-            _log.error("%s did not end in time; killing it", post.title)
-            _signal(post, signal.SIGKILL)
-            self._bury(post)
+        for managed in (killed := self._running(slots)):
+            _log.error("%s did not end in time; killing it", managed.name)
+            _signal(managed, signal.SIGKILL)
+            self._reap(managed)
         return 1 if killed else 0
 
-    def _living(self, slots: range) -> list[_Post]:
-        return [post for post in self._posts if post.slot in slots and post.process is not None]
+    def _running(self, slots: range) -> list[_Process]:
+        return [
+            managed
+            for managed in self._processes
+            if managed.slot in slots and managed.process is not None
+        ]
 
 
-def _signal(post: _Post, number: int) -> None:
-    if post.process is not None:
-        post.process.send_signal(number)
+def _signal(managed: _Process, number: int) -> None:
+    if managed.process is not None:
+        managed.process.send_signal(number)
 
 
 @contextlib.contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[Callable[[float], None]]:
-    """Call `stop` at SIGTERM and SIGINT; give a way to wait that every signal ends at once."""
+    """Call `stop` at SIGTERM and SIGINT; yields a wait function that any signal interrupts."""
     receiver, sender = socket.socketpair()
     with receiver, sender, selectors.DefaultSelector() as selector:
         receiver.setblocking(False)

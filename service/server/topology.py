@@ -1,26 +1,22 @@
-"""Which engines are processes of their own: told from the settings, the same in every process.
-
-Not its duty: starting them (`service.server.supervisor`), looking for a GPU that torch can use
-(`service.engine.torch_engine`).
-"""
+"""The topology: which engines run as separate processes, derived from the settings alone."""
 
 from pathlib import Path
 
 from service.config import Settings
 
-# What the driver shows of any GPU, also to a container; the second is Windows' under Linux.
+# Device files of the GPU driver, visible in containers too; the second is that of WSL.
 _GPU_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 
 def engine_devices(settings: Settings) -> tuple[str, ...]:
-    """Return the device of each engine that is a process of its own.
+    """Return the device of each engine process.
 
     Args:
-        settings: The operator's. `auto` shares an engine where several workers would use one
-            GPU: a context each costs memory, and their batches would not run together.
+        settings: The operator's. `auto` shares an engine if several workers would use one GPU: a
+            CUDA context for each costs memory, and their batches would not run together.
 
     Returns:
-        As `FER_DEVICE` names them; none where every worker has its own.
+        As `FER_DEVICE` names them; empty if every worker has its own engine.
     """
     devices = settings.devices
     if settings.engine == "auto":
@@ -32,8 +28,8 @@ def engine_devices(settings: Settings) -> tuple[str, ...]:
 
 
 def _is_gpu(device: str) -> bool:
-    # Without torch, which a supervisor does not load. Where it is wrong, because torch cannot use
-    # the GPU, the service works all the same.
+    # Without torch, which a supervisor does not load. If torch cannot use the GPU, the service
+    # still works.
     return device.startswith("cuda") or (
         device == "auto" and any(path.exists() for path in _GPU_FILES)
     )

@@ -1,1 +1,1 @@
-"""What an operator sees."""
+"""Metrics, logs and request ids: what an operator sees."""

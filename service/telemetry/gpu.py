@@ -1,9 +1,8 @@
-"""What the GPU is doing, among the metrics.
+"""Metrics of the GPU: memory and utilisation.
 
-A thread of its own reads it every two seconds, so that no scrape waits for a driver that hangs;
-what was not read lately is not shown. Workers share one GPU, and the one that answers a scrape
-shows what it read itself: nothing is summed. Not its duty: asking the driver
-(`service.telemetry.nvml`).
+A separate thread reads the driver every two seconds, so that a hanging driver never blocks a
+scrape. A reading older than `STALE_S` is not exported. Workers share one GPU: the worker that
+answers a scrape exports its own reading, and nothing is summed.
 """
 
 import logging
@@ -27,10 +26,10 @@ class GpuUsage:
     """One reading.
 
     Attributes:
-        used_bytes: Memory in use, by whomever.
-        total_bytes: Memory that there is.
-        utilization_ratio: Share of the driver's last period in which anything ran, 0 to 1; None
-            where it does not tell, as of a part of a GPU (MIG).
+        used_bytes: Memory in use by all processes.
+        total_bytes: Memory of the GPU.
+        utilization_ratio: Share of the driver's last period in which a kernel ran, 0 to 1; None
+            where the driver does not report it, as for a part of a GPU (MIG).
     """
 
     used_bytes: int
@@ -39,14 +38,14 @@ class GpuUsage:
 
 
 class GpuUnreadableError(Exception):
-    """There is nothing to read, or no more; the message says why."""
+    """The GPU cannot be read, or not any more; the message says why."""
 
 
-class GpuFigures(Collector):
-    """The last reading as metrics; none where there is no GPU. Any thread may use it."""
+class GpuMetrics(Collector):
+    """Exports the last reading as metrics; none without a GPU. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Show nothing yet.
+        """Start without a reading.
 
         Args:
             clock: Seconds.
@@ -55,16 +54,16 @@ class GpuFigures(Collector):
         self._last: tuple[str, GpuUsage, float] | None = None
 
     def show(self, device: str, usage: GpuUsage) -> None:
-        """Show this from now on, until it is old.
+        """Store a reading; it is exported until it is stale.
 
         Args:
             device: The value of the label, e.g. "cuda:0".
-            usage: Of this moment.
+            usage: The reading.
         """
         self._last = device, usage, self._clock()
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families, with a sample each or, without a fresh reading, none."""
+        """Return the metric families; they have no samples without a fresh reading."""
         used = _gauge("fer_gpu_memory_used_bytes", "Memory of the GPU that is in use.")
         total = _gauge("fer_gpu_memory_total_bytes", "Memory of the GPU.")
         busy = _gauge("fer_gpu_utilization_ratio", "Share of time that the GPU computes, 0 to 1.")
@@ -78,37 +77,37 @@ class GpuFigures(Collector):
         return used, total, busy
 
 
-class GpuWatch:
-    """The thread that reads."""
+class GpuMonitor:
+    """The thread that reads the GPU."""
 
     def __init__(
         self,
-        figures: GpuFigures,
+        figures: GpuMetrics,
         device: str,
         open_reader: Callable[[str], Callable[[], GpuUsage]],
         every_s: float = READ_EVERY_S,
     ) -> None:
-        """Start nothing yet.
+        """Create the thread without starting it.
 
         Args:
-            figures: Told of each reading.
+            figures: Receives each reading.
             device: Which GPU, as torch calls it.
-            open_reader: Finds the device and returns what reads it; either may raise
-                `GpuUnreadableError`, which ends the reading. Called in the thread.
+            open_reader: Opens the device and returns a function that reads it. Both run in the
+                thread, and may raise `GpuUnreadableError`, which ends the thread.
             every_s: Seconds between two readings.
         """
         self._figures, self._device = figures, device
         self._open_reader, self._every_s = open_reader, every_s
         self._stopped = threading.Event()
-        # Ends with the process: a driver that hangs must not keep it.
+        # A daemon: a hanging driver must not keep the process from exiting.
         self.thread = threading.Thread(target=self._run, name="gpu", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the thread."""
         self.thread.start()
 
     def stop(self) -> None:
-        """Read no more; waits for nothing."""
+        """Ask the thread to stop, without waiting for it."""
         self._stopped.set()
 
     def _run(self) -> None:

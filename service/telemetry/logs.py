@@ -1,6 +1,6 @@
-"""What the service's log looks like: one line an event, as text or JSON, with the request's id.
+"""The format of the log: one line per event, as text or JSON, with the request's id.
 
-Not its duty: what is logged; each part says its own, and nothing of any picture.
+No module logs the content of a picture.
 """
 
 import contextlib
@@ -22,38 +22,38 @@ def set_up_logging(level: str, style: str = "text", process: str | None = None) 
     Args:
         level: debug, info, warning or error.
         style: text or json.
-        process: What this process is called among several, e.g. "worker-1".
+        process: The name of this process if there are several, e.g. "worker-1".
     """
     handler = DescriptorHandler(_STANDARD_ERROR)
     handler.setFormatter(JsonFormatter(process) if style == "json" else TextFormatter(process))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    # Uvicorn tells its own start and end, and warns at whatever a client does wrong. The form
-    # parser would quote the client's bytes at every malformed form.
+    # Uvicorn logs its start and end, and a warning for each mistake of a client. The form parser
+    # would quote the client's bytes for every malformed form.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 class DescriptorHandler(logging.Handler):
-    """Writes each line at once and whole, and does without where it cannot.
+    """Writes each line with one system call, and drops it where that fails.
 
-    A stream of Python would keep what a full disk did not take, and fail the exit with it.
+    A Python stream would keep what a full disk did not accept, and fail at exit because of it.
     """
 
     def __init__(self, descriptor: int) -> None:
-        """Write to an open file descriptor, which stays the caller's."""
+        """Write to an open file descriptor, which the caller owns."""
         super().__init__()
         self._descriptor = descriptor
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
         line = self.format(record) + "\n"
-        # A disk that is full or a reader that is gone must not fail what wanted to log.
+        # A full disk or a closed pipe must not fail the code that logs.
         with contextlib.suppress(OSError):
             os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people. No message can forge a line: control characters come out escaped."""
+    """Lines for people. Control characters are escaped, so that no message can forge a line."""
 
     def __init__(self, process: str | None = None) -> None:
         """Name the process in each line, if there are several."""
@@ -61,7 +61,7 @@ class TextFormatter(logging.Formatter):
         self._process = "" if process is None else f" {process}"
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and a traceback's lines indented below it."""
+        """Return the line, with the traceback indented below it."""
         name = request_id.current()
         line = (
             f"{_time(record)} {record.levelname}{self._process} {record.name}"
@@ -74,7 +74,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line, for programs."""
+    """One JSON object per line, for programs."""
 
     def __init__(self, process: str | None = None) -> None:
         """Name the process in each line, if there are several."""
@@ -82,7 +82,7 @@ class JsonFormatter(logging.Formatter):
         self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the object: time, level, logger, message; else what there is of the rest."""
+        """Return the object: time, level, logger, message, and the other fields that are set."""
         fields: dict[str, str | None] = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -92,7 +92,7 @@ class JsonFormatter(logging.Formatter):
             "request_id": request_id.current(),
             "exception": self.formatException(record.exc_info) if record.exc_info else None,
         }
-        # ASCII alone, so every control character is escaped.
+        # ASCII only, so that every control character is escaped.
         return json.dumps({key: value for key, value in fields.items() if value is not None})
 
 

@@ -1,8 +1,7 @@
-"""Every metric of the service, declared once, on a registry that is handed in.
+"""Every metric of the service, declared once, on an injected registry.
 
-Names and units follow Prometheus' conventions; label values come from fixed sets only, so that
-no client can make series. Not its duty: knowing when something happened; each part of the
-service records its own.
+Names and units follow Prometheus' conventions. Label values come from fixed sets only, so that
+no client can create series. Each part of the service records its own metrics.
 """
 
 from collections.abc import Iterable
@@ -19,15 +18,15 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from service.errors import ServiceError
-from service.telemetry.gpu import GpuFigures
+from service.telemetry.gpu import GpuMetrics
 
 STAGES = ("receive", "decode", "queue", "inference", "draw")
 """The stages of a request, in order: the values of the label `stage`."""
 
 DROPPED = ("limit", "header_timeout", "unread")
-"""Why a connection is ended: too many, no request in time, an answer that nobody reads."""
+"""Why the service ends a connection: too many, no request in time, an answer that is not read."""
 
-# From a tenth of a millisecond, a stage of an idle service, to beyond the usual deadline of 10 s.
+# From 0.1 ms (a stage of an idle service) to beyond the default deadline of 10 s.
 _SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
@@ -39,47 +38,49 @@ _PIXELS = (1e3, 1e4, 1e5, 3e5, 1e6, 3e6, 1e7, 2.5e7, 5e7, 1e8)
 
 
 class Metrics:
-    """The metrics as attributes; any thread may record, the event loop renders.
+    """The metrics as attributes. Any thread may record; the event loop renders.
 
     Attributes:
         requests: Answered requests. Labels `route` (the template, or "unmatched"), `method`,
             `status`.
         request_seconds: From the request's head to the answer's end. Label `route`.
-        stage_seconds: The parts of that time. Label `stage`, one of `STAGES`; queue and
-            inference are observed once per request and batch that it takes part in.
+        stage_seconds: Time per stage. Label `stage`, one of `STAGES`. Queue and inference are
+            observed once per request and batch that it takes part in.
         stage: The same, by stage.
         queue_faces: Faces that wait now.
-        queue_limit_faces: How many may.
-        batch_limit_faces: How large a batch may be.
+        queue_limit_faces: Faces that may wait.
+        batch_limit_faces: Largest size of a batch.
         batch_faces: Sizes of the batches that reached the engine.
-        engine_busy_seconds: Time in the engine: its rate is the engine's saturation.
-        engines: Those that compute, of all processes together.
-        engine_failures: Calls of the engine that raised or answered nonsense.
+        engine_busy_seconds: Time in the engine; its rate is the engine's saturation.
+        engines: Engines that compute, over all processes.
+        engine_failures: Calls of the engine that raised or returned an invalid answer.
         faces: Faces answered. Label `emotion`, the most probable one.
         confidence: Probability of that emotion. Label `emotion`.
         rejections: Requests answered with an error. Label `reason`, a `ServiceError.code`.
         image_pixels: Sizes of the pictures that were decoded.
         faceless: Pictures in which no face was found.
-        abandoned_faces: Faces whose client was gone before the engine saw them.
+        truncated: Pictures whose answer may lack faces, because of a cap.
+        abandoned_faces: Faces whose client disconnected before inference.
         model_info: 1 for the model that is served. Labels `name`, `version`, `device`.
-        connections: Open ones.
-        connections_dropped: Those ended by the service. Label `reason`, one of `DROPPED`.
+        connections: Open connections.
+        connections_dropped: Connections that the service ended. Label `reason`, one of `DROPPED`.
         ready: 1 while the service takes traffic, else 0.
-        workers: Processes that are to serve side by side.
-        workers_ready: Those of them that do.
-        gpu: Memory and utilisation of the GPU, where there is one.
+        workers: Configured number of worker processes.
+        workers_ready: Workers that take traffic.
+        gpu: Memory and utilisation of the GPU, if there is one.
     """
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry | None = None) -> None:
         """Declare every metric on `registry`, with a zero wherever the labels are known.
 
         Args:
-            registry: Takes each metric once; a second `Metrics` needs a registry of its own.
-            shown: What a scrape sees, if not this registry: that of all workers together.
+            registry: Accepts each metric once; a second `Metrics` needs another registry.
+            shown: The registry that a scrape renders; by default `registry`. With several workers
+                it aggregates all of them.
         """
         self.registry = registry
         self._shown = shown or registry
-        self.gpu = GpuFigures()
+        self.gpu = GpuMetrics()
         self._shown.register(self.gpu)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -145,9 +146,14 @@ class Metrics:
             "Pictures in which no face was found.",
             registry=registry,
         )
+        self.truncated = Counter(
+            "fer_truncated_images_total",
+            "Pictures whose answer may lack faces, because of a cap.",
+            registry=registry,
+        )
 
     def _declare_queue(self, registry: CollectorRegistry) -> None:
-        # Of several processes each has a queue: their sum is what the host holds.
+        # Each process may have a queue: their sum is what the host holds.
         self.queue_faces = Gauge(
             "fer_queue_faces",
             "Faces that wait for the engine.",
@@ -181,7 +187,7 @@ class Metrics:
             "fer_ready",
             "1 while the service takes traffic, else 0.",
             registry=registry,
-            # Each worker says it of all; the one that answers the scrape has just found out.
+            # Each worker reports it for all; the one that answers the scrape has the latest value.
             multiprocess_mode="livemostrecent",
         )
         self.workers = Gauge(
@@ -222,7 +228,7 @@ class Metrics:
             buckets=_CONFIDENCE,
             registry=registry,
         )
-        # A gauge and not an Info, which several processes cannot share.
+        # A gauge, since several processes cannot share an Info.
         self.model_info = Gauge(
             "fer_model_info",
             "The model that is served.",
@@ -232,12 +238,12 @@ class Metrics:
         )
 
     def describe_model(self, name: str, version: str, device: str, emotions: Iterable[str]) -> None:
-        """Say which model is served, once it is loaded; its emotions begin at zero.
+        """Record which model is served; the counts of its emotions start at zero.
 
         Args:
             name: The checkpoint's name.
             version: Its version.
-            device: What it runs on, e.g. "cpu".
+            device: The device that it runs on, e.g. "cpu".
             emotions: Its labels.
         """
         self.model_info.labels(name, version, device).set(1)
@@ -246,7 +252,7 @@ class Metrics:
             self.confidence.labels(emotion)
 
     def render(self, accept: str | None) -> tuple[bytes, str]:
-        """Write all metrics as a scrape wants them.
+        """Render all metrics in the format that a scrape accepts.
 
         Args:
             accept: The scrape's Accept header; OpenMetrics where it asks for it, else
@@ -255,8 +261,8 @@ class Metrics:
         Returns:
             The body and its content type.
         """
-        # Only the media type is passed on: the library parses the client's version parameter, and
-        # one that is not a number would raise.
+        # Pass on the media type only: the library parses the client's version parameter, and
+        # raises if that is not a number.
         wanted = _OPENMETRICS if _OPENMETRICS in (accept or "").lower() else ""
         encode, content_type = choose_encoder(wanted)
         return encode(self._shown), content_type

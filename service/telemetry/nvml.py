@@ -1,7 +1,4 @@
-"""Memory and utilisation of a GPU, from NVIDIA's management library (NVML).
-
-Not its duty: when to read, and what becomes of it (`service.telemetry.gpu`).
-"""
+"""Memory and utilisation of a GPU, from NVIDIA's management library (NVML)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,38 +6,39 @@ from typing import Any
 from service.telemetry.gpu import GpuUnreadableError, GpuUsage
 
 
-def uuid_of(device: str) -> str:
-    """Return a GPU's UUID, which is its own whatever the processes that use it can see.
+def device_uuid(device: str) -> str:
+    """Return a GPU's UUID, which identifies it in every process.
 
-    Torch counts the GPUs that CUDA_VISIBLE_DEVICES leaves, NVML all of them.
+    Torch numbers only the GPUs in CUDA_VISIBLE_DEVICES, NVML numbers all of them.
 
     Args:
-        device: As torch calls it, e.g. "cuda:0"; CUDA is in use by this process already then.
+        device: As torch calls it, e.g. "cuda:0"; this process must use CUDA already.
 
     Returns:
-        The UUID; empty where the device is no GPU.
+        The UUID; empty if the device is not a GPU.
     """
     if not device.startswith("cuda"):
         return ""
-    # Here: a process that reads what another one computes on needs no torch.
+    # Imported here: a process that only reads the GPU of another process needs no torch.
     import torch
 
     return str(torch.cuda.get_device_properties(device).uuid)
 
 
 def open_nvml(uuid: str) -> Callable[[], GpuUsage]:
-    """Find a GPU; from any thread, also of a process that does not use it.
+    """Open a GPU for reading; from any thread, also in a process that does not use the GPU.
 
     Args:
-        uuid: What `uuid_of` says.
+        uuid: As `device_uuid` returns it.
 
     Returns:
-        Reads it, in about a millisecond; raises GpuUnreadableError where the driver fails.
+        A function that reads the GPU in about a millisecond; it raises GpuUnreadableError if the
+        driver fails.
 
     Raises:
-        GpuUnreadableError: The library or the driver is not there, or does not know the GPU.
+        GpuUnreadableError: The library or the driver is missing, or does not know the GPU.
     """
-    # Here: neither the supervisor nor a process on a CPU needs it.
+    # Imported here: neither the supervisor nor a process on a CPU needs it.
     try:
         import pynvml  # type: ignore[import-untyped]
     except ImportError:

@@ -1,9 +1,8 @@
-"""Metrics of several processes, shown as one.
+"""Metrics of several processes, aggregated.
 
-Each process keeps its figures in files of a folder in memory, as prometheus_client does where
-`PROMETHEUS_MULTIPROC_DIR` is set when a process starts, and any of them shows the sum. A process
-that takes a dead one's place counts on from its figures: no counter ever falls, and no file is
-left over.
+Each process keeps its values in files of a folder in memory, as prometheus_client does if
+`PROMETHEUS_MULTIPROC_DIR` is set when a process starts. Any process can export the sum. A process
+that replaces a dead one continues its counters: no counter ever falls, and no file is left over.
 """
 
 import os
@@ -17,9 +16,9 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""What tells prometheus_client, as it is imported, where a process keeps its figures."""
+"""The environment variable from which prometheus_client, when imported, takes the folder."""
 
-# Files of a process, and room for every series that labels can make, with a margin.
+# Files of a process, with space for every series that labels can create, and a margin.
 _COUNTED = ("counter", "histogram")
 _FILE_BYTES = dict.fromkeys(_COUNTED, 1 << 19) | {
     "gauge_livemax": 1 << 16,
@@ -29,72 +28,72 @@ _FILE_BYTES = dict.fromkeys(_COUNTED, 1 << 19) | {
 
 
 class Processes(Protocol):
-    """The processes whose figures are shown."""
+    """The processes whose metrics are aggregated."""
 
     @property
     def folder(self) -> Path:
-        """Where their files are."""
+        """The folder of their files."""
 
     def processes(self) -> Mapping[int, int]:
-        """Return the process id of each that lives, by its number."""
+        """Return the process id of each live process, by its slot number."""
 
-    def title(self, number: int) -> str:
-        """Return what a process is called: "worker-0", "engine-0"."""
+    def name(self, number: int) -> str:
+        """Return the name of a process: "worker-0", "engine-0"."""
 
 
-def keep_metrics(folder: Path, number: int) -> None:
-    """Prepare the files of this process; before its first metric.
+def prepare_metric_files(folder: Path, number: int) -> None:
+    """Create the files of this process; called before it declares a metric.
 
     Args:
-        folder: Where they are; `FOLDER_VARIABLE` names it in this process's environment.
-        number: This process's place, whose last holder's counts are taken over.
+        folder: Of the files; `FOLDER_VARIABLE` names it in this process's environment.
+        number: This process's slot. The counts of the slot's last process are continued.
 
     Raises:
-        OSError: There is no room for the files.
+        OSError: There is no space for the files.
     """
     for kind, size in _FILE_BYTES.items():
         path = folder / f"{kind}_{os.getpid()}.db"
-        if kind in _COUNTED and (left := _left(folder, kind, number)).exists():
-            left.rename(path)
+        if kind in _COUNTED and (inherited := _inherited_path(folder, kind, number)).exists():
+            inherited.rename(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            # The library would leave holes in them, and the kernel end a process that writes to
-            # one when the disk is full.
+            # The library would create sparse files; the kernel kills a process that writes to a
+            # hole when the disk is full.
             os.posix_fallocate(descriptor, 0, size)
         finally:
             os.close(descriptor)
 
 
-def leave_metrics(folder: Path, number: int, process: int) -> None:
-    """Drop what a dead process said of its present, and leave what it counted to the next one.
+def retire_metrics(folder: Path, number: int, process: int) -> None:
+    """Drop the gauges of a dead process, and keep its counts for the next one in its slot.
 
     Args:
-        folder: Where its files are.
-        number: Its place.
+        folder: Of its files.
+        number: Its slot.
         process: Its process id.
     """
     cast(Callable[..., None], mark_process_dead)(process, str(folder))
     for kind in _COUNTED:
         path = folder / f"{kind}_{process}.db"
         if path.exists():
-            path.rename(_left(folder, kind, number))
+            path.rename(_inherited_path(folder, kind, number))
 
 
-def registry_of_all(processes: Processes) -> CollectorRegistry:
-    """Return a registry that shows what all processes recorded, and their own figures."""
+def aggregate_registry(processes: Processes) -> CollectorRegistry:
+    """Return a registry that exports the sums over all processes, and figures of each process."""
     registry = CollectorRegistry()
-    registry.register(_Recorded(processes.folder))
-    registry.register(_ProcessFigures(processes))
+    registry.register(_MetricSums(processes.folder))
+    registry.register(_ProcessMetrics(processes))
     PlatformCollector(registry=registry)
     return registry
 
 
-def _left(folder: Path, kind: str, number: int) -> Path:
-    return folder / f"{kind}_left-{number}.db"
+def _inherited_path(folder: Path, kind: str, number: int) -> Path:
+    return folder / f"{kind}_inherited_path-{number}.db"
 
 
-class _Recorded(Collector):
-    """The sum of all files."""
+class _MetricSums(Collector):
+    """Exports the sum of all files."""
 
     def __init__(self, folder: Path) -> None:
         self._collector = cast(Callable[..., Any], MultiProcessCollector)(None, str(folder))
@@ -103,12 +102,12 @@ class _Recorded(Collector):
         while True:
             try:
                 return cast(Iterable[Metric], self._collector.collect())
-            except FileNotFoundError:  # renamed meanwhile, as a process took another's place
+            except FileNotFoundError:  # renamed meanwhile, because a process was replaced
                 continue
 
 
-class _ProcessFigures(Collector):
-    """The usual figures of each process, told apart by the label `worker`: "0", "engine-0"."""
+class _ProcessMetrics(Collector):
+    """Exports CPU, memory and files of each process; label `worker`: "0", "engine-0"."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
@@ -116,8 +115,8 @@ class _ProcessFigures(Collector):
     def collect(self) -> Iterable[Metric]:
         families: dict[str, Metric] = {}
         for number, process in self._processes.processes().items():
-            name = self._processes.title(number).removeprefix("worker-")
-            for metric in _figures(process):
+            name = self._processes.name(number).removeprefix("worker-")
+            for metric in _collect(process):
                 family = families.setdefault(
                     metric.name, Metric(metric.name, metric.documentation, metric.type)
                 )
@@ -126,5 +125,5 @@ class _ProcessFigures(Collector):
         return families.values()
 
 
-def _figures(process: int) -> Iterable[Metric]:
+def _collect(process: int) -> Iterable[Metric]:
     return ProcessCollector(pid=lambda: process, registry=None).collect()

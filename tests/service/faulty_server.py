@@ -16,7 +16,7 @@ import service.pictures.pool
 from service.app import serve
 from service.config import Settings
 from service.server.sockets import bind
-from service.server.supervisor import exit_well_on_signals
+from service.server.supervisor import exit_cleanly_on_signals
 from service.telemetry.logs import set_up_logging
 from tests.service.serving import BrokenEngine, FakeEngine
 
@@ -69,7 +69,7 @@ ENGINES: dict[str, Callable[[], FakeEngine]] = {
 
 
 def main() -> None:
-    exit_well_on_signals()
+    exit_cleanly_on_signals()
     settings = Settings.from_environ(os.environ)
     set_up_logging(settings.log_level, settings.log_format)
     with bind(settings.host, settings.port) as listener:

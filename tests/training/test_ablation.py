@@ -10,9 +10,8 @@ import pytest
 from training.ablation import ROWS, Row, ablate
 from training.config import TrainConfig
 from training.dataset import Dataset
-from training.loop import Interrupted
 from training.machine import Machine
-from training.run import Run
+from training.run import Interrupted, Run
 from training.significance import summarise
 
 

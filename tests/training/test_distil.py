@@ -14,12 +14,13 @@ from training.config import TrainConfig
 from training.dataset import Dataset, Split
 from training.distil import Panel, soften
 from training.evaluate import predict
-from training.loop import fit
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.manifest import InputSpec
-from training.run import ResumeError, Run, best_checkpoint
+from training.run import Run, fit
+from training.state import ResumeError
 from training.tasks import tasks, train_split
+from training.validation import best_checkpoint
 
 pytestmark = pytest.mark.cpu
 

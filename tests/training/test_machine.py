@@ -31,6 +31,14 @@ def test_a_missing_gpu_is_named() -> None:
         pass
 
 
+def test_a_cuda_graph_without_cuda_is_refused() -> None:
+    with (
+        pytest.raises(ValueError, match="CUDA graph on one CUDA device only"),
+        machine("cpu", threads=1, graphs=True),
+    ):
+        pass
+
+
 @pytest.mark.gpu
 def test_cuda_trains_in_bfloat16_channels_last() -> None:
     if not torch.cuda.is_available():

@@ -9,13 +9,14 @@ from training.config import TrainConfig
 from training.dataset import Dataset, Split
 from training.evaluate import predict, score
 from training.export import ExportError, export
-from training.loop import fit
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.manifest import InputSpec, Manifest, NetworkConfig
 from training.model.network import AttentionFER
-from training.run import BEST_FILE, ResumeError, Run, best_checkpoint
-from training.tasks import loss, network_of, start_from, tasks, train_split
+from training.run import Run, fit
+from training.state import ResumeError
+from training.tasks import blended, loss, network_of, prior, start_from, tasks, train_split
+from training.validation import BEST_FILE, best_checkpoint
 
 WIDE = ("narrow", "wide")
 
@@ -136,7 +137,7 @@ def test_starting_takes_each_emotion_s_row_by_its_name(
     assert torch.equal(rows[unknown], fresh.network.classify.weight[unknown])
     stem = start.network.state_dict()["stem.0.weight"]
     assert torch.equal(run.network.state_dict()["stem.0.weight"], stem)
-    assert torch.equal(run.ema.network.state_dict()["stem.0.weight"], stem)
+    assert torch.equal(run.averaged.state_dict()["stem.0.weight"], stem)
 
 
 def test_another_shape_cannot_be_started_from(both: Dataset) -> None:
@@ -153,3 +154,84 @@ def test_going_on_from_another_start_is_refused(
     start = trained(recipe.network, ("anger", "fear"))
     with pytest.raises(ResumeError, match="another checkpoint to start from"):
         Run(data, recipe, InputSpec(), tmp_path, cpu, start).restore()
+
+
+@pytest.fixture
+def alike(data: Dataset) -> Dataset:
+    """A second task with fewer emotions, in another order, that calls every face happy."""
+    emotions = ("neutral", "happiness")
+    targets = torch.tensor([[0.0, 1.0]]).repeat(len(data.train), 1)
+    split = Split(data.train.faces, targets)
+    return dataclasses.replace(
+        data, second=dataclasses.replace(data, name="second", emotions=emotions, train=split)
+    )
+
+
+def test_a_second_label_is_further_votes(alike: Dataset) -> None:
+    mixed = blended(alike, 0.25)
+    expected = 0.75 * alike.train.targets
+    expected[:, alike.emotions.index("happiness")] += 0.25
+    torch.testing.assert_close(mixed.train.targets, expected)
+    torch.testing.assert_close(mixed.train.targets.sum(1), torch.ones(len(mixed.train)))
+    assert torch.equal(alike.train.targets.max(1).values, torch.ones(len(alike.train)))
+    assert mixed.second is None
+    assert mixed.validation is alike.validation
+
+
+def test_further_votes_need_a_second_label(data: Dataset) -> None:
+    with pytest.raises(ValueError, match=r"label_share is 0\.25, but made-up has one task"):
+        blended(data, 0.25)
+
+
+def skewed(data: Dataset) -> Dataset:
+    """Three quarters of the training faces are called neutral."""
+    chosen = torch.arange(len(data.train)) % 4 > 0
+    targets = data.train.targets.clone()
+    targets[chosen] = F.one_hot(torch.tensor(6), 7).float()
+    return dataclasses.replace(data, train=Split(data.train.faces, targets))
+
+
+def test_balance_adds_a_power_of_the_prior_in_the_loss(data: Dataset) -> None:
+    data = skewed(data)
+    learnt = tasks(data, 0.0, balance=0.5)
+    logits, targets = torch.randn(5, 7), data.train.targets[:5]
+    moved = logits + 0.5 * prior(data).log()
+    torch.testing.assert_close(loss(logits, targets, learnt, 0.1), F.cross_entropy(
+        moved, targets, label_smoothing=0.1
+    ))  # fmt: skip
+
+
+def test_what_is_kept_has_the_prior_in_its_bias_and_what_starts_from_it_has_not(
+    data: Dataset,
+) -> None:
+    data = skewed(data)
+    (task,) = tasks(data, 0.0, balance=1.0)
+    config = NetworkConfig(widths=(4,), depths=(1,))
+    network = AttentionFER(config).eval()
+    images = torch.randn(3, 1, 48, 48)
+    kept = network_of(network, task).eval()
+    expected = network(images).logits + prior(data).log()
+    torch.testing.assert_close(kept(images).logits, expected, atol=1e-5, rtol=1e-5)
+
+    again = AttentionFER(config).eval()
+    checkpoint = Checkpoint(kept, Manifest("start", "1", config, data.emotions))
+    start_from(again, (task,), checkpoint)
+    torch.testing.assert_close(again(images).logits, network(images).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_balanced_run_keeps_the_epoch_of_the_best_mean_recall(
+    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+) -> None:
+    uneven = dataclasses.replace(  # accuracy and mean recall differ: neutral counts three times
+        data,
+        validation=Split(
+            torch.cat([data.validation.faces, *[data.validation.faces[-4:]] * 2]),
+            torch.cat([data.validation.targets, *[data.validation.targets[-4:]] * 2]),
+        ),
+    )
+    balanced = dataclasses.replace(recipe, balance=1.0, epochs=6)
+    history = fit(Run(skewed(uneven), balanced, InputSpec(), tmp_path, cpu))
+    best = max(history, key=lambda entry: float(entry["validation_mean_recall"]))
+    kept = load_checkpoint(tmp_path / BEST_FILE).manifest
+    assert kept.version == f"epoch-{best['epoch']}"
+    assert kept.prior == pytest.approx(prior(skewed(uneven)).tolist())

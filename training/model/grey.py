@@ -1,7 +1,7 @@
-"""From a picture in any of Pillow's modes, lying in any way, to upright grey levels.
+"""Converts pictures in any of Pillow's modes and orientations to upright grey levels.
 
-Training and service both call these, so that one picture is the same grey levels in both. Large
-pictures are converted strip by strip, so that only a small part of one exists twice at a time.
+Training and service both use it, so that a picture has the same grey levels in both. Large pictures
+are converted in strips, so that only a small part is in memory twice at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from training.model.manifest import InputSpec
 
 STRIP_PIXELS = 1 << 18
-"""About as many pixels are converted at a time."""
+"""About how many pixels are converted at a time."""
 
 Grey = npt.NDArray[np.uint8]
 
@@ -24,16 +24,16 @@ class NotFiniteError(ValueError):
 
 
 def upright_grey(image: Image.Image) -> Grey:
-    """Return a picture as grey levels, uint8[h, w], 0-255, the way that its EXIF says is up."""
-    grey = grey_levels(image)  # first: Pillow turns a TIFF itself as it loads it
+    """Return a picture as grey levels, uint8[h, w], 0-255, in its EXIF orientation."""
+    grey = grey_levels(image)  # first: Pillow itself turns a TIFF when it loads it
     return turned(grey, orientation_of(image))
 
 
 def grey_levels(image: Image.Image) -> Grey:
-    """Load a picture and return its grey levels as they lie.
+    """Load a picture and return its grey levels, without applying the orientation.
 
-    What is transparent is seen on white. 16 bits are scaled; 32-bit numbers, which have no agreed
-    white, are stretched from their own range.
+    Transparent parts are put on white. 16-bit values are scaled. 32-bit values, which have no
+    standard white, are stretched from their own range.
 
     Args:
         image: Of any mode.
@@ -59,7 +59,7 @@ def strips(image: Image.Image, multiple: int) -> Iterator[tuple[int, Image.Image
 
     Args:
         image: Of any mode.
-        multiple: What the rows of each but the last are a multiple of.
+        multiple: The rows of each strip, except the last, are a multiple of it.
 
     Yields:
         The first row, and the strip.
@@ -70,8 +70,8 @@ def strips(image: Image.Image, multiple: int) -> Iterator[tuple[int, Image.Image
 
 
 def on_white(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    """Return a picture with transparent parts as it is seen on a white page."""
-    if image.mode == "La":  # premultiplied grey, the one mode without a way to RGBA
+    """Return a picture with transparent parts on a white background."""
+    if image.mode == "La":  # premultiplied grey, the only mode that cannot become RGBA
         image = image.convert("LA")
     rgba = image.convert("RGBA")
     page = Image.new(mode, rgba.size, "white")
@@ -80,17 +80,17 @@ def on_white(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return a loaded picture's EXIF orientation, 1 to 8; 1 where it says none or is broken."""
+    """Return a loaded picture's EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
     try:
         found = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    # Broken metadata beside a sound picture: every viewer shows it as it lies.
+    # A valid picture with broken metadata: viewers ignore the orientation then.
     except Exception:  # noqa: BLE001 - whatever Pillow's parsers raise
         return 1
     return found if 1 <= found <= 8 else 1
 
 
 def turned(pixels: Grey, orientation: int) -> Grey:
-    """Turn pixels, uint8[h, w] or [h, w, channels], upright from an EXIF orientation, 1 to 8."""
+    """Apply an EXIF orientation, 1 to 8, to pixels, uint8[h, w] or [h, w, channels]."""
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1] if orientation in (2, 3) else pixels[::-1]
     if orientation in (3, 4, 7, 8):
@@ -101,7 +101,7 @@ def turned(pixels: Grey, orientation: int) -> Grey:
 
 
 def resized(grey: Grey, spec: InputSpec) -> Grey:
-    """Bring grey levels, uint8[h, w], to the size of a face, uint8[spec.height, spec.width]."""
+    """Resize grey levels, uint8[h, w], to a face, uint8[spec.height, spec.width]."""
     if grey.shape == (spec.height, spec.width):
         return grey
     resample = Image.Resampling[spec.resample.upper()]
@@ -121,7 +121,7 @@ def _conversion(image: Image.Image) -> Callable[[Image.Image], Grey]:
 
 
 def _from_16_bits(image: Image.Image) -> Grey:
-    # Pillow's own conversion turns all above 255 to white.
+    # Pillow's own conversion clips all values above 255 to white.
     values = np.asarray(image)
     grey = (values >> 8).astype(np.uint8)
     transparent = image.info.get("transparency")

@@ -1,4 +1,4 @@
-"""A manifest's JSON, read strictly: what two readers could take differently is refused."""
+"""Parses a manifest's JSON strictly: refuses everything that parsers interpret differently."""
 
 import json
 import math
@@ -8,11 +8,11 @@ from training.model.manifest import shown
 
 _MAX_DEPTH = 16
 _MAX_INTEGER = 2**53
-"""Beyond it, JSON's readers differ in what a number is."""
+"""Above it, JSON parsers differ in a number's value."""
 
 
 def parse(text: str) -> object:
-    """Parse JSON from a stranger.
+    """Parse untrusted JSON.
 
     Args:
         text: JSON.
@@ -21,7 +21,7 @@ def parse(text: str) -> object:
         Dictionaries, lists, strings, finite numbers, booleans and None.
 
     Raises:
-        ValueError: It is no JSON, nested too deeply, names a key twice, or has a number that is
+        ValueError: It is not JSON, is nested too deeply, repeats a key, or has a number that is
             not finite or too large.
     """
     try:

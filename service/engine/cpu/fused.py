@@ -1,10 +1,10 @@
-"""The network as a CPU computes it fastest: plain functions over tensors, most of them in C.
+"""The network optimised for a CPU: plain functions over tensors, most of them in C.
 
-Eager torch packs a convolution's weights anew in every pass, gives a single face's convolutions to
-a slow loop, and reads each result once more for the activation behind it. Here weights are packed
-once, and an activation is part of its convolution, as is attention of a block's end. What the
-kernels of `service.kernels` do not cover stays as torch's module computes it. All is in
-float32, so that nothing but rounding changes.
+Eager torch packs a convolution's weights in every pass, computes the convolutions of a single face
+in a slow loop, and reads each result again for the activation. Here weights are packed once, an
+activation is part of its convolution, and attention is part of a block's end. Operations that the
+kernels of `service.kernels` do not support are computed by torch's modules. All is float32, so
+that results differ by rounding only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,26 +20,26 @@ from training.model.network import AttentionFER, Block
 from training.model.stn import SpatialTransformer, identity
 
 Sizes = Mapping[nn.Module, tuple[int, int]]
-"""Rows and columns of what each convolution is given."""
+"""Rows and columns of each convolution's input."""
 Step = Callable[[Tensor], Tensor]
 """A part of the network, without gradients; features are float32[n, c, h, w], channels last."""
 
 
 def fuse(kernels: Kernels, network: AttentionFER, spec: InputSpec) -> Step:
-    """Return what computes a network's logits, faster, on the CPU.
+    """Return a faster function for a network's logits on the CPU.
 
     Args:
         kernels: For this CPU.
-        network: On the CPU, in evaluation mode, batch norm folded, without gradients; left as it
-            is, and to be left so.
-        spec: Sizes of the faces that it will see.
+        network: On the CPU, in evaluation mode, batch norm folded, without gradients; it is not
+            modified, and must not be modified afterwards.
+        spec: Sizes of its input.
 
     Returns:
         Maps float32[n, 1, h, w], normalised and channels last, to logits float32[n, classes].
-        To be called from one thread at a time.
+        Called in one thread at a time.
     """
-    sizes = sizes_of(network, spec)
-    steps = [] if network.stn is None else [straightener(kernels, network.stn, spec, sizes)]
+    sizes = find_input_sizes(network, spec)
+    steps = [] if network.stn is None else [create_straightener(kernels, network.stn, spec, sizes)]
     steps += _steps(kernels, network.stem, sizes)
     blocks = (module for module in network.stages.modules() if isinstance(module, Block))
     steps += [_block(kernels, block, sizes) for block in blocks]
@@ -47,17 +47,19 @@ def fuse(kernels: Kernels, network: AttentionFER, spec: InputSpec) -> Step:
     return lambda images: classify(features(images).mean(dim=(2, 3)))
 
 
-def straightener(kernels: Kernels, stn: SpatialTransformer, spec: InputSpec, sizes: Sizes) -> Step:
-    """Return what straightens images, float32[n, 1, h, w] to the same.
+def create_straightener(
+    kernels: Kernels, stn: SpatialTransformer, spec: InputSpec, sizes: Sizes
+) -> Step:
+    """Return the function of a spatial transformer, float32[n, 1, h, w] to the same shape.
 
     Args:
         kernels: For this CPU.
-        stn: As `fuse` takes a network.
+        stn: As the network for `fuse`.
         spec: Sizes of the images.
-        sizes: Of what the localisation network's convolutions are given.
+        sizes: Of the inputs of the localisation network's convolutions.
     """
     size = [spec.height, spec.width]
-    # Where each pixel lies, and 1: of every batch the same, up to the transform.
+    # The homogeneous coordinates of each pixel, equal for every batch.
     grid = F.affine_grid(identity(torch.zeros(1)), [1, 1, *size], align_corners=False)
     places = F.pad(grid.view(-1, 2), (0, 1), value=1.0)
     localise = _chain(_steps(kernels, stn.localise, sizes))
@@ -71,12 +73,12 @@ def straightener(kernels: Kernels, stn: SpatialTransformer, spec: InputSpec, siz
     return straighten
 
 
-def sizes_of(network: AttentionFER, spec: InputSpec) -> Sizes:
-    """Run a network once, to see what each of its convolutions is given.
+def find_input_sizes(network: AttentionFER, spec: InputSpec) -> Sizes:
+    """Run a network once, to find the input sizes of its convolutions.
 
     Args:
-        network: As `fuse` takes it.
-        spec: Likewise.
+        network: As for `fuse`.
+        spec: As for `fuse`.
     """
     sizes: dict[nn.Module, tuple[int, int]] = {}
 
@@ -101,7 +103,7 @@ def _block(kernels: Kernels, block: Block, sizes: Sizes) -> Step:
 
 
 def _ending(kernels: Kernels, block: Block, sizes: Sizes) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return what maps a block's convolved features, and what came past them, to its own."""
+    """Return the function from a block's convolved features and its shortcut to its output."""
     last = [module for module in block.body if isinstance(module, nn.Conv2d)][-1]
     if attention.suits(kernels, block, last.out_channels):
         return attention.ending(kernels, block, last.out_channels, *sizes[last])
@@ -113,7 +115,7 @@ def _ending(kernels: Kernels, block: Block, sizes: Sizes) -> Callable[[Tensor, T
 
 
 def _steps(kernels: Kernels, layers: Iterable[nn.Module], sizes: Sizes) -> Iterator[Step]:
-    """Yield a step a layer, each convolution joined with the activation behind it."""
+    """Yield one step per layer; a convolution includes the activation after it."""
     left = list(layers)
     while left:
         layer = left.pop(0)
@@ -130,7 +132,7 @@ def _steps(kernels: Kernels, layers: Iterable[nn.Module], sizes: Sizes) -> Itera
 
 
 def _chain(steps: Iterable[Step]) -> Step:
-    """Return the steps as one; of none, the one that changes nothing."""
+    """Return the composition of the steps; without steps, the identity."""
     every = tuple(steps)
 
     def run(features: Tensor) -> Tensor:

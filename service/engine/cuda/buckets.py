@@ -1,7 +1,6 @@
-"""Which sizes of batch a graph is kept for, and which of two sets of buffers a batch uses.
+"""The batch sizes with a CUDA graph, and a pool of buffer sets.
 
-A CUDA graph replays one size. Batches are padded to the next of a few sizes, and the answer is cut.
-Not its duty: CUDA (`service.engine.cuda.graphs`).
+A CUDA graph replays one size. Batches are padded to the next of a few sizes, and the result is cut.
 """
 
 from bisect import bisect_left
@@ -13,8 +12,8 @@ _T = TypeVar("_T")
 def buckets(max_batch: int) -> tuple[int, ...]:
     """Return the sizes: 1, 2, 4 ... and the largest.
 
-    At most half of a batch is padding, and as the device computes few faces about as fast as one
-    face, less than half of the time is.
+    At most half of a batch is padding. Less than half of the time is lost, since the device
+    computes a few faces about as fast as one.
 
     Args:
         max_batch: Faces in the largest batch, 1 or more.
@@ -23,42 +22,39 @@ def buckets(max_batch: int) -> tuple[int, ...]:
     return (*powers, max_batch)
 
 
-def bucket_of(sizes: tuple[int, ...], count: int) -> int:
-    """Return the place of the smallest size that holds `count` faces.
+def find_bucket(sizes: tuple[int, ...], count: int) -> int:
+    """Return the index of the smallest size for `count` faces.
 
     Args:
         sizes: Ascending.
         count: Faces, 1 or more.
 
     Raises:
-        ValueError: None does.
+        ValueError: No size is large enough.
     """
-    place = bisect_left(sizes, count)
+    index = bisect_left(sizes, count)
     if not 1 <= count <= sizes[-1]:
         raise ValueError(f"{count} faces, expected 1 to {sizes[-1]}")
-    return place
+    return index
 
 
-class Turns(Generic[_T]):
-    """Things used in turn, each by one batch at a time; from one thread.
+class BufferPool(Generic[_T]):
+    """A pool of objects, each used by one batch at a time; used in one thread."""
 
-    As many batches may be begun and not finished as there are things.
-    """
-
-    def __init__(self, things: tuple[_T, ...]) -> None:
-        """Keep them, all free."""
-        self._free = list(things)
+    def __init__(self, items: tuple[_T, ...]) -> None:
+        """Create the pool; all objects are free."""
+        self._free = list(items)
 
     def take(self) -> _T:
-        """Take the one that was given back longest ago.
+        """Take the object that has been free for longest.
 
         Raises:
-            RuntimeError: All are taken.
+            RuntimeError: None is free.
         """
         if not self._free:
             raise RuntimeError("more batches were begun than can be at once")
         return self._free.pop(0)
 
-    def give_back(self, thing: _T) -> None:
-        """Let another batch have it."""
-        self._free.append(thing)
+    def release(self, item: _T) -> None:
+        """Return an object to the pool."""
+        self._free.append(item)

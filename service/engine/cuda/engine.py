@@ -1,7 +1,4 @@
-"""The engine on a CUDA device: as `service.engine.torch_engine`, by graphs, two batches in flight.
-
-Not its duty: CUDA's graphs and buffers themselves (`service.engine.cuda.graphs`).
-"""
+"""The engine on a CUDA device, with CUDA graphs and two batches in flight."""
 
 import copy
 from collections.abc import Callable
@@ -33,19 +30,19 @@ class CudaEngine(TorchEngine):
         precision: Precision = "auto",
         memory_share: float = 1.0,
     ) -> None:
-        """Copy the network to its device within a bound of memory, and record it; takes seconds.
+        """Copy the network to its device within a memory limit, and record it; takes seconds.
 
         Args:
-            checkpoint: As for `TorchEngine`, like all that follows but the last.
+            checkpoint: As for `TorchEngine`.
             device: "cuda" or "cuda:N".
             max_batch: Faces in the largest batch.
-            threads: Of a CPU.
-            precision: "auto" takes bfloat16 where the device multiplies it natively.
-            memory_share: How much of the device's memory tensors may take, above 0, up to 1; the
-                driver's own context comes on top.
+            threads: Torch's threads on the CPU.
+            precision: "auto" is bfloat16 if the device supports it natively.
+            memory_share: Largest share of the device's memory for tensors, above 0, up to 1; the
+                driver's context is not included.
 
         Raises:
-            EngineError: The device is not there, or its memory does not suffice.
+            EngineError: The device is not available, or its memory does not suffice.
         """
         bound_memory(device, memory_share)
         try:
@@ -71,10 +68,10 @@ class CudaEngine(TorchEngine):
         """Start a batch without waiting for it; from the thread that calls `infer`.
 
         Args:
-            faces: As `infer` takes them. At most two batches may be begun and not finished.
+            faces: As for `infer`. At most two batches may be begun and not finished.
 
         Returns:
-            To be called once: waits, and gives what `infer` would.
+            A function, to be called once, that waits and returns the result of `infer`.
 
         Raises:
             ValueError: Faces of another dtype or size.
@@ -94,7 +91,7 @@ def bound_memory(device: str, share: float) -> None:
     """Let torch take at most a share of a device's memory, in this process.
 
     Args:
-        device: "cuda" or "cuda:N"; one that is not there is left to the engine to refuse.
+        device: "cuda" or "cuda:N"; a missing one is ignored here, and refused by the engine.
         share: Above 0, up to 1.
     """
     index = int(device.partition(":")[2] or "0")
@@ -103,10 +100,10 @@ def bound_memory(device: str, share: float) -> None:
 
 
 def can_record(network: AttentionFER) -> bool:
-    """Tell whether a network's forward pass can be recorded.
+    """Return whether a network's forward pass can be recorded.
 
-    A free transform adds the identity matrix, which comes from the host in every pass; a recording
-    may not wait for the host.
+    An affine transform copies the identity matrix from the host in every pass, which a recording
+    does not allow.
     """
     return network.stn is None or network.stn.transform == "similarity"
 
@@ -117,7 +114,7 @@ def convert(network: AttentionFER, dtype: torch.dtype) -> AttentionFER:
     Under autocast they would be converted in every pass, to the same numbers.
 
     Args:
-        network: Left as it is.
+        network: Not modified.
         dtype: Of the weights.
     """
     converted = copy.deepcopy(network)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from service.config import SHIPPED
-from service.drawing.frames import View, describe, lay
+from service.drawing.frames import View, describe, project
 from service.engine.evidence import explain
 from service.engine.explanation import Explanation
 from service.engine.torch_engine import TorchEngine
@@ -166,7 +166,7 @@ def cut(crop: Crop, turned_deg: float = 0.0) -> NDArray[np.uint8]:
 def in_mouth(explanation: Explanation, mouth: tuple[slice, slice]) -> float:
     """Return the share of the evidence that lies over the mouth."""
     whole = View(0, 0, 48, 48, 48, 48)
-    over = lay(explanation.evidence, explanation.theta, Box(0, 0, 48, 48), whole)
+    over = project(explanation.evidence, explanation.theta, Box(0, 0, 48, 48), whole)
     over = np.nan_to_num(over, nan=0.0).clip(0)
     return float(over[mouth].sum() / over.sum())
 

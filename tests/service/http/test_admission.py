@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import BadImage, Overloaded, QueueFull, ServiceError
-from service.http.admission import CALM_S, Admission, AdmissionSlot
+from service.http.admission import OVERLOAD_WAIT_S, Admission, AdmissionSlot
 from service.server.registry import WorkerRegistry
 
 LATE = 1000.0
@@ -169,7 +169,7 @@ def test_who_refused_keeps_the_wait_short_until_the_rush_is_over(
         admission.enter(clock.now + 3.0)
     with pytest.raises(Overloaded) as caught:
         admission.enter(clock.now + 4.0)
-    assert caught.value.retry_after_s == pytest.approx(3.75 - CALM_S)
+    assert caught.value.retry_after_s == pytest.approx(3.75 - OVERLOAD_WAIT_S)
 
     def drain(left: int) -> None:
         while len(places) > left:
@@ -225,7 +225,7 @@ def test_a_rush_elsewhere_is_over_when_nobody_is_refused_any_more(
     serve(admission, clock, seconds=0.1, times=20)
     occupy(admission, 20)
     workers.signal_overload()
-    clock.now += 0.5 * CALM_S
+    clock.now += 0.5 * OVERLOAD_WAIT_S
     assert admission.refusal(clock.now + 4.0) is None
 
 

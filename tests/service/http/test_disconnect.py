@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from service.http.disconnect import DISCONNECT_SIGNAL, ClientGone, DisconnectSignal, WhileConnected
+from service.http.disconnect import (
+    DISCONNECT_SIGNAL,
+    ClientDisconnected,
+    DisconnectSignal,
+    WhileConnected,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +48,7 @@ async def test_who_leaves_ends_the_work(client: Client) -> None:
             client.leave()
             await asyncio.Event().wait()
 
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         await work()
     task = asyncio.current_task()
     assert task is not None
@@ -53,7 +58,7 @@ async def test_who_leaves_ends_the_work(client: Client) -> None:
 
 async def test_who_had_left_before_gets_nothing(client: Client) -> None:
     client.leave()
-    with pytest.raises(ClientGone), WhileConnected(client.request):
+    with pytest.raises(ClientDisconnected), WhileConnected(client.request):
         await asyncio.Event().wait()
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from service.errors import BadRequest, ServiceError
 from service.http.form import Form, FormLimits
-from service.http.plain_form import read_plain
+from service.http.plain_form import parse_plain_form
 from service.http.upload_memory import UploadMemory
 
 BOUNDARY = b"----x"
@@ -54,7 +54,7 @@ def outcome(body: bytes, step: int) -> object:
 @pytest.mark.parametrize("data", [b"x", b"\r\n", b"\r\n--", b"\r\n----", b"--" + BOUNDARY])
 def test_what_everybody_sends_needs_no_parser(headers: bytes, end: bytes, data: bytes) -> None:
     body = form_of(part(data, headers), end=end)
-    assert bytes(read_plain(body, BOUNDARY) or b"") == data
+    assert bytes(parse_plain_form(body, BOUNDARY) or b"") == data
     assert outcome(body, len(body)) == outcome(body, 1) == [data]
 
 
@@ -85,13 +85,13 @@ def test_what_everybody_sends_needs_no_parser(headers: bytes, end: bytes, data: 
     ],
 )
 def test_every_other_form_is_left_to_the_parser(body: bytes) -> None:
-    assert read_plain(body, BOUNDARY) is None
+    assert parse_plain_form(body, BOUNDARY) is None
     assert outcome(body, max(1, len(body))) == outcome(body, 1)
 
 
 def test_one_that_is_too_large_is_refused_as_the_parser_does() -> None:
     body = form_of(part(b"x" * 41))
-    assert read_plain(body, BOUNDARY) is not None
+    assert parse_plain_form(body, BOUNDARY) is not None
     assert outcome(body, len(body)) == outcome(body, 1)
     assert "more than 40 bytes" in str(outcome(body, len(body)))
 

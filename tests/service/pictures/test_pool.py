@@ -72,15 +72,15 @@ async def test_what_work_raises_is_raised(pool: DecodePool) -> None:
 
 
 async def test_crowded_while_work_waits_for_a_thread(pool: DecodePool) -> None:
-    assert not pool.crowded()
+    assert not pool.saturated()
     gate, first = await occupy(pool)
-    assert not pool.crowded()
+    assert not pool.saturated()
     second = asyncio.create_task(pool.run(lambda: 2, 1000.0))
     await asyncio.sleep(0)
-    assert pool.crowded()
+    assert pool.saturated()
     gate.open.set()
     await asyncio.gather(first, second)
-    assert not pool.crowded()
+    assert not pool.saturated()
 
 
 async def test_full(pool: DecodePool) -> None:
@@ -239,7 +239,7 @@ async def test_light_work_alone_has_no_thread_more(wide: DecodePool) -> None:
     gates = [Gate() for _ in range(3)]
     tasks = [begin(wide, gate, LIGHT) for gate in gates]
     await entered(*gates[:2])
-    assert wide.crowded()
+    assert wide.saturated()
     assert not gates[2].entered.is_set()
     for gate in gates:
         gate.open.set()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from service import errors
 from service.queue.batcher import Batcher, Inference
-from service.queue.face_queue import GIVE_WAY_S, SETTLE_S
+from service.queue.face_queue import MAX_DEFER_S, REGROUP_S
 from service.telemetry.metrics import Metrics
 from tests.service.gated_engine import GatedEngine, face, faces
 
@@ -222,7 +222,7 @@ async def test_while_the_cores_are_busy_a_batch_fills(
 ) -> None:
     engine.open()
     batcher = build(max_batch=3, clock=Clock())
-    batcher.give_way_while(crowd)
+    batcher.defer_batches_while(crowd)
     tasks = await enter(batcher, face(1), face(2), deadline=200.0)
     await asked(crowd)
     assert engine.batches == []
@@ -236,7 +236,7 @@ async def test_when_they_are_free_again_it_goes_as_it_is(
 ) -> None:
     engine.open()
     batcher = build(max_batch=3, clock=Clock())
-    batcher.give_way_while(crowd)
+    batcher.defer_batches_while(crowd)
     [task] = await enter(batcher, face(1), deadline=200.0)
     await asked(crowd)
     crowd.busy = False
@@ -250,14 +250,14 @@ async def test_who_was_answered_together_may_ask_again_before_the_next_batch(
     crowd.busy = False
     clock = Clock()
     batcher = build(max_batch=3, clock=clock)
-    batcher.give_way_while(crowd)
+    batcher.defer_batches_while(crowd)
     await batcher.submit(faces([1, 2]), 200.0)
     tasks = await enter(batcher, face(3), deadline=200.0)
-    clock.now += SETTLE_S * 0.9
+    clock.now += REGROUP_S * 0.9
     await asked(crowd)
     assert engine.batches == [[1, 2]]
     tasks += await enter(batcher, face(4), deadline=200.0)
-    clock.now += SETTLE_S * 0.2
+    clock.now += REGROUP_S * 0.2
     assert [numbers(await task) for task in tasks] == [[3], [4]]
     assert engine.batches == [[1, 2], [3, 4]]
 
@@ -270,19 +270,19 @@ async def test_nobody_is_waited_for_after_a_single_face_or_by_a_device_of_its_ow
     crowd.busy = False
     batcher = build(max_batch=3, clock=Clock())  # it stands still: what waits, waits for ever
     if shared:
-        batcher.give_way_while(crowd)
+        batcher.defer_batches_while(crowd)
     await batcher.submit(first, 200.0)
     assert numbers(await batcher.submit(face(3), 200.0)) == [3]
 
 
-@pytest.mark.parametrize(("patience_s", "most_s"), [(100.0, GIVE_WAY_S), (0.2, 0.05)])
+@pytest.mark.parametrize(("patience_s", "most_s"), [(100.0, MAX_DEFER_S), (0.2, 0.05)])
 async def test_it_gives_way_for_a_while_only(
     build: Build, engine: GatedEngine, crowd: Crowd, patience_s: float, most_s: float
 ) -> None:
     engine.open()
     clock = Clock()
     batcher = build(max_batch=3, clock=clock)
-    batcher.give_way_while(crowd)
+    batcher.defer_batches_while(crowd)
     [task] = await enter(batcher, face(1), deadline=clock.now + patience_s)
     clock.now += most_s * 0.9
     await asked(crowd)

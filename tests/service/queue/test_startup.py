@@ -55,9 +55,9 @@ async def test_an_engine_that_measured_nothing_gets_a_usual_limit(metrics: Metri
 async def test_an_engine_on_the_decoders_cores_gives_way_to_it(
     monkeypatch: pytest.MonkeyPatch, device: str, gives_way: bool
 ) -> None:
-    crowded: list[Callable[[], bool]] = []
-    monkeypatch.setattr(Batcher, "give_way_while", lambda _, asked: crowded.append(asked))
+    saturated: list[Callable[[], bool]] = []
+    monkeypatch.setattr(Batcher, "defer_batches_while", lambda _, asked: saturated.append(asked))
     engine = MeasuredEngine()
     engine.device = device
     async with serving(engine) as (_, app):
-        assert crowded == ([app.state.service.pool.crowded] if gives_way else [])
+        assert saturated == ([app.state.service.pool.saturated] if gives_way else [])

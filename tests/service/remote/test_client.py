@@ -56,7 +56,7 @@ class Site:
     def die(self) -> None:
         """End every connection, as the kernel does for a process that was killed."""
         self.server.close()
-        for caller in list(self.host._callers):
+        for caller in list(self.host._connections):
             caller._transport.abort()
 
 
@@ -169,7 +169,7 @@ async def test_a_deadline_holds_even_if_the_engines_process_stands_still(
     async with site(tmp_path / "e", metrics) as here, worker(here.path) as remote:
         with pytest.raises(DeadlineExceeded):
             await remote.submit(face(0), time.monotonic() - 1)
-        here.host._callers.copy().pop()._transport.pause_reading()
+        here.host._connections.copy().pop()._transport.pause_reading()
         with pytest.raises(DeadlineExceeded):
             await remote.submit(face(0), time.monotonic() + 0.01)
         assert here.engine.batches == []

@@ -42,11 +42,11 @@ class Worker:
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 self.transport = transport
                 worker.transports.add(transport)  # type: ignore[arg-type]
-                worker.balancer.tell(len(worker.transports))
+                worker.balancer.update(len(worker.transports))
 
             def connection_lost(self, _: Exception | None) -> None:
                 worker.transports.discard(self.transport)
-                worker.balancer.tell(len(worker.transports))
+                worker.balancer.update(len(worker.transports))
 
         return Kept()
 
@@ -94,7 +94,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Workplace]:
 
 
 async def test_each_has_as_many(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.server.balancer.GIVE_WAY_S", 3600.0)
+    monkeypatch.setattr("service.server.balancer.DEFER_S", 3600.0)
     for worker in place.workers:
         place.registry.report(worker.worker_slot.slot, True)
         worker.balancer.start()
@@ -112,7 +112,7 @@ async def test_each_has_as_many(place: Workplace, monkeypatch: pytest.MonkeyPatc
 async def test_who_is_not_well_is_not_waited_for(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.server.balancer.GIVE_WAY_S", 3600.0)
+    monkeypatch.setattr("service.server.balancer.DEFER_S", 3600.0)
     place.registry.report(0, True)
     place.registry.report(1, False)
     place.workers[0].balancer.start()
@@ -124,7 +124,7 @@ async def test_who_is_not_well_is_not_waited_for(
 async def test_who_is_not_well_leaves_them_to_others(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.server.balancer.GIVE_WAY_S", 3600.0)
+    monkeypatch.setattr("service.server.balancer.DEFER_S", 3600.0)
     place.registry.report(0, False)
     place.registry.report(1, True)
     for worker in place.workers:
@@ -149,7 +149,7 @@ async def test_who_closes_serves_what_it_took_and_leaves_the_rest(place: Workpla
     place.registry.report(0, True)
     first.balancer.start()
     place.clients.append(socket.create_connection(place.address))
-    while not place.registry.held(0):
+    while not place.registry.get_connections(0):
         await asyncio.sleep(0)
     await first.balancer.close()
     assert place.counts == [1, 0]
@@ -182,10 +182,10 @@ async def test_what_cannot_be_opened_counts_no_longer(
     first.balancer.start()
     place.clients.append(socket.create_connection(place.address))
     await until(lambda: "a connection could not be opened" in caplog.text)
-    assert place.registry.held(0) == 0
+    assert place.registry.get_connections(0) == 0
     await place.connect(1)
     assert place.counts == [1, 0]
-    assert place.registry.held(0) == 1
+    assert place.registry.get_connections(0) == 1
     await first.balancer.close()
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from service.server.malloc import trim_now_and_then, tune_malloc
+from service.server.malloc import trim_periodically, tune_malloc
 from tests.service.server_processes import REPOSITORY
 
 
@@ -44,7 +44,7 @@ def test_three_options_are_fixed_and_a_thread_trims() -> None:
 
 def test_trimming_goes_on_until_it_is_stopped() -> None:
     library = Glibc()
-    trim_now_and_then(library, library.stopped, every_s=0.0)
+    trim_periodically(library, library.stopped, every_s=0.0)
     assert library.trims == [0, 0, 0]
 
 
@@ -57,7 +57,7 @@ def test_other_libraries_are_left_alone() -> None:
 
 _PROGRAM = """
 import ctypes, threading
-from service.server.malloc import tune_malloc, trim_now_and_then
+from service.server.malloc import tune_malloc, trim_periodically
 
 class Figures(ctypes.Structure):
     _fields_ = [
@@ -89,7 +89,7 @@ thread.start()
 thread.join()
 assert library.mallinfo2().mapped == before
 assert library.mallinfo2().top > 6 << 20
-trim_now_and_then(Once(), Once.stopped, 0.0)
+trim_periodically(Once(), Once.stopped, 0.0)
 assert library.mallinfo2().top < 1 << 20
 """
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from service.config import SettingsError
-from service.server.sockets import bind, listen, take_no_more, url_of
+from service.server.sockets import bind, format_url, listen, stop_accepting
 
 
 def connecting(port: int) -> socket.socket:
@@ -29,7 +29,7 @@ def test_who_has_connected_is_still_accepted_and_nobody_else() -> None:
         early = connecting(port)
         assert connected(early, 5)
         early.sendall(b"hello")
-        take_no_more(listener)
+        stop_accepting(listener)
         late = connecting(port)
         assert not connected(late, 0.1)
         accepted, _ = listener.accept()
@@ -54,10 +54,10 @@ def test_who_binds_at_the_same_time_finds_out_as_it_listens() -> None:
 
 def test_urls() -> None:
     with bind("127.0.0.1", 0) as listener:
-        assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert format_url(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
     if socket.has_ipv6:
         with bind("::1", 0) as listener:
-            assert url_of(listener).startswith("http://[::1]:")
+            assert format_url(listener).startswith("http://[::1]:")
 
 
 def test_an_address_that_is_none() -> None:

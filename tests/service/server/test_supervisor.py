@@ -124,7 +124,7 @@ async def test_each_worker_has_as_many_connections(several: Server) -> None:
         streams.append(await asyncio.open_connection("127.0.0.1", several.port))
         streams[-1][1].write(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         await streams[-1][0].readuntil(b"}")  # somebody has taken it
-        held.append([workers.held(slot) for slot in workers.slots])
+        held.append([workers.get_connections(slot) for slot in workers.slots])
     assert sum(held[-1]) == 8 * WORKERS
     # One more than the other, or two where that one stood still for a moment; chance alone would
     # hardly ever stay within that all the way.
@@ -283,7 +283,7 @@ class TestSupervisor:
             return processes[-1]
 
         supervisor = Supervisor(workers, start, 1.0, "here")
-        supervisor._proven = True
+        supervisor._started = True
         assert supervisor.run() == 0
         assert [process.returncode for process in processes] == [-signal.SIGKILL, -signal.SIGTERM]
 

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import service.app
-from service.telemetry.gpu import STALE_S, GpuFigures, GpuUnreadableError, GpuUsage, GpuWatch
+from service.telemetry.gpu import STALE_S, GpuMetrics, GpuMonitor, GpuUnreadableError, GpuUsage
 from service.telemetry.metrics import Metrics
 from tests.service.serving import FakeEngine, serving
 
@@ -32,7 +32,7 @@ def test_nothing_is_shown_without_a_reading(metrics: Metrics) -> None:
 
 def test_a_reading_is_shown_until_it_is_old() -> None:
     now = [100.0]
-    figures = GpuFigures(lambda: now[0])
+    figures = GpuMetrics(lambda: now[0])
     registry = CollectorRegistry()
     registry.register(figures)
     figures.show("cuda:0", USAGE)
@@ -81,8 +81,8 @@ class FakeReader:
 def test_it_reads_until_the_driver_fails_and_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    figures, reader = GpuFigures(), FakeReader(3)
-    watch = GpuWatch(figures, "cuda:1", reader.open, every_s=0.0)
+    figures, reader = GpuMetrics(), FakeReader(3)
+    watch = GpuMonitor(figures, "cuda:1", reader.open, every_s=0.0)
     watch.start()
     watch.thread.join(30)
     assert not watch.thread.is_alive()
@@ -96,7 +96,7 @@ def test_without_a_library_it_ends_at_once(caplog: pytest.LogCaptureFixture) -> 
     def fail(device: str) -> Callable[[], GpuUsage]:
         raise GpuUnreadableError("nvidia-ml-py is not installed")
 
-    watch = GpuWatch(GpuFigures(), "cuda:0", fail)
+    watch = GpuMonitor(GpuMetrics(), "cuda:0", fail)
     watch.start()
     watch.thread.join(30)
     assert not watch.thread.is_alive()
@@ -104,7 +104,7 @@ def test_without_a_library_it_ends_at_once(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_it_stops_when_told_between_readings() -> None:
-    watch = GpuWatch(GpuFigures(), "cuda:0", FakeReader(10**9).open, every_s=3600.0)
+    watch = GpuMonitor(GpuMetrics(), "cuda:0", FakeReader(10**9).open, every_s=3600.0)
     watch.start()
     watch.stop()
     watch.thread.join(30)
@@ -126,11 +126,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.append(uuid)
         return lambda: USAGE
 
-    def uuid_of(device: str) -> str:
+    def device_uuid(device: str) -> str:
         return f"of {device}" if device.startswith("cuda") else ""
 
     monkeypatch.setattr(service.app, "open_nvml", open_fake)
-    monkeypatch.setattr(service.app, "uuid_of", uuid_of)
+    monkeypatch.setattr(service.app, "device_uuid", device_uuid)
     return opened
 
 
@@ -138,13 +138,13 @@ async def test_on_cuda_a_scrape_shows_it(
     opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = threading.Event()
-    show = GpuFigures.show
+    show = GpuMetrics.show
 
-    def told(figures: GpuFigures, device: str, usage: GpuUsage) -> None:
+    def told(figures: GpuMetrics, device: str, usage: GpuUsage) -> None:
         show(figures, device, usage)
         read.set()
 
-    monkeypatch.setattr(GpuFigures, "show", told)
+    monkeypatch.setattr(GpuMetrics, "show", told)
     async with serving(CudaEngine()) as (client, _):
         assert read.wait(30)
         text = (await client.get("/metrics")).text

@@ -29,6 +29,7 @@ OURS = {
     "fer_rejections": ("counter", {"reason"}),
     "fer_image_pixels": ("histogram", set()),
     "fer_faceless_images": ("counter", set()),
+    "fer_truncated_images": ("counter", set()),
     "fer_abandoned_faces": ("counter", set()),
     "fer_model_info": ("gauge", {"name", "version", "device"}),
     "fer_ready": ("gauge", set()),

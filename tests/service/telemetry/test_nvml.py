@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from service.telemetry.gpu import GpuUnreadableError, GpuUsage
-from service.telemetry.nvml import open_nvml, uuid_of
+from service.telemetry.nvml import device_uuid, open_nvml
 
 UUID = "11111111-2222-3333-4444-555555555555"
 
@@ -56,8 +56,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 def test_a_gpu_is_known_by_its_uuid_and_a_cpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"cuda:1": SimpleNamespace(uuid=UUID)}
     monkeypatch.setattr(torch.cuda, "get_device_properties", found.__getitem__)
-    assert uuid_of("cuda:1") == UUID
-    assert uuid_of("cpu") == ""
+    assert device_uuid("cuda:1") == UUID
+    assert device_uuid("cpu") == ""
 
 
 def test_memory_and_share_of_time(gpu: FakeNvml) -> None:
@@ -105,7 +105,7 @@ def test_the_real_library_without_a_driver_says_so(monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this host")
 def test_the_real_gpu() -> None:
     size = 256 << 20
-    read = open_nvml(uuid_of("cuda:0"))
+    read = open_nvml(device_uuid("cuda:0"))
     before = read()
     held = torch.zeros(size, dtype=torch.uint8, device="cuda:0")
     torch.cuda.synchronize()

@@ -19,6 +19,9 @@ from training.model.network import AttentionFER
 CONFIG = NetworkConfig(widths=(8, 16), depths=(1, 1))
 
 
+EVEN = [0.1, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2]
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, AttentionFER, Manifest]:
     torch.manual_seed(0)
@@ -32,7 +35,7 @@ def saved(tmp_path: Path) -> tuple[Path, AttentionFER, Manifest]:
     return path, network, manifest
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Write the file again with another manifest."""
     from safetensors import safe_open
 
@@ -49,6 +52,22 @@ def test_what_is_saved_is_loaded(saved: tuple[Path, AttentionFER, Manifest]) -> 
     assert torch.equal(checkpoint.network(images).logits, network.eval()(images).logits)
     assert checkpoint.manifest == manifest
     assert not checkpoint.network.training
+
+
+def test_a_stated_prior_is_loaded(saved: tuple[Path, AttentionFER, Manifest]) -> None:
+    path, network, manifest = saved
+    stated = dataclasses.replace(manifest, prior=tuple(EVEN), temperatures={"uniform": 1.5})
+    save_checkpoint(path, network, stated, torch.float32)
+    assert load_checkpoint(path).manifest == stated
+
+
+def test_a_checkpoint_of_before_priors_were_stated_has_none(
+    saved: tuple[Path, AttentionFER, Manifest],
+) -> None:
+    path, _, manifest = saved
+    rewrite(path, lambda h: (h.pop("prior"), h.pop("temperatures")))
+    assert load_checkpoint(path).manifest == manifest
+    assert manifest.prior is None
 
 
 def test_half_precision_is_stored_in_half_the_bytes(
@@ -133,11 +152,19 @@ def test_somebody_elses_safetensors_file_is_refused(tmp_path: Path) -> None:
         (lambda h: h["network"].update(depth=3), "field 'depth' is unknown"),
         (lambda h: h["input_spec"].update(height=48.5), "height"),
         (lambda h: h["input_spec"].update(resample="nearest"), "resample"),
+        (lambda h: h.update(prior=[0.5, 0.5]), "2 shares for 7 emotions"),
+        (lambda h: h.update(prior=[0.0, 0.4, *[0.12] * 5]), "not positive"),
+        (lambda h: h.update(prior=[0.2] * 7), "sum to 1"),
+        (lambda h: h.update(prior="uniform"), "prior"),
+        (lambda h: h.update(temperatures={"uniform": 1.0}), "for priors"),
+        (lambda h: h.update(prior=EVEN, temperatures={"even": 1.0}), "for priors"),
+        (lambda h: h.update(prior=EVEN, temperatures={"uniform": 0.0}), "temperature is 0"),
+        (lambda h: h.update(prior=EVEN, temperatures={"uniform": "1"}), "temperatures"),
     ],
 )
 def test_a_manifest_that_is_not_understood_is_refused_by_name(
     saved: tuple[Path, AttentionFER, Manifest],
-    change: Callable[[dict[str, Any]], None],
+    change: Callable[[dict[str, Any]], object],
     named: str,
 ) -> None:
     path = saved[0]
@@ -370,7 +397,10 @@ def test_fields_of_any_type_are_taken_or_refused(
 ) -> None:
     path = saved[0]
     rewrite(path, lambda h: h.update({field: value}))
-    fits = (field, value) in [("name", "x"), ("version", "x"), ("temperature", 1.5)]
+    fits = (field, value) in [
+        ("name", "x"), ("version", "x"), ("temperature", 1.5),
+        ("prior", None), ("temperatures", {}),
+    ]  # fmt: skip
     if fits or (field in ("metrics", "provenance") and isinstance(value, dict)):
         load_checkpoint(path)
     else:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from service.engine.cpu.fused import fuse, sizes_of, straightener
+from service.engine.cpu.fused import create_straightener, find_input_sizes, fuse
 from service.engine.torch_engine import fold_batch_norm
 from service.kernels import Kernels
 from tests.service.engine.test_torch_engine import build_checkpoint
@@ -74,7 +74,9 @@ def test_images_are_straightened_as_the_network_does(kernels: Kernels) -> None:
     network.stn.head.weight.data.normal_(std=1.0)
     with torch.inference_mode():
         expected, theta = network.stn(images)
-        actual = straightener(kernels, network.stn, spec, sizes_of(network, spec))(images)
+        actual = create_straightener(kernels, network.stn, spec, find_input_sizes(network, spec))(
+            images
+        )
     assert (theta - theta[0]).abs().max() > 0.01, "all are turned alike"
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 

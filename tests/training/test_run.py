@@ -10,11 +10,12 @@ import torch
 
 from training.config import TrainConfig
 from training.dataset import Dataset
-from training.loop import Interrupted, fit
 from training.machine import Machine
 from training.model.checkpoint import load_checkpoint
 from training.model.manifest import InputSpec
-from training.run import BEST_FILE, HISTORY_FILE, STATE_FILE, ResumeError, Run
+from training.run import HISTORY_FILE, STATE_FILE, Interrupted, Run, fit
+from training.state import ResumeError
+from training.validation import BEST_FILE
 
 
 class Killed(BaseException):
@@ -38,7 +39,7 @@ def test_learns_made_up_faces(
     run = fresh(data, recipe, tmp_path, cpu)
     history = fit(run)
     assert history[-1]["loss"] < history[0]["loss"]
-    assert run.progress.best_accuracy["made-up"] > 0.6  # one in seven by chance
+    assert run.progress.best["made-up"] > 0.6  # one in seven by chance
 
 
 def test_a_cut_run_ends_where_an_uncut_one_does(
@@ -62,8 +63,8 @@ def test_a_cut_run_ends_where_an_uncut_one_does(
     assert run.restore()
     assert run.progress.step == 11
     assert without_speed(fit(run)) == expected
-    for name, tensor in run.ema.network.state_dict().items():
-        assert torch.equal(tensor, uncut.ema.network.state_dict()[name]), name
+    for name, tensor in run.averaged.state_dict().items():
+        assert torch.equal(tensor, uncut.averaged.state_dict()[name]), name
     best = [load_checkpoint(tmp_path / name / BEST_FILE) for name in ("cut", "uncut")]
     images = torch.randn(2, 1, 48, 48)
     assert torch.equal(best[0].network(images).logits, best[1].network(images).logits)
@@ -161,11 +162,10 @@ def test_clean_epochs_vary_nothing_but_the_side(
 ) -> None:
     mixing = dataclasses.replace(recipe.augment, mixup=0.5)
     recipe = dataclasses.replace(recipe, augment=mixing, clean_epochs=1)
-    run = fresh(data, recipe, tmp_path, cpu)
-    torch.manual_seed(0)
-    _, mixed = run._batch(epoch=1)
+    sampler = fresh(data, recipe, tmp_path, cpu).sampler
+    _, mixed = sampler.batch(step=1 * 5)
     assert (mixed.max(1).values < 1).any()
-    _, clean = run._batch(epoch=2)
+    _, clean = sampler.batch(step=2 * 5)
     assert (clean.max(1).values == 1).all()
 
 
