@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from service.config import detector_path
 from service.http.schemas import BatchPrediction, Prediction, Problem
 from service.http.v2.messages import MODEL
 from service.pictures.finder import FaceFinder
@@ -62,7 +63,7 @@ async def test_a_picture_as_the_body(content_type: str | None) -> None:
 
 async def test_a_picture_in_a_form_gets_the_documented_answer() -> None:
     picture = encoded(ramp(120, 80), "PNG")
-    async with serving() as (client, _):
+    async with serving(detector=detector_path()) as (client, _):
         response = await client.post("/predict?detect=never", files=form(picture))
     body = response.json()
     answer = Prediction.model_validate(body)
