@@ -136,7 +136,7 @@ async def test_a_killed_worker_is_replaced_and_reaches_the_same_engine(apart: Se
 
 
 async def test_a_drain_answers_all_that_was_accepted() -> None:
-    requests = 16
+    requests = 8
     pictures = [("image", (f"{n}.png", flat(n), "image/png")) for n in range(32)]
     # The shipped checkpoint, a face at a time: seconds of work.
     environ = {"FER_WORKERS": str(WORKERS), "FER_ENGINE": "shared", "FER_MAX_BATCH": "1"}
