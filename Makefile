@@ -8,7 +8,7 @@ CHECKPOINT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check train evaluate bench clean
+.PHONY: help setup serve test lint check train evaluate bench clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,11 +21,12 @@ serve: $(VENV)/serve $(KERNELS)/libkernels-avx2.so  ## Serve the shipped checkpo
 test: setup  ## Run the tests that take seconds
 	$(BIN)/pytest
 
-check: setup  ## Run ruff, mypy and the tests: exactly what CI runs first
+lint: setup  ## Run ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+check: lint test  ## Run ruff, mypy and these tests: before each commit
 
 train: $(VENV)/dev  ## Train on DATA=csv or folder; again goes on where it stopped
 	$(BIN)/python -m training train --data $(DATA) --folder $(FOLDER)

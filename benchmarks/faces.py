@@ -13,6 +13,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -21,8 +22,8 @@ import skimage.data
 import torch
 from PIL import Image
 
+from benchmarks.device import name_of
 from benchmarks.people import People, Placed
-from benchmarks.training import name_of
 from service.config import SHIPPED_CHECKPOINT, detector_path
 from service.engine.torch_engine import TorchEngine
 from service.pictures.decode import decode
@@ -144,9 +145,9 @@ def stages(bench: Bench, share: float, number: int, size: tuple[int, int]) -> st
         data = saved(bench.people.collage(names, share, size, 0, random)[0])
         faces = bench.finder.find(data, ALWAYS).faces
         pixels = np.stack([face.pixels for face in faces])
-        decoding = cpu_ms(lambda data=data: decode(data, bench.spec, MAX_PIXELS, ALWAYS))
-        whole = cpu_ms(lambda data=data: bench.finder.find(data, ALWAYS))
-        network = cpu_ms(lambda pixels=pixels: bench.engine.infer(pixels))
+        decoding = cpu_ms(partial(decode, data, bench.spec, MAX_PIXELS, ALWAYS))
+        whole = cpu_ms(partial(bench.finder.find, data, ALWAYS))
+        network = cpu_ms(partial(bench.engine.infer, pixels))
         rows.append((decoding, whole - decoding, network, whole + network))
     return " | ".join(f"{statistics.median(column):.1f}" for column in zip(*rows, strict=True))
 

@@ -111,7 +111,7 @@ class People:
         canvas.paste(laid, (0, 0), mask)
         reach = np.array([_REACH, _ABOVE, _REACH, _BELOW]) * [-1, -1, 1, 1] * long
         extent = (np.tile(middle, 2) + reach) * scale
-        cut = canvas.crop(tuple(int(v) for v in extent.round()))
+        cut = canvas.crop(tuple(extent.round().astype(int).tolist()))
         size = (round(2 * _REACH * side), round((_ABOVE + _BELOW) * side))
         return cut.resize(size, Image.Resampling.LANCZOS)
 

@@ -69,10 +69,10 @@ def data(count: int) -> Dataset:
     def split(emotions: tuple[str, ...]) -> Split:
         return Split(faces, F.one_hot(torch.arange(count) % len(emotions), len(emotions)).float())
 
-    parts = [split(FER2013_EMOTIONS)] * 3
-    second = Dataset("fer2013", FER2013_EMOTIONS, *parts, fingerprint="random")
-    parts = [split(FERPLUS_EMOTIONS)] * 3
-    return Dataset("ferplus", FERPLUS_EMOTIONS, *parts, fingerprint="random", second=second)
+    part = split(FER2013_EMOTIONS)
+    second = Dataset("fer2013", FER2013_EMOTIONS, part, part, part, "random")
+    part = split(FERPLUS_EMOTIONS)
+    return Dataset("ferplus", FERPLUS_EMOTIONS, part, part, part, "random", second=second)
 
 
 if __name__ == "__main__":

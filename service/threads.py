@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 
 
@@ -30,6 +31,30 @@ def start_computing(work: Callable[[], object], name: str) -> threading.Thread:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # 0: this thread
         work()
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = _ComputingThread(target=run, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def all_have_ended(within_s: float) -> bool:
+    """Wait until no thread of `start_computing` lives; the last thing that a process does.
+
+    One that is in a library's C++ code while Python shuts down makes the library call `abort`:
+    Python ends the thread as it comes back, which C++ takes for an error. Where this returns
+    False, the process must end by `os._exit`.
+
+    Args:
+        within_s: How long to wait for all of them together, in seconds.
+
+    Returns:
+        Whether all have ended.
+    """
+    until = time.monotonic() + within_s
+    threads = [each for each in threading.enumerate() if isinstance(each, _ComputingThread)]
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
+
+
+class _ComputingThread(threading.Thread):
+    """A thread that `start_computing` started."""

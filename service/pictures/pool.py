@@ -126,11 +126,6 @@ class DecodePool:
         stuck = sum(now - began > STUCK_S for began in list(self._began.values()))
         return stuck < self._threads
 
-    @property
-    def idle(self) -> bool:
-        """Whether no thread works; any thread may ask."""
-        return not self._began
-
     def saturated(self) -> bool:
         """Whether work waits for a thread, so that all of them are busy; any thread may ask."""
         return self._waiting > 0

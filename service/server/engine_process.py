@@ -35,6 +35,7 @@ from service.server.topology import engine_devices
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import Metrics
 from service.telemetry.nvml import device_uuid
+from service.threads import all_have_ended
 from training.model.manifest import CheckpointError
 
 _BACKLOG = 256  # the highest number of workers
@@ -100,6 +101,9 @@ async def serve_engine(
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LAST_WRITE_S):
             await host.close()
+    if not all_have_ended(_LAST_WRITE_S):
+        _log.error("the engine still computes, for nobody; leaving it")
+        os._exit(0)
 
 
 def _bind(path: Path) -> socket.socket:

@@ -19,9 +19,11 @@ from service.server.balancer import ConnectionBalancer
 from service.server.connections import BoundedProtocol, ConnectionLimits
 from service.server.registry import WorkerSlot
 from service.server.sockets import BACKLOG, allow_descriptors, format_url, listen, stop_accepting
+from service.threads import all_have_ended
 
 # Time for the event loop to accept the waiting connections at the end; one iteration suffices.
 _LAST_ACCEPT_S = 0.05
+_LAST_WORK_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -126,9 +128,8 @@ class _Server(uvicorn.Server):
         if self._balancer is not None:
             await self._balancer.close()
         await super().shutdown(sockets)
-        if not self._app.state.service.pool.idle:
-            # Python would wait for the thread at exit, even for a decoder that never ends.
-            _log.error("a picture is still being decoded, for nobody; leaving it")
+        if not all_have_ended(_LAST_WORK_S):
+            _log.error("a thread still computes, for nobody; leaving it")
             os._exit(0)
 
     def _on_supervisor_end(self) -> None:

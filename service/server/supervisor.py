@@ -55,6 +55,9 @@ def exit_cleanly_on_signals() -> None:
 
 
 def _exit_cleanly(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Another signal must not interrupt the shutdown from here on.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(0)
 
 

@@ -39,7 +39,7 @@ export async function runCamera(video, service, search, viewer, signal) {
       const began = performance.now();
       const image = await toJpeg(canvas, QUALITY);
       const manner = { signal: end.signal, onWait: viewer.waiting };
-      const answer = await service.pipeline(image, search(), manner);
+      const answer = await service.predict(image, search(), manner);
       viewer.answered(answer, began / 1000, performance.now() - began);
     }
   } catch (error) {

@@ -88,12 +88,12 @@ export class Card {
 
   async #predict(signal) {
     try {
-      return await this.#service.pipeline(this.#picture.sent, this.#search(), this.#manner(signal));
+      return await this.#service.predict(this.#picture.sent, this.#search(), this.#manner(signal));
     } catch (error) {
       if (error.status !== 413 || this.#picture.shown === null) throw error;
     }
     this.#picture = await shrink(this.#picture);
-    return this.#service.pipeline(this.#picture.sent, this.#search(), this.#manner(signal));
+    return this.#service.predict(this.#picture.sent, this.#search(), this.#manner(signal));
   }
 
   #manner(signal) {
@@ -159,7 +159,7 @@ export class Card {
     this.element.setAttribute("aria-busy", "true");
     say(this.#parts.state, "Explaining…");
     try {
-      const answer = await this.#service.drawing.explainer(
+      const answer = await this.#service.explain(
         this.#picture.sent, this.#search(), this.#manner(signal),
       );
       if (!signal.aborted) this.#showWhy(answer);

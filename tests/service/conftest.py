@@ -38,7 +38,9 @@ def random_checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=files() or [None], ids=lambda path: path and path.stem)
+@pytest.fixture(
+    params=[*files(), *([] if files() else [None])], ids=lambda path: path and path.stem
+)
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     path: Path | None = request.param
     if path is None:

@@ -53,7 +53,7 @@ class HangingEngine(FakeEngine):
 
 def stick() -> FakeEngine:
     """Have every picture keep its decoder for good, and that noticed within half a second."""
-    service.pictures.finder.decode = lambda *_: threading.Event().wait()  # type: ignore[assignment]
+    vars(service.pictures.finder)["decode"] = lambda *_: threading.Event().wait()
     service.pictures.pool.STUCK_S = 0.5
     return FakeEngine()
 

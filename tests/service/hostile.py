@@ -4,7 +4,7 @@ import random
 import struct
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.service.made_pictures import encoded, ramp
 
@@ -33,12 +33,22 @@ def seeds() -> dict[str, list[bytes]]:
             encoded(deep, "PNG", compress_level=0),
             encoded(palette, "PNG", transparency=3, bits=4),
             encoded(rgba, "PNG", exif=exif),
-            encoded(grey, "PNG", save_all=True, append_images=[grey.transpose(1)]),
+            encoded(
+                grey,
+                "PNG",
+                save_all=True,
+                append_images=[ImageOps.flip(grey)],
+            ),
         ],
         "WEBP": [
             encoded(rgb, "WEBP", exif=exif),
             encoded(rgba, "WEBP", lossless=True),
-            encoded(rgb, "WEBP", save_all=True, append_images=[rgb.transpose(1)]),
+            encoded(
+                rgb,
+                "WEBP",
+                save_all=True,
+                append_images=[ImageOps.flip(rgb)],
+            ),
         ],
         "BMP": [
             encoded(grey, "BMP"),
@@ -48,7 +58,13 @@ def seeds() -> dict[str, list[bytes]]:
         ],
         "GIF": [
             encoded(palette, "GIF", transparency=1),
-            encoded(grey, "GIF", save_all=True, append_images=[grey.transpose(1)], comment=b"x"),
+            encoded(
+                grey,
+                "GIF",
+                save_all=True,
+                append_images=[ImageOps.flip(grey)],
+                comment=b"x",
+            ),
         ],
         "TIFF": [
             encoded(grey, "TIFF"),

@@ -11,8 +11,10 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from service.config import detector_path
 from service.http.schemas import BatchPrediction, Prediction, Problem
 from service.http.v2.messages import MODEL
+from service.pictures.finder import FaceFinder
 from service.pictures.search import FaceSearch
 from service.pipeline import Predictor
 from service.queue.batcher import Batcher
@@ -61,7 +63,7 @@ async def test_a_picture_as_the_body(content_type: str | None) -> None:
 
 async def test_a_picture_in_a_form_gets_the_documented_answer() -> None:
     picture = encoded(ramp(120, 80), "PNG")
-    async with serving() as (client, _):
+    async with serving(detector=detector_path()) as (client, _):
         response = await client.post("/predict?detect=never", files=form(picture))
     body = response.json()
     answer = Prediction.model_validate(body)
@@ -274,7 +276,7 @@ async def test_too_many_bytes_end_the_reading(headers: dict[str, str]) -> None:
 
 
 async def test_a_batch_of_too_many_bytes_ends_the_reading() -> None:
-    limits = {"max_image_bytes": 2000, "max_request_bytes": 5000}
+    limits: dict[str, Any] = {"max_image_bytes": 2000, "max_request_bytes": 5000}
     async with serving(**limits) as (_, app):
         exchange = Exchange(FORM | {"transfer-encoding": "chunked"}, "/predict/batch")
         for _ in range(9):
@@ -286,7 +288,11 @@ async def test_a_batch_of_too_many_bytes_ends_the_reading() -> None:
 
 
 async def test_all_uploads_together_are_bounded() -> None:
-    limits = {"max_image_bytes": 2000, "max_request_bytes": 2000, "max_buffered_bytes": 3000}
+    limits: dict[str, Any] = {
+        "max_image_bytes": 2000,
+        "max_request_bytes": 2000,
+        "max_buffered_bytes": 3000,
+    }
     async with serving(**limits) as (client, app):
         first = Exchange(PNG)
         first.push(bytes(1500), more=True)
@@ -497,14 +503,14 @@ async def test_the_event_loop_turns_while_pictures_are_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = GatedEngine()
-    decode, gate, entered = Predictor._find, engine.gate, engine.entered
+    find, gate, entered = FaceFinder.find, engine.gate, engine.entered
 
-    def slow(self: Predictor, image: bytes, search: FaceSearch) -> Any:
+    def slow(self: FaceFinder, image: bytes, search: FaceSearch) -> Any:
         entered.set()
         gate.wait()
-        return decode(self, image, search)
+        return find(self, image, search)
 
-    monkeypatch.setattr(Predictor, "_find", slow)
+    monkeypatch.setattr(FaceFinder, "find", slow)
     async with serving(engine, decode_threads=1) as (client, _):
         waiting = asyncio.create_task(client.post("/predict", files=form(HAPPY)))
         await asyncio.to_thread(entered.wait)

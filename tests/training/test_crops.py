@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_a_folder_has_a_folder_for_each_emotion(tmp_path: Path) -> None:
     ],
 )
 def test_arrays_that_are_no_labelled_faces_are_refused(
-    tmp_path: Path, arrays: dict[str, np.ndarray], said: str
+    tmp_path: Path, arrays: dict[str, Any], said: str
 ) -> None:
     np.savez(tmp_path / "crops.npz", **arrays)
     with pytest.raises(DataError, match=said):

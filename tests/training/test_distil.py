@@ -112,7 +112,7 @@ def test_a_run_that_goes_on_does_not_ask_again(
     assert not asked
     for other in ({"share": 0.25}, {"by": [teacher(data.emotions, 1)]}):
         asked.clear()
-        assert not torch.equal(targets(**other), first)  # type: ignore[arg-type]
+        assert not torch.equal(targets(**other), first)
         assert asked
 
 

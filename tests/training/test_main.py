@@ -136,15 +136,16 @@ def test_an_annotated_checkpoint_states_its_prior_and_keeps_its_weights(
 
 
 def test_killed_in_mid_epoch_and_resumed_is_the_uncut_run(csv: Path, tmp_path: Path) -> None:
-    assert main(command(csv, tmp_path / "uncut")) == 0
-    cut = start(*command(csv, tmp_path / "cut", "--save-every", "0"))
+    short = ("--set", "epochs=2")
+    assert main(command(csv, tmp_path / "uncut", *short)) == 0
+    cut = start(*command(csv, tmp_path / "cut", "--save-every", "0", *short))
     state = tmp_path / "cut" / "state.pt"
     assert cut.stderr is not None
     while not state.exists():  # every step is saved: some step of the first epoch
         assert cut.poll() is None, cut.stderr.read()
     cut.send_signal(signal.SIGKILL)
     cut.communicate()
-    assert main(command(csv, tmp_path / "cut", "--save-every", "0")) == 0
+    assert main(command(csv, tmp_path / "cut", "--save-every", "0", *short)) == 0
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "uncut")
 
 

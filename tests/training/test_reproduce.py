@@ -56,6 +56,7 @@ def weights(chain: Chain, place: Place) -> dict[str, str]:
 def quiet(_: str) -> None: ...
 
 
+@pytest.mark.slow
 def test_a_chain_cut_and_resumed_ends_as_an_uncut_one_does(
     chain: Chain, place: Place, tmp_path: Path, cpu: Machine
 ) -> None:

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def without_speed(history: list[dict[str, object]]) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(("optimiser", "rate"), [("sgd", 0.1), ("adamw", 0.01)])
 def test_learns_made_up_faces(
-    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine, optimiser: str, rate: float
+    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine, optimiser: Any, rate: float
 ) -> None:
     recipe = dataclasses.replace(recipe, optimiser=optimiser, learning_rate=rate, epochs=12)
     run = fresh(data, recipe, tmp_path, cpu)

@@ -103,4 +103,8 @@ class Nothing:
         return np.tile(self.row, (len(faces), 1))
 
 
-ENGINES = {"plain": Plain, "ours": _ours, "nothing": Nothing}
+ENGINES: dict[str, Callable[[Checkpoint], Any]] = {
+    "plain": Plain,
+    "ours": _ours,
+    "nothing": Nothing,
+}

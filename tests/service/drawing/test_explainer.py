@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from service.config import SHIPPED
+from service.config import SHIPPED, detector_path
 from service.drawing.explainer import MAX_FACES, Drawing
 from service.engine.torch_engine import TorchEngine
 from service.http.explain import prefers_png
@@ -149,7 +149,7 @@ def test_accept(accept: str, png: bool) -> None:
 
 async def test_the_largest_faces_are_explained(crowd: Callable[[int], bytes]) -> None:
     engine = FakeEngine()
-    async with serving(engine, max_batch=32) as (client, _):
+    async with serving(engine, max_batch=32, detector=detector_path()) as (client, _):
         picture = crowd(20)
         for query, count in (("max_faces=2", 2), ("max_faces=256", MAX_FACES)):
             url = f"/explain?detect=always&{query}"
@@ -165,7 +165,7 @@ async def test_the_largest_faces_are_explained(crowd: Callable[[int], bytes]) ->
 
 async def test_no_face_is_no_error(crowd: Callable[[int], bytes]) -> None:
     engine = FakeEngine()
-    async with serving(engine) as (client, _):
+    async with serving(engine, detector=detector_path()) as (client, _):
         picture = crowd(0)
         body = (await client.post("/explain", files=form(picture))).json()
         assert body["faces"] == []
@@ -180,7 +180,7 @@ async def test_large_pictures_are_drawn_smaller_and_upright(orientation: int) ->
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture = encoded(ramp(3000, 1500), "JPEG", exif=exif)
-    async with serving() as (client, _):
+    async with serving(detector=detector_path()) as (client, _):
         answer = await client.post("/explain?detect=never", files=form(picture))
     size = picture_in(answer.json()["overlay"]).size
     assert size == ((1024, 512) if orientation == 1 else (512, 1024))
@@ -206,7 +206,7 @@ async def test_explaining_changes_no_probability(shipped: TorchEngine) -> None:
         names = ("box", "detection", "emotion", "confidence", "probabilities")
         return [{name: face[name] for name in names} for face in answer.json()["faces"]]
 
-    async with serving(shipped) as (client, _):  # type: ignore[arg-type]
+    async with serving(shipped, detector=detector_path()) as (client, _):  # type: ignore[arg-type]
         for picture in pictures:  # one after the other: in the same batches
             predicted = await faces_of(client, "/predict", picture)
             assert await faces_of(client, "/explain", picture) == predicted

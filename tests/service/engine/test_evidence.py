@@ -229,6 +229,8 @@ def test_folding_does_not_change_the_explanation() -> None:
     folded = TorchEngine(checkpoint, "cpu").explain(some_faces(2))
     for one, other in zip(folded, explain(checkpoint.network, images(2), SPEC), strict=True):
         np.testing.assert_allclose(one.evidence, other.evidence, atol=1e-5)
+        assert one.attention is not None
+        assert other.attention is not None
         np.testing.assert_allclose(one.attention, other.attention, atol=1e-5)
 
 

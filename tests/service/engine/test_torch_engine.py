@@ -253,8 +253,8 @@ print(json.dumps([engine.precision, engine.infer(some_faces(3)).tolist()]))
 @pytest.mark.parametrize(
     "environment",
     [
-        {"ONEDNN_MAX_CPU_ISA": "AVX2"},
-        {"ATEN_CPU_CAPABILITY": "avx2"},
+        pytest.param({"ONEDNN_MAX_CPU_ISA": "AVX2"}, marks=pytest.mark.slow),
+        pytest.param({"ATEN_CPU_CAPABILITY": "avx2"}, marks=pytest.mark.slow),
         {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
         {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
     ],

@@ -54,7 +54,7 @@ def outcome(body: bytes, step: int) -> object:
 @pytest.mark.parametrize("data", [b"x", b"\r\n", b"\r\n--", b"\r\n----", b"--" + BOUNDARY])
 def test_what_everybody_sends_needs_no_parser(headers: bytes, end: bytes, data: bytes) -> None:
     body = form_of(part(data, headers), end=end)
-    assert parse_plain_form(body, BOUNDARY) == data
+    assert bytes(parse_plain_form(body, BOUNDARY) or b"") == data
     assert outcome(body, len(body)) == outcome(body, 1) == [data]
 
 
@@ -102,7 +102,7 @@ def test_what_follows_the_last_boundary_is_not_of_the_form() -> None:
         form = Form(BOUNDARY, LIMITS, reservation)
         form.write(body)
         form.write(body)
-        assert form.finish() == [b"a"]
+        assert form.finish() == [bytearray(b"a")]
 
 
 def test_an_unfinished_form_is_refused() -> None:

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ def test_16_bits_of_either_endianness() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_32_bits_are_stretched(dtype: type) -> None:
+def test_32_bits_are_stretched(dtype: Any) -> None:
     values = np.array([[-1000, 0, 1000]], dtype)
     assert_close(read(encoded(Image.fromarray(values), "TIFF")), [[0, 128, 255]], 0)
     flat = np.full((2, 2), 7, dtype)
@@ -186,7 +187,7 @@ def test_the_first_of_several_frames(kind: str) -> None:
     assert_close(read(data), np.full((8, 8), 50), 1)
 
 
-ORIENTATIONS = {
+ORIENTATIONS: dict[int, Callable[[Any], Any]] = {
     1: lambda a: a,
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
@@ -203,8 +204,8 @@ ORIENTATIONS = {
 def test_orientation_is_obeyed(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"JPEG": {"quality": 98}, "WEBP": {"lossless": True}}.get(kind, {})
-    picture = decode(encoded(ramp(), kind, exif=exif, **options), SPEC, MAX_PIXELS)
+    kinds: dict[str, dict[str, Any]] = {"JPEG": {"quality": 98}, "WEBP": {"lossless": True}}
+    picture = decode(encoded(ramp(), kind, exif=exif, **kinds.get(kind, {})), SPEC, MAX_PIXELS)
     assert_close(picture.grey, ORIENTATIONS[orientation](np.asarray(ramp())), 3)
     assert (picture.height, picture.width) == picture.grey.shape
 
@@ -329,8 +330,8 @@ def test_a_side_too_long() -> None:
 
 def test_a_tile_larger_than_its_picture() -> None:
     data = b"II\x2a\x00" + struct.pack("<I", 8)
-    tags = ((256, 8), (257, 8), (258, 8), (259, 8), (262, 1), (277, 1))
-    tags += ((322, 32_768), (323, 32_768), (324, 200), (325, 100))
+    tags = [(256, 8), (257, 8), (258, 8), (259, 8), (262, 1), (277, 1)]
+    tags += [(322, 32_768), (323, 32_768), (324, 200), (325, 100)]
     data += struct.pack("<H", len(tags))
     for tag, value in tags:
         data += struct.pack("<HHII", tag, 4, 1, value)
@@ -382,7 +383,7 @@ def test_mutated_files_are_read_or_refused(kind: str, options: dict[str, object]
     exif[0x0112] = 6
     plain = kind in ("BMP", "GIF")
     sound = encoded(colours(), kind, **options, **({} if plain else {"exif": exif}))
-    outcomes = set()
+    outcomes: set[type] = set()
     for _ in range(300):
         data = _mutated(sound, rng)
         try:
@@ -458,7 +459,7 @@ try:
 except ServiceError as error:
     print(error.code)
 """
-    options = {"JPEG": {"progressive": True}, "WEBP": {"lossless": True}}.get(kind, {})
+    options = {"JPEG": {"progressive": True}, "WEBP": {"lossless": True}}
     data = encoded(Image.new("RGB", (4001, 3001)), kind, **options)
     done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True)
     assert done.stdout.split() == [b"out_of_memory"], done.stderr[-500:]

@@ -27,6 +27,7 @@ def test_a_packed_convolution_is_the_plain_one_at_any_size(
     torch.manual_seed(0)
     plain = Convolution(before, after, kernel, slope=slope, stride=stride, groups=groups)
     torch.nn.init.kaiming_normal_(plain.convolve.weight)
+    assert plain.convolve.bias is not None
     torch.nn.init.normal_(plain.convolve.bias)
     network = torch.nn.Sequential(plain).requires_grad_(False)
     fast = pack(network)

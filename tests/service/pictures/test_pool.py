@@ -13,7 +13,7 @@ import pytest
 
 from service.errors import BadImage, DeadlineExceeded, QueueFull, TooManyPixels
 from service.pictures.cost import LIGHT_BYTES, Cost
-from service.pictures.pool import STUCK_S, DecodePool
+from service.pictures.pool import STUCK_S, DecodePool, Done
 
 pytestmark = pytest.mark.anyio
 
@@ -49,9 +49,9 @@ def pool(clock: Clock) -> Iterator[DecodePool]:
     pool.close()
 
 
-async def occupy(pool: DecodePool) -> tuple[Gate, asyncio.Task[object]]:
+async def occupy(pool: DecodePool) -> tuple[Gate, asyncio.Task[Done[str]]]:
     gate = Gate()
-    task: asyncio.Task[object] = asyncio.create_task(pool.run(gate, 1000.0))
+    task: asyncio.Task[Done[str]] = asyncio.create_task(pool.run(gate, 1000.0))
     await asyncio.to_thread(gate.entered.wait)
     return gate, task
 
@@ -213,9 +213,9 @@ def wide(clock: Clock) -> Iterator[DecodePool]:
 
 def begin(
     pool: DecodePool, work: Gate, cost: Cost | None = None, client: str = "one"
-) -> asyncio.Task[object]:
+) -> asyncio.Task[Done[str]]:
     weigh = None if cost is None else lambda: cost
-    return asyncio.create_task(pool.run(work, 1000.0, weigh, client))  # type: ignore[arg-type]
+    return asyncio.create_task(pool.run(work, 1000.0, weigh, client))
 
 
 async def entered(*gates: Gate) -> None:
@@ -232,7 +232,7 @@ async def test_light_work_goes_on_beside_heavy_work_in_all_threads(wide: DecodeP
     assert not gates[2].entered.is_set()
     for gate in gates:
         gate.open.set()
-    assert [done.result for done in await asyncio.gather(*heavy)] == ["done"] * 3  # type: ignore[attr-defined]
+    assert [done.result for done in await asyncio.gather(*heavy)] == ["done"] * 3
 
 
 async def test_light_work_alone_has_no_thread_more(wide: DecodePool) -> None:
@@ -267,7 +267,7 @@ async def test_no_heavy_work_overtakes_what_waits_for_memory(clock: Clock) -> No
     await entered(first)
     large = Cost(20 * LIGHT_BYTES, 0.5)
     waiting = [
-        asyncio.create_task(pool.run(work, 1000.0, lambda cost=cost: cost, name))
+        asyncio.create_task(pool.run(work, 1000.0, partial(lambda cost: cost, cost), name))
         for work, cost, name in zip(rest, (large, HEAVY), ("a", "b"), strict=True)
     ]
     await pool.run(lambda: None, 1000.0, lambda: LIGHT, "c")  # both are weighed by now
@@ -284,7 +284,7 @@ async def test_clients_have_their_turn(clock: Clock, cost: Cost | None) -> None:
     gate, running = await occupy(pool)
     waiting = [
         asyncio.create_task(
-            pool.run(partial(order.append, name), 1000.0, cost and (lambda: cost), name)
+            pool.run(partial(order.append, name), 1000.0, (lambda: cost) if cost else None, name)
         )
         for name in "aaaabbc"
     ]

@@ -51,7 +51,7 @@ async def build(engine: GatedEngine, metrics: Metrics) -> AsyncIterator[Build]:
     built: list[Batcher] = []
 
     def start(infer: Any = engine, **options: Any) -> Batcher:
-        settings = {"max_batch": 4, "queue_size": 64, "metrics": metrics} | options
+        settings: dict[str, Any] = {"max_batch": 4, "queue_size": 64, "metrics": metrics} | options
         built.append(Batcher(infer, **settings))
         built[-1].start()
         return built[-1]

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.engine.contract import EngineInfo
 from service.engine.explanation import Explanation
 from service.errors import InternalError, QueueFull, ServiceError
 from service.queue.ticket import Inference
 from service.remote.protocol import (
     MAX_PAYLOAD_BYTES,
-    EngineInfo,
     Frame,
     FrameReader,
     Kind,

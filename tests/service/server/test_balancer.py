@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,12 @@ class Worker:
     def __init__(self, workers: WorkerRegistry, slot: int, listener: socket.socket) -> None:
         self.transports: set[asyncio.Transport] = set()
         self.worker_slot = WorkerSlot(workers, slot)
-        own = socket.socket(fileno=os.dup(listener.fileno()))
-        self.balancer = ConnectionBalancer(own, self.worker_slot, self._protocol)
+        self.listener: Any = socket.socket(fileno=os.dup(listener.fileno()))
+        self.listen_with(self.listener)
+
+    def listen_with(self, listener: Any) -> None:
+        """Have a new balancer take connections from this: the socket, or what stands for it."""
+        self.balancer = ConnectionBalancer(listener, self.worker_slot, self._protocol)
 
     def _protocol(self) -> asyncio.Protocol:
         worker = self
@@ -40,7 +45,7 @@ class Worker:
                 worker.balancer.update(len(worker.transports))
 
             def connection_lost(self, _: Exception | None) -> None:
-                worker.transports.discard(self.transport)  # type: ignore[arg-type]
+                worker.transports.discard(self.transport)
                 worker.balancer.update(len(worker.transports))
 
         return Kept()
@@ -82,7 +87,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Workplace]:
         for client in place.clients:
             client.close()
         for worker in place.workers:
-            worker.balancer._listener.close()  # of one that never began
+            worker.listener.close()  # of one that never began
             for transport in tuple(worker.transports):
                 transport.abort()
         await until(lambda: sum(place.counts) == 0)
@@ -144,7 +149,7 @@ async def test_who_closes_serves_what_it_took_and_leaves_the_rest(place: Workpla
     place.registry.report(0, True)
     first.balancer.start()
     place.clients.append(socket.create_connection(place.address))
-    while not first.balancer._tasks:
+    while not place.registry.get_connections(0):
         await asyncio.sleep(0)
     await first.balancer.close()
     assert place.counts == [1, 0]
@@ -159,7 +164,8 @@ async def test_what_cannot_be_opened_counts_no_longer(
 ) -> None:
     place.registry.report(0, True)
     first = place.workers[0]
-    listener, taken = first.balancer._listener, []
+    listener = first.listener
+    taken: list[socket.socket] = []
 
     class Broken:
         def accept(self) -> tuple[socket.socket, object]:
@@ -172,7 +178,7 @@ async def test_what_cannot_be_opened_counts_no_longer(
         def __getattr__(self, name: str) -> object:
             return getattr(listener, name)
 
-    first.balancer._listener = Broken()  # type: ignore[assignment]
+    first.listen_with(Broken())
     first.balancer.start()
     place.clients.append(socket.create_connection(place.address))
     await until(lambda: "a connection could not be opened" in caplog.text)
@@ -188,7 +194,7 @@ async def test_without_descriptors_it_goes_on_later(
 ) -> None:
     monkeypatch.setattr("service.server.balancer._EXHAUSTED_S", 0.01)
     first = place.workers[0]
-    listener, refusals = first.balancer._listener, [errno.EMFILE, errno.ENFILE]
+    listener, refusals = first.listener, [errno.EMFILE, errno.ENFILE]
 
     class Exhausted:
         def accept(self) -> object:
@@ -202,7 +208,7 @@ async def test_without_descriptors_it_goes_on_later(
         def __getattr__(self, name: str) -> object:
             return getattr(listener, name)
 
-    first.balancer._listener = Exhausted()  # type: ignore[assignment]
+    first.listen_with(Exhausted())
     first.balancer.start()
     await place.connect(1)
     assert place.counts == [1, 0]

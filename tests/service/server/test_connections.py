@@ -178,7 +178,7 @@ async def test_a_head_that_never_ends_is_ended(first: bytes, drop: bytes) -> Non
         gone = asyncio.create_task(ended(reader))
         while not gone.done():  # it drips all the time, and that does not help
             writer.write(drop)
-            await asyncio.sleep(0.01)
+            await asyncio.wait({gone}, timeout=0.01)
         assert gone.result() == b""
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 1
         writer.close()
@@ -192,7 +192,7 @@ async def test_blank_lines_keep_no_connection() -> None:
         gone = asyncio.create_task(ended(reader))
         while not gone.done():
             writer.write(b"\r\n")
-            await asyncio.sleep(0.01)
+            await asyncio.wait({gone}, timeout=0.01)
         writer.close()
 
 
@@ -438,7 +438,7 @@ async def test_who_is_turned_away_and_trickles_is_dropped(monkeypatch: pytest.Mo
         ending = asyncio.create_task(ended(reader))
         while not ending.done():
             writer.write(b"x")
-            await asyncio.sleep(0.01)
+            await asyncio.wait({ending}, timeout=0.01)
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 1
         writer.close()
 

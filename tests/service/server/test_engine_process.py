@@ -1,9 +1,10 @@
 """Tests of `service.server.engine_process`: real workers before a shared engine.
 
-The supervisor's and the workers' own tests are in `test_workers`.
+The supervisor's and the workers' own tests are in `test_supervisor`.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from tests.service.made_pictures import flat
 from tests.service.server.test_supervisor import (
+    NO_DETECTOR,
     WORKERS,
     alive,
     folder_of,
@@ -57,7 +59,7 @@ async def answers_to(server: Server, content: bytes, path: str = "/predict") -> 
 async def test_answers_are_those_of_an_engine_inside(apart: Server, checkpoint: Path) -> None:
     asked = [(path, flat(level)) for path in ("/predict", "/explain") for level in (0, 60, 200)]
     got = [await answers_to(apart, content, path) for path, content in asked]
-    with running({"FER_CHECKPOINT": str(checkpoint)}) as inside:
+    with running({"FER_CHECKPOINT": str(checkpoint)} | NO_DETECTOR) as inside:
         for (path, content), answer in zip(asked, got, strict=True):
             assert answer == await answers_to(inside, content, path)
 
@@ -94,7 +96,8 @@ async def test_a_killed_engine_is_replaced_and_costs_only_whom_it_had(apart: Ser
                 assert response.status_code == 503
                 assert response.json()["code"] == "not_ready"
                 assert int(response.headers["retry-after"]) >= 1
-                await asyncio.sleep(0.05)  # as a client that was told to wait
+                with contextlib.suppress(TimeoutError):  # as a client that was told to wait
+                    await asyncio.wait_for(replaced.wait(), 0.05)
 
     def kill_and_await_another() -> None:
         eventually(lambda: 200 in statuses)
@@ -133,12 +136,12 @@ async def test_a_killed_worker_is_replaced_and_reaches_the_same_engine(apart: Se
 
 
 async def test_a_drain_answers_all_that_was_accepted() -> None:
-    requests = 16
+    requests = 8
     pictures = [("image", (f"{n}.png", flat(n), "image/png")) for n in range(32)]
     # The shipped checkpoint, a face at a time: seconds of work.
     environ = {"FER_WORKERS": str(WORKERS), "FER_ENGINE": "shared", "FER_MAX_BATCH": "1"}
     environ["FER_TIMEOUT_S"] = "60"  # a slow machine would rightly refuse some of them
-    with running(environ, ready=ALL_READY) as server:
+    with running(environ | NO_DETECTOR, ready=ALL_READY) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             asked = [
                 asyncio.create_task(client.post("/predict/batch", files=pictures))

@@ -1,8 +1,10 @@
 """Tests of `python -m service`: the real server, its socket, its signals, its exit codes."""
 
 import asyncio
+import contextlib
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import service.app as service_app
 from service.__main__ import main
 from service.config import SHIPPED_CHECKPOINT, Settings, key_of
-from service.engine.torch_engine import TorchEngine
+from service.engine.contract import Engine
+from service.engine.loading import open_engine
 from tests.service.made_pictures import encoded, flat
 from tests.service.server_processes import Server, running
 from training.model.checkpoint import save_checkpoint
@@ -135,6 +138,10 @@ def test_sigterm_answers_what_was_accepted(checkpoint: Path, astronaut: bytes) -
         for connection in connections:
             with connection:
                 assert _read_to_end(connection).startswith(b"HTTP/1.1 200 ")
+        while server.process.poll() is None:  # nor does it mind to be told again and again
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.process.send_signal(signal.SIGTERM)
+                server.process.wait(0.01)
         assert server.stop() == 0
         assert "Traceback" not in server.log
 
@@ -208,19 +215,19 @@ class TestRefusals:
         capsys: pytest.CaptureFixture[str],
         random_checkpoint: Path,
     ) -> None:
-        rivals, load = [], service_app.open_engine
+        rivals: list[socket.socket] = []
 
-        def open_engine(settings: Settings) -> TorchEngine:
+        def open_late(settings: Settings) -> Engine:
             rival = socket.socket()
             rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             rival.bind(("127.0.0.1", settings.port))
             rival.listen()
             rivals.append(rival)
-            return load(settings)
+            return open_engine(settings)
 
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        monkeypatch.setattr(service_app, "open_engine", open_engine)
+        monkeypatch.setattr(service_app, "open_engine", open_late)
         settings = {"FER_HOST": "127.0.0.1", "FER_PORT": str(port), "FER_DEVICE": "cpu"}
         settings["FER_CHECKPOINT"] = str(random_checkpoint)
         error = refused(monkeypatch, capsys, **settings)

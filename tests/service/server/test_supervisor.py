@@ -37,6 +37,7 @@ pytestmark = pytest.mark.anyio
 
 WORKERS = 2
 REQUESTS = 200
+NO_DETECTOR = {"FER_DETECTOR": "/nowhere"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,9 @@ def make_checkpoint(path: Path) -> Path:
 
 
 def settings(checkpoint: Path) -> dict[str, str]:
-    return {"FER_WORKERS": str(WORKERS), "FER_CHECKPOINT": str(checkpoint)}
+    """Return an environment without a detector: each picture here is a face, found at once."""
+    found = {"FER_WORKERS": str(WORKERS), "FER_CHECKPOINT": str(checkpoint)}
+    return found | NO_DETECTOR
 
 
 def workers_of(server: Server) -> dict[int, int]:

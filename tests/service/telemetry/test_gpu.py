@@ -1,7 +1,7 @@
 """Tests of `service.telemetry.gpu`: what a scrape shows of the GPU, and for how long."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -119,7 +119,7 @@ class CudaEngine(FakeEngine):
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
 
     def open_fake(uuid: str) -> Callable[[], GpuUsage]:

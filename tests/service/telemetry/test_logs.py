@@ -33,7 +33,7 @@ async def test_json_has_every_field_that_there_is() -> None:
     assert fields["exception"] == "ValueError: why"
 
 
-@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter(0)])
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter("0")])
 @pytest.mark.parametrize("evil", ["a\nb", "\x1b[2Jx", "\u2028x", "\r\n", "\x00", "\x85"])
 def test_a_message_stays_in_its_line(formatter: logging.Formatter, evil: str) -> None:
     line = formatter.format(record("said %s", evil))
@@ -65,7 +65,7 @@ async def test_a_sane_name_is_kept(name: str) -> None:
 @pytest.mark.parametrize("name", ["", " ", "x" * 65, "-x", 'a"b', "a b", "ä", "a\tb", "{}", "a;b"])
 async def test_another_one_is_replaced(name: str) -> None:
     async with serving() as (client, _):
-        headers = {"x-request-id": name.encode("latin-1")}
+        headers = {b"x-request-id": name.encode("latin-1")}
         first = await client.get("/health/live", headers=headers)
         second = await client.get("/health/live")
         for response in (first, second):

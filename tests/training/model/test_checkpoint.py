@@ -35,7 +35,7 @@ def saved(tmp_path: Path) -> tuple[Path, AttentionFER, Manifest]:
     return path, network, manifest
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Write the file again with another manifest."""
     from safetensors import safe_open
 
@@ -164,7 +164,7 @@ def test_somebody_elses_safetensors_file_is_refused(tmp_path: Path) -> None:
 )
 def test_a_manifest_that_is_not_understood_is_refused_by_name(
     saved: tuple[Path, AttentionFER, Manifest],
-    change: Callable[[dict[str, Any]], None],
+    change: Callable[[dict[str, Any]], object],
     named: str,
 ) -> None:
     path = saved[0]

@@ -28,8 +28,8 @@ def test_all_as_json() -> None:
     )
     assert response.headers["content-type"] == "application/json"
     assert "inference-header-content-length" not in response.headers
-    InferenceAnswer.model_validate_json(response.body)
-    body = json.loads(response.body)
+    InferenceAnswer.model_validate_json(bytes(response.body))
+    body = json.loads(bytes(response.body))
     assert (body["model_name"], body["model_version"], body["id"]) == ("attention-fer", "1", "mine")
     assert body["parameters"] == {"checkpoint": "fake", "checkpoint_version": "7"}
     assert body["outputs"] == [
@@ -47,7 +47,7 @@ def test_all_as_json() -> None:
 
 def test_without_a_name_there_is_none() -> None:
     response = respond(asked(RequestedOutput("emotion", False)), ROWS, MANIFEST)
-    assert "id" not in json.loads(response.body)
+    assert "id" not in json.loads(bytes(response.body))
 
 
 def test_binary_tensors_follow_in_the_order_asked_for() -> None:
@@ -75,14 +75,14 @@ def test_no_face_is_an_answer(binary: bool) -> None:
     response = respond(asked(*[RequestedOutput(n, binary) for n in OUTPUTS]), (), MANIFEST)
     end = int(response.headers.get("inference-header-content-length", len(response.body)))
     assert end == len(response.body)
-    outputs = json.loads(response.body)["outputs"]
+    outputs = json.loads(bytes(response.body))["outputs"]
     assert [output["shape"] for output in outputs] == [[0, 7], [0], [0, 4], [0]]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (2, 2), (100, 7)])
 def test_the_best_classes_as_text(count: int, expected: int) -> None:
     response = respond(asked(RequestedOutput("probabilities", False, count)), ROWS, MANIFEST)
-    (output,) = json.loads(response.body)["outputs"]
+    (output,) = json.loads(bytes(response.body))["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [2, expected])
     best = ["0.600000:3:happiness", "0.300000:4:sadness"][:expected]
     assert output["data"][: len(best)] == best

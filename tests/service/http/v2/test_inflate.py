@@ -4,7 +4,7 @@ import gzip
 import math
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -36,7 +36,9 @@ async def run(
 @pytest.mark.parametrize(
     ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
 )
-async def test_what_was_compressed_comes_out(pool: DecodePool, encoding, compress, size) -> None:
+async def test_what_was_compressed_comes_out(
+    pool: DecodePool, encoding: str, compress: Callable[[bytes], bytes], size: int
+) -> None:
     plain = bytes(range(251)) * (size // 251 + 1)
     assert await run(pool, compress(plain[:size]), encoding) == plain[:size]
 

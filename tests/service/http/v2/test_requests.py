@@ -195,7 +195,7 @@ def test_wishes_are_understood() -> None:
         {"name": "emotion", "parameters": {"binary_data": False}},
         {"name": "probabilities", "parameters": {"classification": 3}},
     ]
-    parameters = {"binary_data_output": True, "priority": 3}
+    parameters: dict[str, Any] = {"binary_data_output": True, "priority": 3}
     parameters |= {"detect": "never", "max_faces": 2}
     asked = read(faces_json(0) | {"outputs": outputs, "parameters": parameters, "id": "a"})
     assert asked.wanted == (

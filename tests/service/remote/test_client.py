@@ -1,4 +1,4 @@
-"""Tests of `service.remote.client` and `remote_host`, over a real socket."""
+"""Tests of `service.remote.client`, and of `service.remote.host`, over a real socket."""
 
 import asyncio
 import time

@@ -119,7 +119,15 @@ async def batcher(engine: GatedEngine, clock: Clock, metrics: Metrics) -> AsyncI
 
 @pytest.mark.parametrize(
     ("most", "patience_s"),
-    [(1, 0.3), (1, 1.0), (1, 10.0), (8, 0.4), (8, 1.0), (8, 10.0), (24, 1.0)],
+    [
+        (1, 0.3),
+        (1, 1.0),
+        pytest.param(1, 10.0, marks=pytest.mark.slow),
+        (8, 0.4),
+        (8, 1.0),
+        (8, 10.0),
+        pytest.param(24, 1.0, marks=pytest.mark.slow),
+    ],
 )
 async def test_three_times_capacity(
     batcher: Batcher, engine: GatedEngine, clock: Clock, most: int, patience_s: float
