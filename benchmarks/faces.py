@@ -144,7 +144,7 @@ def stages(bench: Bench, share: float, number: int, size: tuple[int, int]) -> st
         names = tuple(map(str, random.choice(bench.people.names, number, replace=False)))
         data = saved(bench.people.collage(names, share, size, 0, random)[0])
         faces = bench.finder.find(data, ALWAYS).faces
-        pixels = np.stack([face.pixels for face in faces])
+        pixels = np.array([face.pixels for face in faces])
         decoding = cpu_ms(partial(decode, data, bench.spec, MAX_PIXELS, ALWAYS))
         whole = cpu_ms(partial(bench.finder.find, data, ALWAYS))
         network = cpu_ms(partial(bench.engine.infer, pixels))
