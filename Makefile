@@ -1,31 +1,32 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := service/inference/native
+KERNELS := service/kernels
 DATA ?= data/fer2013.csv
 FOLDER ?= runs/fer2013
 CHECKPOINT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check train evaluate bench clean
+.PHONY: help setup serve test lint check train evaluate bench clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/dev $(NATIVE)/libnative.so  ## Make .venv with all that tests, checks and training need
+setup: $(VENV)/dev $(KERNELS)/libkernels-avx2.so  ## Make .venv with all that tests, checks and training need
 
-serve: $(VENV)/serve $(NATIVE)/libnative.so  ## Serve the shipped checkpoint on http://localhost:8000
+serve: $(VENV)/serve $(KERNELS)/libkernels-avx2.so  ## Serve the shipped checkpoint on http://localhost:8000
 	$(BIN)/python -m service
 
 test: setup  ## Run the tests that take seconds
 	$(BIN)/pytest
 
-check: setup  ## Run ruff, mypy and the tests: exactly what CI runs first
+lint: setup  ## Run ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+check: lint test  ## Run ruff, mypy and these tests: before each commit
 
 train: $(VENV)/dev  ## Train on DATA=csv or folder; again goes on where it stopped
 	$(BIN)/python -m training train --data $(DATA) --folder $(FOLDER)
@@ -38,7 +39,7 @@ bench:  ## Measure the service beside its peers, for hours; ARGS="--servers ours
 
 clean:  ## Remove .venv and what tools left behind; runs/ and checkpoints/ stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
-	rm -f $(NATIVE)/libnative.so
+	rm -f $(KERNELS)/libkernels*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps make each set-up happen once, and again when its inputs change. torch goes first and
@@ -50,8 +51,8 @@ $(VENV)/serve: pyproject.toml constraints.txt
 	$(BIN)/python -m service.pictures.model_file || echo "no face will be looked for until it is there"
 	touch $@
 
-$(NATIVE)/libnative.so: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h $(NATIVE)/*.sh)
-	sh $(NATIVE)/compile.sh
+$(KERNELS)/libkernels-avx2.so: $(wildcard $(KERNELS)/*.c $(KERNELS)/*.h $(KERNELS)/*.sh)
+	sh $(KERNELS)/compile.sh
 
 $(VENV)/dev: $(VENV)/serve
 	$(BIN)/pip install --quiet -c constraints.txt --editable '.[training,dev]'

@@ -28,7 +28,8 @@ def limit(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in "ab")
     conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False, device=device, dtype=dtype)
     features = torch.randn(batch, CHANNELS, PLACES, PLACES, device=device, dtype=dtype)
-    conv, features = (each.to(memory_format=torch.channels_last) for each in (conv, features))
+    conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = features.to(memory_format=torch.channels_last)
     works: tuple[tuple[Callable[[], object], float], ...] = (
         (lambda: left @ right, 2.0 * side**3),
         (lambda: conv(features), 2.0 * batch * (CHANNELS * PLACES * 3) ** 2),

@@ -4,8 +4,8 @@ usage: python -m benchmarks.engine [--device auto|cpu|cuda] [--seconds S] [--max
                                    [--fer2013 FILE] [--checkpoint FILE]
 
 Every engine that the device has, side by side in alternating rounds, medians: on CUDA eager and by
-graphs, float32 and bfloat16, one batch at a time and two in flight; on a CPU eager, by oneDNN
-alone, with `service.inference.native` where it is compiled, and what is served. Face bytes come
+graphs, float32 and bfloat16, one batch at a time and two in flight; on a CPU eager, and with the
+kernels of `service.kernels` for each width of vectors that it has. Face bytes come
 from the host and probabilities go back, as when serving. A face counts twice its multiply-adds;
 Winograd's convolutions take fewer, and so go beyond the limit. The limit is of the engine's own
 precision: the faster of a large matrix
@@ -30,11 +30,13 @@ from numpy.typing import NDArray
 
 from benchmarks.device import limit, name_of
 from service.config import SHIPPED
-from service.inference.cuda_buckets import buckets
-from service.inference.cuda_engine import CudaEngine
-from service.inference.engine import Engine, find_device
-from service.inference.tuning import largest
-from service.processes.heap import steady_heap
+from service.engine.cuda.buckets import buckets
+from service.engine.cuda.engine import CudaEngine
+from service.engine.timing import largest
+from service.engine.torch_engine import TorchEngine, find_device
+from service.kernels import Kernels, files
+from service.kernels import load as load_kernels
+from service.server.malloc import tune_malloc
 from training.dataset import load
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
@@ -58,7 +60,7 @@ def main() -> None:
     checkpoint = load_checkpoint(options.checkpoint)
     max_batch = options.max_batch or largest(str(device))
     torch.set_num_threads(1)
-    steady_heap()  # as the service has it, or page faults would be measured
+    tune_malloc()  # as the service has it, or page faults would be measured
     engines = contenders(checkpoint, device, max_batch)
     print(
         f"{name_of(Machine(device))}, torch {torch.__version__}, {checkpoint.manifest.name} "
@@ -89,18 +91,11 @@ def contenders(
 ) -> dict[str, Contender]:
     """Return every engine of a device by name."""
     if device.type == "cpu":
-        plain, served = (Engine(checkpoint, "cpu", max_batch, 1, p) for p in ("float32", "auto"))
-        with patch("service.inference.engine.can_fuse", lambda: False):
-            eager = Engine(checkpoint, "cpu", max_batch, 1, "float32")
-        with patch("service.inference.fused.library", lambda: None):
-            without = Engine(checkpoint, "cpu", max_batch, 1, "float32")
-        return {
-            "eager float32": Contender(eager.infer, torch.float32),
-            "float32 without the library in C": Contender(without.infer, torch.float32),
-            "float32": Contender(plain.infer, torch.float32),
-            f"served ({served.precision})": Contender(served.infer, dtype_of(served)),
-        }
-    eager = Engine(checkpoint, str(device), max_batch)
+        found = {"eager": on_cpu(checkpoint, max_batch, None)}
+        for path in reversed(files()):
+            found[path.stem] = on_cpu(checkpoint, max_batch, load_kernels(path))
+        return found
+    eager = TorchEngine(checkpoint, str(device), max_batch)
     found = {"eager float32": Contender(eager.infer, torch.float32)}
     for precision in ("float32", "auto"):
         engine = CudaEngine(checkpoint, str(device), max_batch, precision=precision)
@@ -110,7 +105,13 @@ def contenders(
     return found
 
 
-def dtype_of(engine: Engine) -> torch.dtype:
+def on_cpu(checkpoint: Checkpoint, max_batch: int, kernels: Kernels | None) -> Contender:
+    """Return the engine on one core, with these kernels or none."""
+    with patch("service.engine.torch_engine.kernels", lambda: kernels):
+        return Contender(TorchEngine(checkpoint, "cpu", max_batch, 1).infer, torch.float32)
+
+
+def dtype_of(engine: TorchEngine) -> torch.dtype:
     dtype: torch.dtype = getattr(torch, engine.precision)
     return dtype
 

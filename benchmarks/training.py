@@ -63,16 +63,16 @@ def report(run: Run, options: argparse.Namespace) -> None:
 
 
 def data(count: int) -> Dataset:
-    """Return random faces with both labellings."""
+    """Return random faces with both tasks."""
     faces = torch.randint(0, 256, (count, 48, 48), dtype=torch.uint8)
 
     def split(emotions: tuple[str, ...]) -> Split:
         return Split(faces, F.one_hot(torch.arange(count) % len(emotions), len(emotions)).float())
 
-    parts = [split(FER2013_EMOTIONS)] * 3
-    second = Dataset("fer2013", FER2013_EMOTIONS, *parts, fingerprint="random")
-    parts = [split(FERPLUS_EMOTIONS)] * 3
-    return Dataset("ferplus", FERPLUS_EMOTIONS, *parts, fingerprint="random", second=second)
+    part = split(FER2013_EMOTIONS)
+    second = Dataset("fer2013", FER2013_EMOTIONS, part, part, part, "random")
+    part = split(FERPLUS_EMOTIONS)
+    return Dataset("ferplus", FERPLUS_EMOTIONS, part, part, part, "random", second=second)
 
 
 if __name__ == "__main__":

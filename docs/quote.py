@@ -1,10 +1,12 @@
-"""Writes into the documents what code and checkpoint say, so that they cannot drift.
+"""Writes into the documents what code, checkpoints and results say, so that they cannot drift.
 
-usage: python docs/quote.py           write the blocks between `begin` and `end` marks anew
+usage: python docs/quote.py           write the blocks between `begin` and `end` marks anew, and
+                                      the release's version where a file has to spell it out
        python docs/quote.py --check   exit with 1 if that would change anything
 """
 
 import json
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,12 +15,16 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from prometheus_client import CollectorRegistry  # noqa: E402
+
 from benchmarks.serving import report  # noqa: E402
+from service import __version__  # noqa: E402
 from service.config import SHIPPED, describe  # noqa: E402
 from service.errors import ServiceError  # noqa: E402
+from service.telemetry.metrics import Metrics  # noqa: E402
 from training.model.checkpoint import load_checkpoint  # noqa: E402
+from training.significance import summarise, summarise_geometry  # noqa: E402
 from training.table import tabulate  # noqa: E402
-from training.verdicts import summarise, summarise_geometry  # noqa: E402
 
 RESULTS = ROOT / "docs/results"
 SERVING = ROOT / "benchmarks/results/serving.json"
@@ -32,6 +38,21 @@ def figures(name: str) -> str:
     size = SHIPPED[name].stat().st_size / 1e6
     lines = [f"{manifest.name} {manifest.version}", *table.splitlines(), f"{size:.1f} MB on disk"]
     return "\n".join(f"    {line}".rstrip() for line in lines)
+
+
+def checkpoints() -> str:
+    """Return how well each shipped checkpoint does, a row each."""
+    rows = []
+    for name in SHIPPED:
+        manifest = load_checkpoint(SHIPPED[name]).manifest
+        test, flip = manifest.metrics["test"], manifest.metrics["test_flip"]
+        majority = manifest.metrics.get("test_majority")
+        cells = [str(len(manifest.emotions)), f"{test['faces']:,}", f"{test['accuracy']:.2%}"]
+        cells += [f"{flip['accuracy']:.2%}", f"{majority['accuracy']:.2%}" if majority else "-"]
+        cells += [f"{test['macro_f1']:.3f}", f"{test['calibration_error']:.4f}"]
+        rows.append(_row(f"`{name}`", cells))
+    head = ("emotions", "test faces", "accuracy", "with flip", "majority", "macro-F1", "ECE")
+    return "\n".join((_row("checkpoint", [*head]), "|---" * 8 + "|", *rows))
 
 
 def agreement() -> str:
@@ -116,6 +137,25 @@ def serving_on_gpu() -> str:
     return report.summary(report.read(SERVING_ON_GPU))
 
 
+def speed() -> str:
+    """Return in a sentence how fast the service is, on a CPU and on a GPU host."""
+    small, large = (report.headline(report.read(path)) for path in (SERVING, SERVING_ON_GPU))
+    return f"From 64 connections that send JPEGs of 256 px it answers {small}, or {large}."
+
+
+def metrics() -> str:
+    """Return the table of the service's metrics."""
+    registry = CollectorRegistry()
+    Metrics(registry)
+    rows = [
+        f"| `{family.name}{'_total' if family.type == 'counter' else ''}` | {family.type} "
+        f"| {family.documentation.removesuffix('.')} |"
+        for family in sorted(registry.collect(), key=lambda family: family.name)
+        if family.name.startswith("fer_")
+    ]
+    return "\n".join(("| metric | type | |", "|---|---|---|", *rows))
+
+
 def settings() -> str:
     """Return the table of the service's settings."""
     rows = [f"| `{key}` | `{default}` | {meaning} |" for key, default, meaning in describe()]
@@ -136,21 +176,31 @@ def _meaning(kind: type[ServiceError]) -> str:
 BLOCKS = {
     block.__name__: block
     for block in (
-        *(ablation, agreement, calibration, errors, geometry, robustness),
-        *(serving, serving_on_gpu, settings),
+        *(ablation, agreement, calibration, checkpoints, errors, geometry, metrics, robustness),
+        *(serving, serving_on_gpu, settings, speed),
     )
 } | {name: partial(figures, name) for name in SHIPPED}
 DOCUMENTS = {
-    "README.md": (*SHIPPED, "serving", "serving_on_gpu", "settings"),
-    "docs/api.md": ("errors",),
+    "README.md": ("checkpoints", "speed"),
+    "benchmarks/results/README.md": ("serving", "serving_on_gpu"),
     "docs/ablation.md": ("ablation", "geometry"),
+    "docs/api.md": ("errors", "metrics"),
+    "docs/configuration.md": ("settings",),
+    "docs/decisions/0010-calibration.md": ("calibration",),
     "docs/model-card.md": (*SHIPPED, "agreement", "calibration", "robustness"),
 }
+VERSIONED = {
+    "CITATION.cff": r"(?m)^version: (.*)$",
+    "docker/Dockerfile": r"(?m)^ARG VERSION=(.*)$",
+}
+"""Files that cannot read the version from the code, and where in them it stands."""
 
 
 def quoted(document: str) -> str:
-    """Return a document with its blocks written anew."""
+    """Return a document with its blocks, or its version, written anew."""
     text = (ROOT / document).read_text()
+    if document in VERSIONED:
+        return _with_version(document, text)
     for name in DOCUMENTS[document]:
         head, begin, rest = text.partition(f"<!-- begin: {name} -->\n")
         _, end, tail = rest.partition(f"<!-- end: {name} -->")
@@ -160,9 +210,18 @@ def quoted(document: str) -> str:
     return text
 
 
+def _with_version(document: str, text: str) -> str:
+    found = re.search(VERSIONED[document], text)
+    if found is None:
+        raise SystemExit(f"{document}: no line has the version")
+    return text[: found.start(1)] + __version__ + text[found.end(1) :]
+
+
 def main() -> None:
-    """Write the blocks, or check them."""
-    changed = [name for name in DOCUMENTS if quoted(name) != (ROOT / name).read_text()]
+    """Write the blocks and the versions, or check them."""
+    changed = [
+        name for name in (*DOCUMENTS, *VERSIONED) if quoted(name) != (ROOT / name).read_text()
+    ]
     if sys.argv[1:] == ["--check"]:
         said = f"out of date: {', '.join(changed)}; run python docs/quote.py"
         sys.exit(said if changed else 0)

@@ -1,18 +1,17 @@
-"""The server's command line: `python -m service`, configured by FER_* variables alone."""
+"""The server's command line: `python -m service`, configured by FER_* variables."""
 
 import argparse
 import os
 import sys
 
 from service.config import Settings, SettingsError, describe
-from service.observe.logs import set_up_logging
-from service.processes.exits import exit_well_on_signals, refuse
-from service.processes.shape import engine_devices
-from service.processes.workers import supervise
+from service.server.supervisor import exit_cleanly_on_signals, refuse, supervise
+from service.server.topology import engine_devices
+from service.telemetry.logs import set_up_logging
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT; exits with 0 then, with 2 where it cannot start."""
+    """Serve until SIGTERM or SIGINT; exits with 0, or with 2 if it cannot start."""
     _parse_arguments()
     try:
         settings = Settings.from_environ(os.environ)
@@ -26,15 +25,15 @@ def main() -> None:
 
 
 def _serve_alone(settings: Settings) -> None:
-    # Not above: a supervisor needs none of torch, and would hold its memory for nothing.
-    from service.inference.errors import EngineError
-    from service.processes.listener import bind
-    from service.processes.server import serve
+    # Imported here: a supervisor does not need torch, which takes much memory.
+    from service.app import serve
+    from service.engine.errors import EngineError
+    from service.server.sockets import bind
     from training.model.manifest import CheckpointError
 
-    exit_well_on_signals()
+    exit_cleanly_on_signals()
     try:
-        # The port before the seconds of loading.
+        # Bind first: loading takes seconds, and a port in use should be reported at once.
         with bind(settings.host, settings.port) as listener:
             serve(settings, listener)
     except (CheckpointError, EngineError) as error:

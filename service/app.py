@@ -1,55 +1,60 @@
-"""The application: the parts joined, started and stopped.
-
-Not its duty: sockets and signals (`service.__main__`), or any one request.
-"""
+"""The application: creates, connects, starts and stops the parts."""
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service import __version__
 from service.config import Settings, SettingsError
-from service.engines import FaceEngine, open_engine, start_batcher
+from service.drawing.explainer import Explainer
+from service.engine.contract import Engine, EngineInfo
+from service.engine.loading import open_engine
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
-from service.explain import Explainer
-from service.http.access import KeyGuard, Keys, describe_keys, open_to
 from service.http.admission import Admission
-from service.http.dispatch import Dispatch
+from service.http.api_keys import ApiKeyMiddleware, ApiKeys, add_cors, describe_keys
 from service.http.docs import add_docs, find_swagger_ui
-from service.http.door import Door
-from service.http.edge import Edge, Failures, reject, unexpected
-from service.http.express import Express
+from service.http.early_rejection import EarlyRejection
 from service.http.page import add_page
 from service.http.problems import PROTOCOL
+from service.http.request_context import (
+    ErrorMiddleware,
+    RequestContextMiddleware,
+    reject,
+    unexpected,
+)
+from service.http.request_metrics import RequestMetrics
 from service.http.routes import add_routes
 from service.http.state import Service
-from service.http.tally import Tally
 from service.http.upload_memory import UploadMemory
 from service.http.v2.messages import MODEL, VERSION
 from service.http.v2.paths import add_protocol
-from service.inference.batcher import Batcher
-from service.inference.classifier import Classifier
-from service.inference.remote_batcher import RemoteBatcher
-from service.inference.remote_wire import Hello
-from service.observe.gpu import GpuWatch
-from service.observe.metrics import Metrics
-from service.observe.nvml import open_nvml, uuid_of
-from service.observe.shared_metrics import registry_of_all
-from service.pictures.blazeface import BlazeFace
 from service.pictures.decode import prepare_pillow
 from service.pictures.detector import Detector
 from service.pictures.finder import FaceFinder
 from service.pictures.model_file import ModelFileError, read_model
 from service.pictures.pool import DecodePool
-from service.predict import Predictor
-from service.processes.fleet import REPORT_EVERY_S, Seat
+from service.pipeline import Predictor
+from service.queue.backend import InferenceBackend
+from service.queue.startup import start_batcher
+from service.remote.client import RemoteBackend
+from service.server.malloc import tune_malloc
+from service.server.process import run
+from service.server.registry import REPORT_EVERY_S, WorkerSlot
+from service.server.supervisor import exit_cleanly_on_signals
+from service.telemetry.gpu import GpuMonitor
+from service.telemetry.metrics import Metrics
+from service.telemetry.nvml import device_uuid, open_nvml
+from service.telemetry.shared_metrics import aggregate_registry
 
 _log = logging.getLogger(__name__)
 
@@ -59,40 +64,70 @@ _DESCRIPTION = (
 )
 
 
-def create_app(
+def serve(
     settings: Settings,
-    engine: FaceEngine | RemoteBatcher | None = None,
-    seat: Seat | None = None,
-) -> FastAPI:
-    """Make the ASGI application. It is cold until its lifespan starts.
+    listener: socket.socket,
+    engine: Engine | None = None,
+    remote: RemoteBackend | None = None,
+    worker_slot: WorkerSlot | None = None,
+) -> None:
+    """Load the engine and serve until SIGTERM or SIGINT; in the main thread.
 
     Args:
         settings: The operator's.
-        engine: What classifies faces, or the way to what does in another process; None opens the
-            one that the settings name, at start-up.
-        seat: This process's place among several workers, None if it is the only one.
-
-    Returns:
-        The application. Its metrics are on a registry of its own.
+        listener: Bound.
+        engine: As for `create_app`.
+        remote: As for `create_app`.
+        worker_slot: As for `create_app`.
 
     Raises:
-        SettingsError: A path that is to be open does not exist.
+        SettingsError: A setting is invalid, or another process took the port meanwhile.
+        CheckpointError: The checkpoint cannot be used.
+        EngineError: The device is not available.
     """
-    shown = None if seat is None else registry_of_all(seat.fleet)
+    began = time.monotonic()
+    exit_cleanly_on_signals()
+    tune_malloc()
+    if remote is None and engine is None:
+        engine = open_engine(settings)
+    run(create_app(settings, engine, remote, worker_slot), settings, listener, began, worker_slot)
+
+
+def create_app(
+    settings: Settings,
+    engine: Engine | None = None,
+    remote: RemoteBackend | None = None,
+    worker_slot: WorkerSlot | None = None,
+) -> FastAPI:
+    """Create the ASGI application. Its lifespan starts the parts.
+
+    Args:
+        settings: The operator's.
+        engine: The engine of this process; None loads the one that the settings name, at start.
+        remote: The engines of other processes, instead of one in this process.
+        worker_slot: This process's slot among several workers; None if it is the only one.
+
+    Returns:
+        The application. Its metrics are on a separate registry.
+
+    Raises:
+        SettingsError: A path in FER_OPEN_PATHS does not exist.
+    """
+    shown = None if worker_slot is None else aggregate_registry(worker_slot.workers)
     metrics = Metrics(CollectorRegistry(), shown)
     swagger_ui = find_swagger_ui()
     app = FastAPI(
         title="attention-fer",
         description=_DESCRIPTION,
-        version="1",
+        version=__version__,
         docs_url="/docs" if swagger_ui is None else None,
         redoc_url=None,
         # A redirect would quote the client's Host header, and lose the upload.
         redirect_slashes=False,
-        # Nothing of a request, nor of what it raises, leaves by another way than our own metrics
-        # and log, whatever the environment says; and nobody is asked whether it should.
+        # Data of requests and errors goes to our own metrics and log only, whatever the
+        # environment configures.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        lifespan=lambda app: _lifespan(app, settings, engine, metrics, seat),
+        lifespan=lambda app: _lifespan(app, settings, engine, remote, worker_slot),
     )
     app.state.service = None
     app.state.metrics = metrics
@@ -102,23 +137,22 @@ def create_app(
     if swagger_ui is not None:
         add_docs(app, swagger_ui)
 
-    async def refuse(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # registered for nothing else
+    async def answer_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # registered for this class only
         path = request.scope["path"]
         return reject(_as_service_error(error, path), metrics, dict(error.headers or {}), path)
 
-    app.add_exception_handler(HTTPException, refuse)
-    _surround(app, settings, metrics, page)
+    app.add_exception_handler(HTTPException, answer_error)
+    _add_middleware(app, settings, metrics, page)
     return app
 
 
-def _surround(
+def _add_middleware(
     app: FastAPI, settings: Settings, metrics: Metrics, always_open: frozenset[str]
 ) -> None:
-    """Put the middleware around the routes, the innermost first, and what goes around it."""
-    app.add_middleware(Dispatch, routes=app.routes)
+    """Add the middleware, the innermost first."""
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
-    keys = Keys(settings.api_keys) if settings.api_keys else None
+    keys = ApiKeys(settings.api_keys) if settings.api_keys else None
     for path in settings.open_paths:
         if path not in paths:
             raise SettingsError(
@@ -126,35 +160,44 @@ def _surround(
             )
     if keys is not None:
         open_paths = always_open.union(settings.open_paths)
-        app.add_middleware(KeyGuard, keys=keys, open_paths=open_paths)
+        app.add_middleware(ApiKeyMiddleware, keys=keys, open_paths=open_paths)
         describe_keys(app, settings.open_paths)
-    app.add_middleware(Failures, metrics=metrics)
-    if settings.cors_origins:  # answers have further headers then, which are the middleware's
-        open_to(app, settings.cors_origins)
-    tally = Tally(metrics, paths)
-    app.add_middleware(Edge, tally=tally)
-    app.state.door = Door(lambda: app.state.service, app.routes, metrics, tally, keys)
-    app.state.express = Express(
-        lambda: None if settings.cors_origins else app.state.service, metrics, tally, keys
+    app.add_middleware(ErrorMiddleware, metrics=metrics)
+    if settings.cors_origins:  # adds headers to answers
+        add_cors(app, settings.cors_origins)
+    app.add_middleware(
+        EarlyRejection,
+        service=lambda: app.state.service,
+        paths=_find_work_paths(app),
+        metrics=metrics,
+        keys=keys,
     )
+    app.add_middleware(RequestContextMiddleware, request_metrics=RequestMetrics(metrics, paths))
+
+
+def _find_work_paths(app: FastAPI) -> set[str]:
+    """Return the paths that accept POST."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    return {route.path for route in routes if "POST" in (route.methods or ())}
 
 
 @asynccontextmanager
 async def _lifespan(
     app: FastAPI,
     settings: Settings,
-    engine: FaceEngine | RemoteBatcher | None,
-    metrics: Metrics,
-    seat: Seat | None,
+    engine: Engine | None,
+    remote: RemoteBackend | None,
+    worker_slot: WorkerSlot | None,
 ) -> AsyncIterator[None]:
+    metrics: Metrics = app.state.metrics
     prepare_pillow(settings.max_image_pixels)
-    batcher, about = await _start_engine(settings, engine, metrics)
+    backend, about = await _start_backend(settings, engine, remote, metrics)
     detector = await asyncio.to_thread(open_detector, settings)
-    service = _start(settings, about, batcher, detector, metrics, seat)
+    service = _start(settings, about, backend, detector, metrics, worker_slot)
     app.state.service = service
     service.check()
-    reporting = None if seat is None else asyncio.create_task(_report(service))
-    watch = GpuWatch(metrics.gpu, about.device, lambda _: open_nvml(about.gpu))
+    reporting = None if worker_slot is None else asyncio.create_task(_report(service))
+    watch = GpuMonitor(metrics.gpu, about.device, lambda _: open_nvml(about.gpu))
     if about.gpu:
         watch.start()
     try:
@@ -167,74 +210,75 @@ async def _lifespan(
             reporting.cancel()
 
 
-async def _start_engine(
-    settings: Settings, engine: FaceEngine | RemoteBatcher | None, metrics: Metrics
-) -> tuple[Classifier, Hello]:
-    """Start the queue before the engine, or reach the one of another process; say what it is."""
-    if isinstance(engine, RemoteBatcher):
-        await engine.start()
-        return engine, engine.hello
-    if engine is None:
-        engine = await asyncio.to_thread(open_engine, settings)
-    batcher = await start_batcher(settings, engine, metrics)
-    return batcher, Hello(engine.manifest, engine.device, uuid_of(engine.device))
+async def _start_backend(
+    settings: Settings, engine: Engine | None, remote: RemoteBackend | None, metrics: Metrics
+) -> tuple[InferenceBackend, EngineInfo]:
+    """Connect to the engines of other processes, or start the queue of the engine in this one."""
+    if remote is not None:
+        await remote.start()
+        return remote, remote.info
+    here = await asyncio.to_thread(open_engine, settings) if engine is None else engine
+    batcher = await start_batcher(settings, here, metrics)
+    return batcher, EngineInfo(here.manifest, here.device, device_uuid(here.device))
 
 
 async def _report(service: Service) -> None:
-    """Tell the other workers how this one is, and that it lives."""
+    """Report this worker's health to the other workers, periodically."""
     while True:
         service.check()
         await asyncio.sleep(REPORT_EVERY_S)
 
 
 async def _drain(service: Service) -> None:
-    """Finish what was accepted, in what is left of the drain's time, and refuse the rest."""
+    """Finish the accepted requests in the rest of the drain time, and refuse new ones."""
     service.begin_drain()
     assert service.drain_by is not None  # the line above sets it
     await service.batcher.drain(max(0.0, service.drain_by - time.monotonic()))
 
 
 def open_detector(settings: Settings) -> Detector | None:
-    """Load the face detector, or say that there is none and every picture is a face.
+    """Load the face detector; without its weights log a warning and return None.
 
     Args:
-        settings: Where its weights are.
+        settings: Name the file of the weights.
     """
     try:
-        return Detector(BlazeFace(read_model(settings.detector)))
+        content = read_model(settings.detector)
     except ModelFileError as error:
         _log.warning("faces are not looked for, every picture is taken for one: %s", error)
         return None
+    # Only now: it loads torch, which a process that looks for no faces may not need.
+    from service.pictures.retinaface import CpuLook, load_network
+
+    network = load_network(content)
+    return Detector(CpuLook(network, settings.torch_threads, settings.precision))
 
 
 def _start(
     settings: Settings,
-    about: Hello,
-    batcher: Classifier,
+    about: EngineInfo,
+    backend: InferenceBackend,
     detector: Detector | None,
     metrics: Metrics,
-    seat: Seat | None,
+    worker_slot: WorkerSlot | None,
 ) -> Service:
-    """Start the parts, on the event loop, around an engine that answers."""
+    """Create and start the parts, on the event loop, after the backend has started."""
     manifest = about.manifest
     metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
-    pool = DecodePool(settings.decode_threads, settings.queue_size)
-    # A core alone gains nothing by a thread that decodes beside whoever wants the faces.
-    makes_faces = settings.fills_cores and isinstance(batcher, RemoteBatcher)
-    if about.device == "cpu" and isinstance(batcher, Batcher):
-        batcher.give_way_while(pool.crowded)
-        makes_faces = settings.fills_cores
+    pool = DecodePool(settings.decode_threads, settings.queue_size, settings.max_decode_bytes)
+    if about.device == "cpu":
+        backend.defer_batches_while(pool.saturated)
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
-    predictor = Predictor(manifest, batcher, pool, metrics, finder, makes_faces)
+    predictor = Predictor(manifest, backend, pool, metrics, finder)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
-    admission = Admission(settings.queue_size, fleet=seat.fleet if seat else None)
+    admission = Admission(settings.queue_size, overload=worker_slot)
     memory = UploadMemory(settings.max_buffered_bytes)
-    parts = (batcher, pool, predictor, explainer, admission, memory)
-    return Service(settings, metrics, about, *parts, seat)
+    parts = (backend, pool, predictor, explainer, admission, memory)
+    return Service(settings, metrics, about, *parts, worker_slot)
 
 
 def _as_service_error(error: HTTPException, path: str) -> ServiceError:
-    """Say in the service's own words what the router found."""
+    """Translate an error of the router."""
     if error.status_code == 404 and path.startswith(f"{PROTOCOL}/"):
         return NotFound(f"There is nothing here; the model is {MODEL!r}, its version {VERSION!r}.")
     if error.status_code == 404:

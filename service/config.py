@@ -1,9 +1,10 @@
-"""Settings of the service: read once from FER_* variables, refused at start by the key's name.
+"""Settings of the service, read once from FER_* variables.
 
-Not its duty: acting on them. Nothing else in the service reads the environment.
+An invalid variable is refused at start, by its name. No other module reads FER_* variables.
 """
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any, Final, Literal
 
 from service import rules
 from service.cores import count_cores
-from service.pictures.model_file import default_path
 from service.rules import auto_or, choice, integer, number, read_device, read_path, read_text, rule
 
 PREFIX = "FER_"
@@ -19,26 +19,33 @@ SHIPPED: Final[Mapping[str, Path]] = {
     name: Path(__file__).parent / "weights" / f"attention-fer-{name}.safetensors"
     for name in ("ferplus", "fer2013")
 }
-"""The checkpoints that come with the service, by the name that FER_CHECKPOINT may have."""
+"""The checkpoints that are part of the service, by their name in FER_CHECKPOINT."""
 SHIPPED_CHECKPOINT = SHIPPED["ferplus"]
 
+DETECTOR_FILE = "retinaface_mobilenet025.safetensors"
 _MIB = 1 << 20
 
 
+def detector_path() -> Path:
+    """Return the path of the detector's weights: under XDG_CACHE_HOME, or ~/.cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "attention-fer" / DETECTOR_FILE
+
+
 class SettingsError(Exception):
-    """A variable that cannot be used; the message names it, its value and what is expected."""
+    """A variable is invalid; the message names it, its value and what is expected."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator may choose. `FER_MAX_BATCH` sets `max_batch`, and so on.
+    """The operator's settings. `FER_MAX_BATCH` sets `max_batch`, and so on.
 
     Attributes:
-        device: Where the network runs; of several GPUs all, between commas.
-        checkpoint: The file that is served.
-        detector: The face detector's weights; without them every picture is a face.
-        gpu_memory: Most of a GPU's memory that tensors may take, as a share.
-        max_batch: Most faces that the network sees at once; None measures which is best.
+        device: The device of the network; several GPUs are separated by commas.
+        checkpoint: The checkpoint file.
+        detector: The face detector's weights; without them every picture is taken as one face.
+        gpu_memory: Largest share of a GPU's memory for tensors.
+        max_batch: Most faces in one batch; None measures at start which size is best.
         queue_size: Most faces that may wait.
         timeout_s: Seconds from a request's arrival to its answer, upload included.
         linger_ms: Milliseconds that a batch waits for more faces.
@@ -47,22 +54,23 @@ class Settings:
         max_images: Most pictures of one request to /predict/batch.
         max_request_bytes: Most bytes of one request to /predict/batch.
         max_buffered_bytes: Most bytes of uploads held at once, of all requests together.
+        max_decode_bytes: Most bytes of pictures being decoded, of all large ones together.
         decode_threads: Threads that decode pictures.
-        torch_threads: Threads that one inference uses on a CPU.
-        precision: What the network computes in.
+        torch_threads: Threads of one inference on a CPU.
+        precision: Of the network on a GPU (on a CPU always float32), and of the detector.
         drain_s: Seconds to finish accepted requests at shutdown.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
-        log_level: What is logged.
-        log_format: How: lines for people, or JSON.
+        log_level: The lowest level that is logged.
+        log_format: Text for people, or JSON.
         max_connections: Most connections at once.
         header_timeout_s: Seconds for a request's head to arrive, and for an answer to be read.
         idle_timeout_s: Seconds that a connection may wait between two requests.
-        workers: Processes that serve side by side.
-        engine: Whether each of them has the network inside, or all share one process a device.
-        api_keys: Any of them lets a client in; without any, everybody is let in.
+        workers: Number of worker processes.
+        engine: Whether each worker runs the network, or all share one engine process per device.
+        api_keys: The accepted keys; without any, no key is required.
         open_paths: Paths that need no key.
-        cors_origins: Pages whose scripts may use the service.
+        cors_origins: Origins of web pages whose scripts may use the service.
     """
 
     device: str = field(
@@ -82,7 +90,7 @@ class Settings:
         ),
     )
     detector: Path = field(
-        default_factory=default_path,
+        default_factory=detector_path,
         metadata=rule(read_path, "a path", "the face detector's weights, as set-up fetches them"),
     )
     gpu_memory: float = field(
@@ -119,6 +127,12 @@ class Settings:
     max_buffered_bytes: int = field(
         default=512 * _MIB, metadata=integer(1024, 1 << 40, "most bytes of all uploads at once")
     )
+    max_decode_bytes: int = field(
+        default=288 * _MIB,
+        metadata=integer(
+            32 * _MIB, 1 << 40, "most bytes that decoding takes, of all large pictures"
+        ),
+    )
     decode_threads: int = field(
         default_factory=count_cores, metadata=integer(1, 256, "threads that decode; one a core")
     )
@@ -129,7 +143,8 @@ class Settings:
         default="auto",
         metadata=choice(
             *("auto", "float32"),
-            meaning="of the network; auto: bfloat16 where the device multiplies it natively",
+            meaning="of the network on a GPU and of the face detector; auto: bfloat16 where it is "
+            "multiplied natively",
         ),
     )
     drain_s: float = field(
@@ -156,7 +171,7 @@ class Settings:
         metadata=number(0.05, 3600, "seconds for a request's head, and to read an answer"),
     )
     idle_timeout_s: float = field(
-        # Longer than the pools of usual proxies keep an idle connection.
+        # Longer than common proxies keep an idle connection in their pools.
         default=75.0,
         metadata=number(0.05, 3600, "seconds between two requests of a connection"),
     )
@@ -167,9 +182,10 @@ class Settings:
     engine: str = field(
         default="auto",
         metadata=choice(
-            *("auto", "inside", "apart"),
-            meaning="the network in each process, or one process a device for all, which then has "
-            "the queue; auto: apart for several processes on CUDA",
+            *("auto", "in-process", "shared"),
+            meaning="where the network runs: in each worker, or in one process a device that all "
+            "workers share; auto shares it between several workers on CUDA",
+            formerly={"inside": "in-process", "apart": "shared"},
         ),
     )
     api_keys: tuple[str, ...] = field(
@@ -209,11 +225,11 @@ class Settings:
             environ: Variables by name, usually `os.environ`; those without the prefix are ignored.
 
         Returns:
-            The settings, with the default of every variable that is not there.
+            The settings, with defaults for missing variables.
 
         Raises:
-            SettingsError: A variable with the prefix that is unknown, has a value out of range,
-                or contradicts another.
+            SettingsError: A variable with the prefix is unknown, out of range, or contradicts
+                another.
         """
         rules = {key_of(f.name): f for f in fields(cls)}
         values: dict[str, Any] = {}
@@ -231,10 +247,10 @@ class Settings:
         Raises:
             SettingsError: Names both.
         """
-        if len(self.devices) > 1 and self.engine == "inside":
+        if len(self.devices) > 1 and self.engine == "in-process":
             raise SettingsError(
                 f"{key_of('device')} names {len(self.devices)} devices, which takes "
-                f"{key_of('engine')} apart or auto"
+                f"{key_of('engine')} shared or auto"
             )
         for small, large in (
             ("max_batch", "queue_size"),
@@ -252,11 +268,6 @@ class Settings:
     def devices(self) -> tuple[str, ...]:
         """The devices that `device` names, one or more."""
         return tuple(self.device.split(","))
-
-    @property
-    def fills_cores(self) -> bool:
-        """Whether all processes together keep all cores busy."""
-        return self.workers * self.torch_threads >= count_cores()
 
 
 def describe() -> Iterator[tuple[str, str, str]]:

@@ -1,7 +1,4 @@
-"""How many cores this process may keep busy: what scheduler and container leave of the host's.
-
-Not its duty: what they are used for.
-"""
+"""Counts the cores that this process may use, within CPU affinity and the container's limit."""
 
 import os
 from math import ceil
@@ -14,8 +11,8 @@ def count_cores(cpu_max: Path = _CPU_MAX) -> int:
     """Return the cores that this process may use, 1 or more.
 
     Args:
-        cpu_max: Where a container's limit stands (cgroup v2): the microseconds of all cores in so
-            many of the clock, as `docker run --cpus` and Kubernetes set it. No file, no limit.
+        cpu_max: The file of the container's limit (cgroup v2): CPU time in microseconds per period
+            in microseconds, as `docker run --cpus` and Kubernetes set it. Without it, no limit.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1

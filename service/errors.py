@@ -1,25 +1,24 @@
-"""Every way in which a request can fail: status, stable code, and words that are safe to send.
+"""The errors of a request: status, stable code, and a message that is safe to send.
 
-Not its duty: turning an error into an HTTP response (`service.app`) or counting it
-(`service.observe.metrics`). A message names what was wrong and what to do, from the service's own
-words and limits only: never a path, a library's message or anything of the picture.
+A message says what was wrong and what to do, in the service's own words: it never contains a path,
+a library's message or content of the picture.
 """
 
-# Named for what happened: each is an answer to a client, not a defect of the program.
+# No suffix "Error": each is an answer to a client, not a defect of the program.
 # ruff: noqa: N818
 
 from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """A failure with an answer.
+    """A failure that is reported to the client.
 
     Attributes:
         status: HTTP status.
-        code: Stable name for programs; also the label that rejections are counted under.
-        title: What this kind of failure is, the same every time (RFC 9457).
+        code: Stable name for programs; also the metrics' label of rejections.
+        title: Describes this kind of failure, always the same text (RFC 9457).
         detail: What was wrong this time and what to do.
-        retry_after_s: When it makes sense to try again, in seconds; None where it does not.
+        retry_after_s: After how many seconds to retry; None if a retry makes no sense.
     """
 
     status: ClassVar[int]
@@ -27,14 +26,14 @@ class ServiceError(Exception):
     title: ClassVar[str]
 
     def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
-        """Say what was wrong this time."""
+        """Create the error with its detail."""
         super().__init__(detail)
         self.detail = detail
         self.retry_after_s = retry_after_s
 
 
 class NoImage(ServiceError):
-    """Nothing was sent, or an empty picture."""
+    """No picture was sent, or an empty one."""
 
     status, code, title = 400, "no_image", "No image was sent"
 
@@ -46,7 +45,7 @@ class BadRequest(ServiceError):
 
 
 class BadImage(ServiceError):
-    """The bytes are not a picture, or a broken one."""
+    """The bytes are no valid picture."""
 
     status, code, title = 400, "bad_image", "The image cannot be read"
 
@@ -58,13 +57,13 @@ class Unauthorized(ServiceError):
 
 
 class NotFound(ServiceError):
-    """A path that the service does not have."""
+    """The path does not exist."""
 
     status, code, title = 404, "not_found", "There is nothing at this path"
 
 
 class MethodNotAllowed(ServiceError):
-    """A path that the service has, and a method that the path has not."""
+    """The path exists, but does not support the method."""
 
     status, code, title = 405, "method_not_allowed", "The method is not allowed at this path"
 
@@ -76,80 +75,93 @@ class UploadTimeout(ServiceError):
 
 
 class ImageTooLarge(ServiceError):
-    """More bytes than the service takes."""
+    """The picture has more bytes than the limit."""
 
     status, code, title = 413, "image_too_large", "The image has too many bytes"
 
 
 class RequestTooLarge(ServiceError):
-    """More bytes in one request, all its pictures together, than the service takes."""
+    """The pictures of a request together have more bytes than the limit."""
 
     status, code, title = 413, "request_too_large", "The request has too many bytes"
 
 
 class TooManyPixels(ServiceError):
-    """More pixels than the service decodes."""
+    """The picture has too many pixels, or decoding it takes too much memory or time."""
 
     status, code, title = 413, "too_many_pixels", "The image has too many pixels"
 
 
 class TooManyImages(ServiceError):
-    """More pictures in one request than the service takes."""
+    """The request has more pictures than the limit."""
 
     status, code, title = 413, "too_many_images", "The request has too many images"
 
 
 class UnsupportedType(ServiceError):
-    """A content type, or a kind of picture, that the service does not read."""
+    """The service does not read this content type or picture format."""
 
     status, code, title = 415, "unsupported_type", "This type of content is not supported"
 
 
 class HeadersTooLarge(ServiceError):
-    """More headers, or larger ones, than the service reads."""
+    """The request has more or larger headers than the limit."""
 
     status, code, title = 431, "headers_too_large", "The request's headers are too large"
 
 
 class InferenceFailed(ServiceError):
-    """The network failed on this face, and on this face alone."""
+    """The network failed on this face only."""
 
     status, code, title = 500, "inference_failed", "The face could not be classified"
 
 
 class InternalError(ServiceError):
-    """Anything that nobody foresaw; the log has it."""
+    """An unexpected error, which is logged."""
 
     status, code, title = 500, "internal_error", "The service failed"
 
 
 class NoDetector(ServiceError):
-    """Faces were to be looked for, and this service was started without a detector."""
+    """A search for faces was requested, but the service has no detector."""
 
     status, code = 501, "no_detector"
     title = "No face detector"
 
 
+class UnsupportedCoding(ServiceError):
+    """The service does not read this transfer coding."""
+
+    status, code = 501, "unsupported_coding"
+    title = "This transfer coding is not supported"
+
+
 class QueueFull(ServiceError):
-    """No room among the waiting faces."""
+    """The queue, or the memory for uploads, is full."""
 
     status, code, title = 503, "queue_full", "The service is at its limit"
 
 
 class Overloaded(ServiceError):
-    """There is room, but the wait would outlast the deadline."""
+    """The predicted wait exceeds the deadline."""
 
     status, code, title = 503, "overloaded", "The service could not answer in time"
 
 
+class OutOfMemory(ServiceError):
+    """The process cannot allocate memory for this picture at present."""
+
+    status, code, title = 503, "out_of_memory", "The service is short of memory"
+
+
 class TooManyConnections(ServiceError):
-    """More connections at once than the service holds."""
+    """The service has reached its limit of connections."""
 
     status, code, title = 503, "too_many_connections", "The service is at its limit of connections"
 
 
 class ShuttingDown(ServiceError):
-    """The service is on its way out and takes nothing new."""
+    """The service is shutting down and accepts nothing new."""
 
     status, code, title = 503, "shutting_down", "The service is shutting down"
 

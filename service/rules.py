@@ -1,11 +1,9 @@
-"""How the text of one setting is read, and what is expected of it.
-
-Not its duty: which settings there are (`service.config`).
-"""
+"""Rules that parse and check the text of a setting."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 _NUMBERED_GPU = re.compile(r"cuda:(0|[1-9][0-9]{0,2})")
@@ -19,16 +17,16 @@ def rule(
     """Return a field's metadata.
 
     Args:
-        parse: Turns the text into the value; raises ValueError where it cannot.
-        expected: What the text has to be, for the error message.
-        meaning: What the setting is for.
-        secret: Whether the text must not be shown.
+        parse: Returns the value of a text, or raises ValueError.
+        expected: Describes the valid texts, for the error message.
+        meaning: Describes the setting.
+        secret: Whether messages must not contain the text.
     """
     return {"parse": parse, "expected": expected, "meaning": meaning, "secret": secret}
 
 
 def integer(low: int, high: int, meaning: str) -> dict[str, Any]:
-    """Return the rule of a whole number from `low` to `high`."""
+    """Return the rule for a whole number from `low` to `high`."""
 
     def parse(text: str) -> int:
         value = int(text, 10)
@@ -40,11 +38,11 @@ def integer(low: int, high: int, meaning: str) -> dict[str, Any]:
 
 
 def number(low: float, high: float, meaning: str) -> dict[str, Any]:
-    """Return the rule of a number from `low` to `high`."""
+    """Return the rule for a number from `low` to `high`."""
 
     def parse(text: str) -> float:
         value = float(text)
-        if not low <= value <= high:  # also refuses NaN, which compares false
+        if not low <= value <= high:  # false for NaN too
             raise ValueError
         return value
 
@@ -52,7 +50,7 @@ def number(low: float, high: float, meaning: str) -> dict[str, Any]:
 
 
 def auto_or(other: dict[str, Any]) -> dict[str, Any]:
-    """Return the rule of "auto", which is None, or what `other` reads."""
+    """Return the rule for "auto", whose value is None, or a text of the rule `other`."""
 
     def parse(text: str) -> Any:
         return None if text.lower() == "auto" else other["parse"](text)
@@ -60,19 +58,28 @@ def auto_or(other: dict[str, Any]) -> dict[str, Any]:
     return other | {"parse": parse, "expected": f"auto or {other['expected']}"}
 
 
-def choice(*names: str, meaning: str) -> dict[str, Any]:
-    """Return the rule of one of `names`, in any case."""
+def choice(
+    *names: str, meaning: str, formerly: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return the rule for one of `names`; upper and lower case are equal.
+
+    Args:
+        names: The valid texts.
+        meaning: Describes the setting.
+        formerly: Old names that are still accepted, and their new names.
+    """
 
     def parse(text: str) -> str:
-        if text.lower() not in names:
+        name = formerly.get(text.lower(), text.lower())
+        if name not in names:
             raise ValueError
-        return text.lower()
+        return name
 
     return rule(parse, f"one of {', '.join(names)}", meaning)
 
 
 def read_device(text: str) -> str:
-    """Read auto, cpu, cuda, cuda:N, or several distinct ones of the last."""
+    """Read auto, cpu, cuda, cuda:N, or several different cuda:N."""
     names = [part.strip() for part in text.split(",")]
     numbered = all(_NUMBERED_GPU.fullmatch(name) for name in names)
     if text not in ("auto", "cpu", "cuda") and not (numbered and len(set(names)) == len(names)):
@@ -93,7 +100,7 @@ def read_path(content: str) -> Path:
 
 
 def api_keys(content: str) -> tuple[str, ...]:
-    """Read keys between commas: visible ASCII, of a length that cannot be guessed."""
+    """Read keys separated by commas: 16 to 256 visible ASCII characters each."""
     keys = _parts(content)
     if not all(16 <= len(key) <= 256 and _VISIBLE.fullmatch(key) for key in keys):
         raise ValueError
@@ -101,7 +108,7 @@ def api_keys(content: str) -> tuple[str, ...]:
 
 
 def paths(content: str) -> tuple[str, ...]:
-    """Read paths of URLs between commas; none where there is nothing."""
+    """Read URL paths separated by commas; may be empty."""
     found = _parts(content)
     if not all(part.startswith("/") for part in found):
         raise ValueError
@@ -109,7 +116,7 @@ def paths(content: str) -> tuple[str, ...]:
 
 
 def origins(content: str) -> tuple[str, ...]:
-    """Read origins of web pages between commas, or *; none where there is nothing."""
+    """Read origins of web pages separated by commas, or *; may be empty."""
     found = _parts(content)
     if found != ("*",) and not all(map(_ORIGIN.fullmatch, found)):
         raise ValueError

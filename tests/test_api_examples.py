@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from service.pictures.model_file import default_path
+from service.config import detector_path
 from tests.service.server_processes import Server, running
 
 ROOT = Path(__file__).parent.parent
@@ -77,7 +77,7 @@ def run(example: Example, folder: Path, url: str = "") -> str:
         pytest.skip("node is not installed")
     if "tritonclient" in example.text and importlib.util.find_spec("tritonclient") is None:
         pytest.skip("tritonclient[http] is not installed")
-    if "photograph.jpg" in example.text and url and not default_path().exists():
+    if "photograph.jpg" in example.text and url and not detector_path().exists():
         pytest.skip("the face detector is not in the cache: python -m service.pictures.model_file")
     text = example.text.replace("http://localhost:8000", url)
     text = text.replace("localhost:8000", url.removeprefix("http://"))
@@ -141,10 +141,11 @@ def test_every_path_has_an_example_in_every_language() -> None:
         assert any(path in example.text for example in REQUESTS), path
 
 
-def test_links_lead_somewhere() -> None:
-    titles = re.findall(r"^#+ (.*)$", DOCUMENT, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
-    for target in re.findall(r"\]\(([^)]+)\)", DOCUMENT):
-        file, _, anchor = target.partition("#")
-        assert not file or (ROOT / "docs" / file).exists(), target
-        assert file or anchor in anchors, target
+def test_readme_shows_the_same_answer() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = readme.partition("/predict\n\n")[2].partition("\n\n")[0]
+    (example,) = (
+        example for example in REQUESTS
+        if example.section == "One picture" and example.kind == "json"
+    )  # fmt: skip
+    assert json.loads(shown) == json.loads(example.output)

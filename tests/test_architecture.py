@@ -1,4 +1,4 @@
-"""The arrows of docs/architecture.md, kept one-way."""
+"""The layers of docs/architecture.md: a module imports its own layer and those before it."""
 
 import ast
 import subprocess
@@ -8,89 +8,34 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted((*ROOT.glob("service/**/*.py"), *ROOT.glob("training/**/*.py")))
-LEAF_LIBRARIES = {"torch", "safetensors"}
-PACKAGES = {"service", "training"}
+SERVICE = sorted(ROOT.glob("service/**/*.py"))
+TRAINING = sorted(ROOT.glob("training/**/*.py"))
+LEAF = "training.model"
+LEAF_LIBRARIES = {"torch", "safetensors", "numpy", "PIL"}
 
-# What of ours the modules of each folder may import, besides their own folder. Of the processes,
-# `fleet` alone is known below them: a leaf, which says who lives.
-ARROWS: dict[str, set[str]] = {
-    "service/pictures": {"service.errors", "service.threads", "training.model"},
-    "service/inference": {
-        "service.errors",
-        "service.observe.metrics",
-        "service.threads",
-        "training.model",
-    },
-    "service/inference/native": {"training.model"},
-    "service/drawing": {"service.inference.explanation", "service.pictures"},
-    "service/observe": {"service.errors", "service.processes.fleet"},
-    "service/client": set(),
-    "service/weights": set(),
-    "service/http": {
-        "service.config",
-        "service.errors",
-        "service.explain",
-        "service.inference",
-        "service.observe",
-        "service.pictures",
-        "service.predict",
-        "service.processes.fleet",
-    },
-    "service/http/v2": {
-        "service.errors",
-        "service.http",
-        "service.pictures",
-        "service.predict",
-        "training.model",
-    },
-    "service/processes": {
-        "service.app",
-        "service.config",
-        "service.engines",
-        "service.errors",
-        "service.http.disconnect",
-        "service.http.door",
-        "service.http.edge",
-        "service.http.express",
-        "service.http.problems",
-        "service.inference",
-        "service.observe",
-        "training.model",
-    },
-}
-# The same of single modules that others need, or that join some.
-SINGLE: dict[str, set[str]] = {
-    "service/errors.py": set(),
-    "service/rules.py": set(),
-    "service/threads.py": set(),
-    "service/cores.py": set(),
-    # Where the detector lies is known to what fetches it, which imports the standard library alone.
-    "service/config.py": {"service.cores", "service.pictures.model_file", "service.rules"},
-    "service/processes/fleet.py": set(),
-    "service/explain.py": {
-        "service.drawing",
-        "service.observe.metrics",
-        "service.pictures",
-        "service.predict",
-        "training.model",
-    },
-    "service/answers.py": {
-        "service.inference",
-        "service.observe.metrics",
-        "service.pictures",
-        "training.model",
-    },
-    "service/predict.py": {
-        "service.answers",
-        "service.errors",
-        "service.http.problems",
-        "service.inference",
-        "service.observe.metrics",
-        "service.pictures",
-        "training.model",
-    },
-}
+# The lowest first; what stands in one line is one layer.
+LAYERS = [
+    ["service.errors", "service.config", "service.rules", "service.cores", "service.threads"],
+    ["service.telemetry"],
+    [LEAF],
+    ["service.kernels"],
+    ["service.pictures"],
+    ["service.engine"],
+    ["service.queue"],
+    ["service.remote"],
+    ["service.pipeline"],
+    ["service.drawing"],
+    ["service.http"],
+    ["service.server"],
+    ["service.app"],
+    ["service.__main__", "service.worker"],
+]
+# Beside the layers: a program of its own, and data.
+ALONE = {"service.client", "service.weights"}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imported(path: Path) -> set[str]:
@@ -105,50 +50,57 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def ids(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+def ours(path: Path) -> set[str]:
+    return {name for name in imported(path) if name.split(".")[0] in ("service", "training")}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=ids)
-def test_imports_follow_the_arrows(path: Path) -> None:
-    ours = {name for name in imported(path) if name.split(".")[0] in PACKAGES}
-    if path.is_relative_to(ROOT / "training/model"):
-        assert {name for name in ours if not name.startswith("training.model")} == set()
-        others = {name.split(".")[0] for name in imported(path)} - PACKAGES
-        assert others <= LEAF_LIBRARIES | sys.stdlib_module_names
-    elif path.is_relative_to(ROOT / "training"):
-        assert {name for name in ours if name.startswith("service")} == set()
+def within(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"{package}.")
+
+
+def layer_of(name: str) -> int:
+    found = [n for n, layer in enumerate(LAYERS) if any(within(name, one) for one in layer)]
+    assert len(found) == 1, f"{name} is in {len(found)} layers"
+    return found[0]
+
+
+@pytest.mark.parametrize("path", SERVICE, ids=name_of)
+def test_imports_go_to_lower_layers(path: Path) -> None:
+    name = name_of(path)
+    alone = [one for one in ALONE if within(name, one)]
+    if name == "service":
+        assert ours(path) == set()
+    elif alone:
+        assert {used for used in ours(path) if not within(used, alone[0])} == set()
     else:
-        training = {name for name in ours if name.startswith("training")}
-        assert {name for name in training if not name.startswith("training.model")} == set()
+        used = ours(path) - {"service.__version__"}
+        assert {one for one in used if layer_of(one) > layer_of(name)} == set()
 
 
-def within(name: str, packages: set[str]) -> bool:
-    return any(f"{name}.".startswith(f"{package}.") for package in packages)
+@pytest.mark.parametrize("path", TRAINING, ids=name_of)
+def test_training_imports_no_service_and_its_model_is_a_leaf(path: Path) -> None:
+    assert {used for used in ours(path) if used.startswith("service")} == set()
+    if within(name_of(path), LEAF):
+        assert {used for used in ours(path) if not within(used, LEAF)} == set()
+        others = {name.split(".")[0] for name in imported(path)} - {"service", "training"}
+        assert others <= LEAF_LIBRARIES | sys.stdlib_module_names
 
 
-def test_every_folder_of_the_service_has_its_arrows() -> None:
-    folders = {ids(path.parent) for path in ROOT.glob("service/*/**/*.py")}
-    assert folders == set(ARROWS)
+def modules_used(path: Path) -> set[Path]:
+    files = set()
+    for name in ours(path):
+        for part in (name, name.rpartition(".")[0]):
+            file = ROOT / f"{part.replace('.', '/')}.py"
+            files |= {file} if file.is_file() else set()
+    return files
 
 
-@pytest.mark.parametrize("folder", ARROWS)
-def test_folders_of_the_service_import_what_their_arrows_say(folder: str) -> None:
-    allowed = ARROWS[folder] | {folder.replace("/", ".")}
-    for path in ROOT.glob(f"{folder}/*.py"):
-        ours = {name for name in imported(path) if within(name, PACKAGES)}
-        assert {name for name in ours if not within(name, allowed)} == set(), ids(path)
-
-
-@pytest.mark.parametrize("module", SINGLE)
-def test_single_modules_import_what_their_arrows_say(module: str) -> None:
-    ours = {name for name in imported(ROOT / module) if within(name, PACKAGES)}
-    assert {name for name in ours if not within(name, SINGLE[module])} == set()
-
-
-@pytest.mark.parametrize("path", MODULES, ids=ids)
-def test_files_stay_readable_in_one_sitting(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 300
+def test_no_module_imports_itself_over_others() -> None:
+    using = {path: modules_used(path) for path in (*SERVICE, *TRAINING)}
+    free: set[Path] = set()
+    while ready := {p for p, used in using.items() if p not in free and used <= free}:
+        free |= ready
+    assert {name_of(path) for path in using if path not in free} == set()
 
 
 def loaded_by(module: str) -> set[str]:
@@ -161,12 +113,12 @@ def loaded_by(module: str) -> set[str]:
 
 
 def test_a_worker_before_an_engine_elsewhere_loads_no_torch() -> None:
-    assert not loaded_by("service.processes.worker") & {"torch", "safetensors"}
-    assert "torch" in loaded_by("service.inference.engine")
+    assert not loaded_by("service.worker") & {"torch", "safetensors"}
+    assert "torch" in loaded_by("service.engine.torch_engine")
 
 
 def test_importing_the_service_loads_no_training_code_beyond_the_model() -> None:
-    loaded = {m for m in loaded_by("service.app, service.inference.engine") if "training" in m}
+    loaded = loaded_by("service.app, service.engine.torch_engine")
     loaded = {m for m in loaded if m.split(".")[0] == "training"}
     assert loaded
-    assert {m for m in loaded if m != "training" and not m.startswith("training.model")} == set()
+    assert {m for m in loaded if m != "training" and not within(m, LEAF)} == set()

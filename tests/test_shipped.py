@@ -15,6 +15,8 @@ from training.machine import machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
 from training.model.network import count_multiply_adds, count_parameters
+from training.model.prior import POWERS
+from training.state import completed_recipe
 
 EMOTIONS = {"fer2013": FER2013_EMOTIONS, "ferplus": FERPLUS_EMOTIONS}
 TEST_FACES = {"fer2013": 3589, "ferplus": 3573}
@@ -38,6 +40,16 @@ def test_budget(shipped: Checkpoint, name: str) -> None:
     assert SHIPPED[name].stat().st_size <= 12_000_000
 
 
+def test_it_states_the_prior_that_it_was_trained_under(shipped: Checkpoint, name: str) -> None:
+    prior, figures = shipped.manifest.prior, shipped.manifest.metrics["priors"]
+    assert prior is not None
+    assert prior[EMOTIONS[name].index("disgust")] < 0.02
+    assert set(shipped.manifest.temperatures) == set(figures) == set(POWERS)
+    # Rare emotions count as much as frequent ones: more of them are found, at a price.
+    assert figures["uniform"]["test"]["mean_recall"] > figures["training"]["test"]["mean_recall"]
+    assert figures["uniform"]["test"]["accuracy"] < figures["training"]["test"]["accuracy"]
+
+
 def test_it_is_the_papers_network(shipped: Checkpoint, name: str) -> None:
     network = shipped.manifest.network
     assert network.stn
@@ -54,11 +66,11 @@ def test_a_recipe_of_ours_made_it(shipped: Checkpoint, name: str) -> None:
     provenance = shipped.manifest.provenance
     for run, seed in zip(provenance.get("average_of", [provenance]), seeds, strict=True):
         # What is newer than the run was as it is by default. The classes are the data's, of both
-        # labellings side by side.
-        made = {"teachers_watch": False} | run["recipe"]
+        # tasks side by side.
+        made = completed_recipe(run["recipe"])
         assert made | {"network": made["network"] | {"classes": 7}} == recipe | {"seed": seed}
     assert provenance["learnt"] == ["ferplus", "fer2013"]
-    # Three seeds, or three larger networks, and what was there before, each for both labellings.
+    # Three seeds, or three larger networks, and what was there before, each for both tasks.
     assert len(set(provenance["teachers"])) == 8
 
 

@@ -5,26 +5,33 @@ import dataclasses
 import json
 import sys
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from training.ablation import ablate
 from training.average import average
+from training.chain import SHIPPED, Chain, ChainError, Stage, load_chain
+from training.comparison import compare, tabulate_comparison
 from training.config import RECIPES
-from training.dataset import DataError, Dataset, load
+from training.crops import read_crops
+from training.dataset import DataError, Dataset, Split, load
 from training.evaluate import predict, score
-from training.export import ExportError, cost, export, measure
-from training.loop import Interrupted, fit
+from training.export import ExportError, annotate, cost, export, measure
 from training.machine import Machine, machine
-from training.model.checkpoint import Checkpoint, load_checkpoint
+from training.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.model.manifest import CheckpointError, InputSpec
 from training.overrides import OverrideError, override
 from training.progress import ProgressBar
-from training.run import BEST_FILE, HISTORY_FILE, ResumeError, Run, best_checkpoint
+from training.reproduce import Place, Subprocesses, estimate, make, reproduce
+from training.run import HISTORY_FILE, Interrupted, Run, fit
+from training.significance import summarise, summarise_geometry
+from training.state import ResumeError
 from training.table import tabulate
-from training.verdicts import summarise, summarise_geometry
+from training.validation import BEST_FILE, best_checkpoint
 
 _WEIGHTS = Path(__file__).parent.parent / "service/weights"
 
@@ -44,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 130
     except (
+        ChainError,
         CheckpointError,
         DataError,
         ExportError,
@@ -63,6 +71,7 @@ def _train(options: argparse.Namespace) -> int:
         options.device,
         options.threads,
         compiles=options.compile,
+        graphs=options.cuda_graph,
         deterministic=options.deterministic,
     ) as here:
         start = load_checkpoint(options.weights) if options.weights else None
@@ -94,7 +103,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     with machine(options.device, options.threads) as here:
         data = _read(options)
         checkpoint = _fitting(_checkpoint(options, data, here), data)
-        figures = measure(checkpoint, data, here) | {"cost": cost(checkpoint)}
+        wild = _wild(options, checkpoint)
+        figures = measure(checkpoint, data, here, wild) | {"cost": cost(checkpoint)}
         print(f"{checkpoint.manifest.name} {checkpoint.manifest.version}")
         print(tabulate(figures, checkpoint.manifest.emotions))
         if options.json:
@@ -109,7 +119,7 @@ def _report(options: argparse.Namespace) -> int:
         data = _read(options)
         checkpoint = _fitting(_checkpoint(options, data, here), data)
         folder = options.out or Path("docs/results") / checkpoint.manifest.name
-        write_results(checkpoint, data, folder, here)
+        write_results(checkpoint, data, folder, here, _wild(options, checkpoint))
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return 0
 
@@ -139,6 +149,94 @@ def _export(options: argparse.Namespace) -> int:
         done = export(average(runs), options.out, data, here)
     print(tabulate(dict(done.manifest.metrics), done.manifest.emotions))
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {done.manifest.version}")
+    return 0
+
+
+def _annotate(options: argparse.Namespace) -> int:
+    data = _read(options)
+    for path in options.checkpoint:
+        with machine(options.device, options.threads) as here:
+            before = _on(here, load_checkpoint(path))
+            done = annotate(before, _task_of(data, before), here)
+        weights = done.network.cpu().state_dict().values()
+        if not all(torch.equal(w, w.half().to(w.dtype)) for w in weights):
+            raise ExportError(f"{path}: not an exported checkpoint, its weights are not float16")
+        save_checkpoint(path, done.network, done.manifest, torch.float16)
+        print(tabulate(dict(done.manifest.metrics), done.manifest.emotions))
+        print(f"{path}: {done.manifest.version}, the weights as they were")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    data = _read(options)
+    with machine(options.device, options.threads) as here:
+        named_only = not options.all_emotions
+        rows = compare(options.checkpoint, data, options.wild, here, named_only=named_only)
+    table = tabulate_comparison(rows)
+    print(table)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "comparison.json").write_text(json.dumps(rows, indent=1) + "\n")
+        (options.out / "comparison.md").write_text(table + "\n")
+    return 0
+
+
+def _wild(options: argparse.Namespace, checkpoint: Checkpoint) -> Split | None:
+    manifest = checkpoint.manifest
+    return (
+        read_crops(options.wild, manifest.emotions, manifest.input_spec) if options.wild else None
+    )
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    chain, place = load_chain(options.chain), Place(options.data, options.votes, options.folder)
+    if options.plan:
+        return _plan(chain, place, options)
+    if options.only:
+        chosen = [stage for stage in chain.stages if stage.name == options.only]
+        if not chosen:
+            raise ChainError(f"{chain.name} has no stage {options.only!r}")
+        _make(chosen[0], chain, place, options)
+        return 0
+
+    def say(line: str) -> None:
+        print(f"{datetime.now():%H:%M:%S} {line}", file=sys.stderr)
+
+    if options.jobs == 1:
+        reproduce(chain, place, lambda stage: _make(stage, chain, place, options), say, 1)
+        return 0
+    command = ["reproduce", options.chain, "--data", str(options.data)]
+    command += ["--folder", str(options.folder), "--device", options.device]
+    command += ["--votes", str(options.votes)] if options.votes else []
+    command += ["--threads", str(options.threads)] if options.threads else []
+    command += ["--cuda-graph"] if options.cuda_graph else []
+    with Subprocesses([*command, "--only"]) as do:
+        reproduce(chain, place, do, say, options.jobs)
+    return 0
+
+
+def _make(stage: Stage, chain: Chain, place: Place, options: argparse.Namespace) -> None:
+    with (
+        ExitStack() as bars,
+        machine(options.device, options.threads, graphs=options.cuda_graph) as here,
+    ):
+
+        def show(run: Run, name: str) -> ProgressBar:
+            return bars.enter_context(ProgressBar(run, name))
+
+        make(stage, chain, place, here, show, options.save_every)
+
+
+def _plan(chain: Chain, place: Place, options: argparse.Namespace) -> int:
+    with machine(options.device, options.threads, graphs=options.cuda_graph) as here:
+        seconds = estimate(chain, place, here)
+    print(chain.about.strip())
+    for stage in chain.stages:
+        took = "" if stage.recipe is None else f"{seconds[stage.name] / 60:8.1f} min"
+        state = "done" if place.is_done(stage) else ""
+        print(f"{stage.name:24s} {stage.recipe or 'export':14s} {took:>12s}  {state}")
+    left = sum(seconds.get(s.name, 0.0) for s in chain.stages if not place.is_done(s))
+    print(f"{left / 3600:.1f} h of training are left, one run at a time")
     return 0
 
 
@@ -181,6 +279,14 @@ def _fitting(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
             f"names {', '.join(checkpoint.manifest.emotions)}"
         )
     return checkpoint
+
+
+def _task_of(data: Dataset, checkpoint: Checkpoint) -> Dataset:
+    """Return the one of the data's tasks whose emotions a checkpoint names."""
+    if data.second and data.second.emotions == checkpoint.manifest.emotions:
+        return data.second
+    _fitting(checkpoint, data)
+    return data
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -246,6 +352,9 @@ def _parser() -> argparse.ArgumentParser:
         help="compile the network first (on CUDA, unless told not to)",
     )
     train.add_argument(
+        "--cuda-graph", action="store_true", help="record a step on CUDA once, then replay it"
+    )
+    train.add_argument(
         "--deterministic",
         action="store_true",
         help="use deterministic kernels on CUDA, wherever there are any",
@@ -260,6 +369,9 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", _report, "Write a checkpoint's results as JSON and pictures.")
     add_data(report)
     report.add_argument("--checkpoint", type=Path, metavar="FILE", help=shipped)
+    elsewhere = "faces from elsewhere: an .npz of crops, or a folder of crops by emotion"
+    for measuring in (evaluate, report):
+        measuring.add_argument("--wild", type=Path, metavar="PATH", help=elsewhere)
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where to (docs/results/NAME OF THE CHECKPOINT)"
     )
@@ -289,6 +401,40 @@ def _parser() -> argparse.ArgumentParser:
         help="the run (runs/fer2013); of several from one start, the mean of their weights",
     )
     exporting.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+    annotating = command(
+        "annotate", _annotate, "State prior, temperatures and figures anew; weights stay."
+    )
+    add_data(annotating)
+    annotating.add_argument("checkpoint", type=Path, nargs="+", metavar="FILE")
+
+    comparing = command(
+        "compare", _compare, "Compare checkpoints on faces from elsewhere and on validation."
+    )
+    add_data(comparing)
+    comparing.add_argument("checkpoint", type=Path, nargs="+", metavar="FILE")
+    comparing.add_argument("--wild", type=Path, required=True, metavar="PATH", help=elsewhere)
+    comparing.add_argument(
+        "--all-emotions",
+        action="store_true",
+        help="also answer emotions that a split's labels do not name, as the service does",
+    )
+    comparing.add_argument("--out", type=Path, metavar="DIR", help="also write the table there")
+
+    chains = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+    repeating = command(
+        "reproduce", _reproduce, "Make a chain of runs and exports; again goes on with it."
+    )
+    repeating.add_argument("chain", metavar="NAME", help=f"{chains}, or a .toml file")
+    add_data(repeating)
+    repeating.add_argument("--folder", type=Path, default=Path("runs/chain"), metavar="DIR")
+    repeating.add_argument("--jobs", type=int, default=1, metavar="N", help="stages at once")
+    repeating.add_argument("--only", metavar="STAGE", help="make this stage alone")
+    repeating.add_argument(
+        "--plan", action="store_true", help="time some steps, say how long it will take, and stop"
+    )
+    repeating.add_argument("--save-every", type=float, default=120.0, metavar="S")
+    repeating.add_argument("--cuda-graph", action="store_true", help="as of train")
 
     inspect = command("inspect", _inspect, "Show what a checkpoint says about itself and costs.")
     ferplus = _WEIGHTS / "attention-fer-ferplus.safetensors"

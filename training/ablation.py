@@ -17,14 +17,14 @@ from typing import Any, Final
 from training.config import TrainConfig
 from training.dataset import Dataset
 from training.evaluate import predict, score
-from training.loop import fit
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.manifest import Activation, InputSpec, NetworkConfig
 from training.model.network import count_multiply_adds, count_parameters
 from training.robustness import GEOMETRY, measure_curves
-from training.run import BEST_FILE, Run
-from training.whole_file import write_whole
+from training.run import Run, fit
+from training.state import write_whole
+from training.validation import BEST_FILE
 
 RESULT_FILE = "result.json"
 
@@ -92,7 +92,7 @@ def ablate(
         on_run: Given a run and its name, returns what `fit` calls after every step.
 
     Returns:
-        The results, as `training.verdicts` takes them.
+        The results, as `training.significance` takes them.
 
     Raises:
         Interrupted: A signal came; everything so far is kept.

@@ -24,9 +24,16 @@ def augment(images: Tensor, config: AugmentConfig) -> Tensor:
     """
     images = _move(images, config)
     n, device = len(images), images.device
+    if config.resolution > 0:
+        images = _coarsen(images, config)
+    if config.gamma > 0:
+        images = _bend(images, config.gamma)
     contrast = 1.0 + config.contrast * _symmetric(n, device)
     brightness = config.brightness * _symmetric(n, device)
     images = images * contrast.view(n, 1, 1, 1) + brightness.view(n, 1, 1, 1)
+    if config.noise > 0:
+        deviation = torch.rand(n, 1, 1, 1, device=device) * config.noise
+        images = images + deviation * torch.randn_like(images)
     return images.masked_fill(_rectangles(images, config), 0.0)
 
 
@@ -69,6 +76,25 @@ def _move(images: Tensor, config: AugmentConfig) -> Tensor:
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     moved: Tensor = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return moved
+
+
+def _coarsen(images: Tensor, config: AugmentConfig) -> Tensor:
+    """See some faces, float32[n, 1, h, w], through fewer pixels; as many for all of a step."""
+    n, device, side = len(images), images.device, min(images.shape[2:])
+    low = min(config.fewest_pixels, side)
+    fewer = int(torch.randint(low, side + 1, ()))
+    small = F.interpolate(images, (fewer, fewer), mode="bilinear", antialias=True)
+    coarse = F.interpolate(small, images.shape[2:], mode="bilinear")
+    chosen = torch.rand(n, 1, 1, 1, device=device) < config.resolution
+    return torch.where(chosen, coarse, images)
+
+
+def _bend(images: Tensor, gamma: float) -> Tensor:
+    """Bend the scale of each face's grey levels, between its darkest and its brightest one."""
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    width = (high - low).clamp(min=1e-3)
+    power = torch.exp(_symmetric(len(images), images.device) * math.log1p(gamma))
+    return ((images - low) / width).clamp(min=1e-4) ** power.view(-1, 1, 1, 1) * width + low
 
 
 def _rectangles(images: Tensor, config: AugmentConfig) -> Tensor:

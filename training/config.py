@@ -1,7 +1,6 @@
-"""How to train: every knob of a run, frozen, and the recipes as named constants.
+"""The settings of a run, and the recipes as named constants.
 
-Not its duty: where data and results lie, on which device, with how many processes; a recipe
-means the same everywhere.
+A recipe is independent of the machine: data folders, device and processes are given elsewhere.
 """
 
 from collections.abc import Mapping
@@ -24,6 +23,11 @@ class AugmentConfig:
         contrast: Largest relative change of contrast.
         erase: Probability that a rectangle is blanked (Zhong et al. 2017, arXiv:1708.04896).
         erase_area: Largest share of the face that is blanked.
+        gamma: Largest change of gamma in either direction, as a factor less 1: faces in shadow
+            or glare.
+        resolution: Probability that a step's face is seen through fewer pixels.
+        fewest_pixels: The shortest side that it is then seen through, in pixels.
+        noise: Largest deviation of the noise added, in deviations of the training set.
         mixup: Parameter of mixup's Beta distribution (Zhang et al. 2017, arXiv:1710.09412);
             0 turns it off.
     """
@@ -36,6 +40,10 @@ class AugmentConfig:
     contrast: float = 0.2
     erase: float = 0.25
     erase_area: float = 0.2
+    gamma: float = 0.0
+    resolution: float = 0.0
+    fewest_pixels: int = 14
+    noise: float = 0.0
     mixup: float = 0.2
 
 
@@ -53,8 +61,14 @@ class TrainConfig:
         momentum: Of SGD.
         weight_decay: On matrices and kernels only.
         warmup_epochs: Epochs over which the rate rises from 0; then it falls on a cosine to 0.
-        second_target: Weight of the data's second labelling in the loss, beside the first one's 1;
+        second_target: Weight of the data's second task in the loss, beside the first one's 1;
             0 learns the first alone. A run with both keeps a checkpoint of each.
+        label_share: Share of each target that the data's second task gives to the first one's,
+            emotion by emotion: FER2013's label as further votes beside FER+'s.
+        balance: Power of the training labels' prior that is added to the logits in the loss, 0 to
+            1; at 1 the network learns as if all emotions were equally frequent (balanced softmax,
+            Ren et al. 2020, arXiv:2007.10740). What is kept has the prior in its last layer's bias,
+            so that its probabilities are always those under the training prior.
         teacher_share: Share of each target that teachers give (`training.distil`), who are named on
             the command line.
         teachers_watch: Whether teachers are asked at every step about the faces as the student
@@ -65,6 +79,8 @@ class TrainConfig:
         clean_epochs: Last epochs, without any augmentation but the flip.
         stn_learning_rate: Multiplier of the spatial transformer's rate.
         stn_identity_penalty: Weight of the mean squared distance of theta from identity.
+        validate_every: Epochs from one validation to the next; the last one is always validated. An
+            epoch that is not validated cannot be kept.
         seed: Of everything random.
     """
 
@@ -78,6 +94,8 @@ class TrainConfig:
     weight_decay: float = 0.05
     warmup_epochs: float = 1.0
     second_target: float = 0.0
+    label_share: float = 0.0
+    balance: float = 0.0
     teacher_share: float = 0.0
     teachers_watch: bool = False
     label_smoothing: float = 0.1
@@ -86,6 +104,7 @@ class TrainConfig:
     clean_epochs: int = 0
     stn_learning_rate: float = 0.1
     stn_identity_penalty: float = 0.1
+    validate_every: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,6 +115,8 @@ class TrainConfig:
         """
         if self.epochs < 1 or not 0 <= self.clean_epochs <= self.epochs:
             raise ValueError("train config: epochs must be 1 or more, clean_epochs up to epochs")
+        if self.validate_every < 1:
+            raise ValueError("train config: validate_every must be 1 or more")
         if self.batch_size < 2:
             raise ValueError("train config: batch_size must be 2 or more, for batch norm")
         if self.optimiser not in ("sgd", "adamw"):
@@ -104,8 +125,11 @@ class TrainConfig:
             raise ValueError("train config: learning_rate and clip_norm must be above 0")
         if self.second_target < 0:
             raise ValueError("train config: second_target must be 0 or more")
-        if not 0.0 <= self.teacher_share <= 1.0:
-            raise ValueError("train config: teacher_share is from 0 to 1")
+        shares = (self.teacher_share, self.label_share, self.balance)
+        if not all(0.0 <= share <= 1.0 for share in shares):
+            raise ValueError("train config: teacher_share, label_share and balance are from 0 to 1")
+        if self.label_share and self.second_target:
+            raise ValueError("train config: label_share and second_target exclude each other")
         if not 0.0 <= self.label_smoothing < 1.0 or not 0.0 <= self.ema_decay < 1.0:
             raise ValueError("train config: label_smoothing and ema_decay are from 0 to below 1")
 
@@ -127,7 +151,7 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
     # The shipped checkpoint's; sized for two CPU cores and two hours. AdamW, because SGD at the
     # usual rates had not left the first plateau after two epochs where AdamW had after one.
     "fer2013": TrainConfig(),
-    # Both labellings of the same faces at once, from the weights of `fer2013` (--weights): FER+'s
+    # Both tasks of the same faces at once, from the weights of `fer2013` (--weights): FER+'s
     # ten votes a face tell what FER2013's one noisy label hides, and the other way round. Varies
     # position and size more than `fer2013`: detected faces vary more than its crops do.
     "ferplus": TrainConfig(
@@ -150,6 +174,31 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
         teacher_share=0.5,
         label_smoothing=0.0,
         clean_epochs=5,
+    ),
+    # One answer made of both tasks, for faces from elsewhere: on from the weights of `ferplus`,
+    # FER2013's label as three further votes beside ten, every emotion as frequent as the others,
+    # and variation as far as photographs go: turned, near and far, dark, coarse.
+    "everywhere": TrainConfig(
+        augment=AugmentConfig(
+            rotate_deg=20.0,
+            scale=0.25,
+            shift=0.12,
+            brightness=0.4,
+            contrast=0.4,
+            gamma=0.5,
+            erase=0.2,
+            resolution=0.3,
+            noise=0.15,
+            mixup=0.2,
+        ),
+        epochs=16,
+        learning_rate=6e-4,
+        weight_decay=0.03,
+        warmup_epochs=0.5,
+        label_share=0.25,
+        balance=1.0,
+        label_smoothing=0.02,
+        clean_epochs=0,
     ),
     # `ferplus` for a large GPU, from random weights: deeper, to the edge of the budget of 6 M
     # parameters and 350 M multiply-adds, and for as long as from scratch is known to need.

@@ -1,8 +1,6 @@
-"""The faces that are learnt from: `load` turns any source into tensors in three parts.
+"""The training data: `load` turns any source into tensors in three splits.
 
-    csv [+ votes], or directory ─▶ Samples (arrays, cached beside the data) ─▶ Dataset
-
-Not its duty: formats (`fer2013`, `ferplus`, `folders`), augmentation, normalising.
+csv [+ votes], or directory ─▶ Samples (arrays, cached beside the data) ─▶ Dataset
 """
 
 from collections.abc import Mapping
@@ -18,9 +16,9 @@ import torch
 from torch import Tensor
 
 from training import fer2013, ferplus, folders
+from training.model.grey import resized
 from training.model.labels import FERPLUS_EMOTIONS
 from training.model.manifest import InputSpec
-from training.pictures import resize
 from training.samples import PARTS, TEST, TRAIN, DataError, Progress, Samples, cache_path, cached
 
 __all__ = ["DataError", "Dataset", "Split", "load"]
@@ -147,7 +145,7 @@ def _resized(samples: Samples, spec: InputSpec) -> Samples:
         return samples
     faces = np.empty((len(samples.faces), spec.height, spec.width), np.uint8)
     for index, face in enumerate(samples.faces):
-        faces[index] = resize(face, spec)
+        faces[index] = resized(face, spec)
     return Samples(faces, samples.labels, samples.parts, samples.emotions, samples.fingerprint)
 
 

@@ -1,12 +1,11 @@
-"""Training targets softened by trained networks: what they make of every training face.
+"""Distillation: training targets blended with the probabilities of trained networks.
 
 Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531. Deviation:
-the teachers' mean is blended into the targets at temperature 1, which for a cross-entropy is the
-same as a loss of its own. Either (`soften`) they see each face once, before the first step, so
-that steps cost no more, as it is and mirrored, so that one pass learns what two would say; or
-(`Panel`) at every step the very pictures that the student sees (Beyer et al. 2022, "Knowledge
-distillation: A good teacher is patient and consistent", arXiv:2106.05237), which costs a forward
-pass of each a step. Not its duty: the loss (`training.labelling`).
+the teachers' mean is blended into the targets at temperature 1, which for a cross-entropy equals a
+separate loss. There are two ways. `soften`: the teachers see each face once, before the first step,
+as it is and mirrored, so that steps cost no more. `Panel`: they see the student's augmented images
+at every step, which costs a forward pass of each teacher (Beyer et al. 2022, "Knowledge
+distillation: A good teacher is patient and consistent", arXiv:2106.05237).
 """
 
 import hashlib
@@ -20,17 +19,17 @@ from tqdm import tqdm
 
 from training.dataset import Split
 from training.evaluate import predict
-from training.labelling import Labelling
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, digest
-from training.whole_file import write_whole
+from training.state import write_whole
+from training.tasks import Task
 
 _FACES_AT_ONCE = 256
 
 
 def soften(
     split: Split,
-    learnt: tuple[Labelling, ...],
+    learnt: tuple[Task, ...],
     teachers: Sequence[Checkpoint],
     share: float,
     machine: Machine,
@@ -38,11 +37,11 @@ def soften(
 ) -> Split:
     """Blend what teachers say of the training faces into what the labels say.
 
-    A labelling is taught by those teachers that name its emotions, by their mean. Several processes
+    A task is taught by those teachers that name its emotions, by their mean. Several processes
     share the faces.
 
     Args:
-        split: From `labelling.train_split`.
+        split: From `task.train_split`.
         learnt: What its targets mean.
         teachers: Trained networks, on any device.
         share: The teachers' share of each target, 0 to 1.
@@ -54,7 +53,7 @@ def soften(
         The same faces, with the blended targets.
 
     Raises:
-        ValueError: There are no teachers for a labelling, one that names other emotions, or no
+        ValueError: There are no teachers for a task, one that names other emotions, or no
             share for any.
     """
     groups = _groups(learnt, teachers, share)
@@ -64,9 +63,9 @@ def soften(
         if stored["key"] == key:
             return Split(split.faces, stored["targets"])
     targets = split.targets.clone()
-    for labelling, group in groups:
+    for task, group in groups:
         said = _mean(group, split.faces, machine).to(targets.device)
-        columns = labelling.columns
+        columns = task.columns
         targets[:, columns] = (1.0 - share) * targets[:, columns] + share * said
     if kept and machine.leads:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +78,7 @@ class Panel:
 
     def __init__(
         self,
-        learnt: tuple[Labelling, ...],
+        learnt: tuple[Task, ...],
         teachers: Sequence[Checkpoint],
         share: float,
         machine: Machine,
@@ -88,7 +87,7 @@ class Panel:
 
         Args:
             learnt: What the targets' columns mean.
-            teachers: Trained networks; a labelling is taught by those that name its emotions, and
+            teachers: Trained networks; a task is taught by those that name its emotions, and
                 all take the student's input.
             share: The teachers' share of each target, 0 to 1.
             machine: Where to compute.
@@ -112,37 +111,36 @@ class Panel:
             targets: float32[n, all classes], what the labels say.
         """
         blended = targets.clone()
-        for labelling, group in self.groups:
-            said = torch.zeros_like(targets[:, labelling.columns])
+        for task, group in self.groups:
+            said = torch.zeros_like(targets[:, task.columns])
             for teacher in group:
                 with self.machine.autocast():
                     logits = teacher.network(images).logits
                 said += (logits.float() / teacher.manifest.temperature).softmax(1)
-            blended[:, labelling.columns].lerp_(said / len(group), self.share)
+            blended[:, task.columns].lerp_(said / len(group), self.share)
         return blended
 
 
 def _groups(
-    learnt: tuple[Labelling, ...], teachers: Sequence[Checkpoint], share: float
-) -> list[tuple[Labelling, list[Checkpoint]]]:
-    """Return each labelling with the teachers that name its emotions, or raise ValueError."""
+    learnt: tuple[Task, ...], teachers: Sequence[Checkpoint], share: float
+) -> list[tuple[Task, list[Checkpoint]]]:
+    """Return each task with the teachers that name its emotions, or raise ValueError."""
     if not share:
         raise ValueError("teachers are named, but the recipe's teacher_share is 0")
-    known = {labelling.data.emotions for labelling in learnt}
+    known = {task.data.emotions for task in learnt}
     for teacher in teachers:
         if teacher.manifest.emotions not in known:
             raise ValueError(
-                f"a teacher names {', '.join(teacher.manifest.emotions)}; no labelling learnt does"
+                f"a teacher names {', '.join(teacher.manifest.emotions)}; no task learnt does"
             )
     groups = []
-    for labelling in learnt:
-        group = [t for t in teachers if t.manifest.emotions == labelling.data.emotions]
+    for task in learnt:
+        group = [t for t in teachers if t.manifest.emotions == task.data.emotions]
         if not group:
             raise ValueError(
-                f"teacher_share is {share:g}, but no teacher names the emotions of "
-                f"{labelling.data.name}"
+                f"teacher_share is {share:g}, but no teacher names the emotions of {task.data.name}"
             )
-        groups.append((labelling, group))
+        groups.append((task, group))
     return groups
 
 

@@ -21,8 +21,10 @@ class Scores:
     Attributes:
         faces: How many faces were scored.
         accuracy: Share whose most probable emotion is the label.
+        mean_recall: Recall averaged over the emotions that the split has ("balanced accuracy").
         macro_f1: F1 averaged over the emotions, each counting the same.
-        recall: Share of each emotion's faces that were recognised, in the labels' order.
+        recall: Share of each emotion's faces that were recognised, in the labels' order; None
+            where the split has none.
         calibration_error: Expected |confidence - accuracy| over equal-width bins of confidence.
         cross_entropy: Mean negative log-likelihood of the targets, in nats (not bounded by 1).
         confusion: faces of emotion i (row) called emotion j (column).
@@ -30,8 +32,9 @@ class Scores:
 
     faces: int
     accuracy: float
+    mean_recall: float
     macro_f1: float
-    recall: tuple[float, ...]
+    recall: tuple[float | None, ...]
     calibration_error: float
     cross_entropy: float
     confusion: tuple[tuple[int, ...], ...]
@@ -88,41 +91,49 @@ def predict(
     return torch.cat(logits)
 
 
-def score(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Scores:
+def score(
+    logits: Tensor, targets: Tensor, temperature: float = 1.0, weights: Tensor | None = None
+) -> Scores:
     """Compute the figures of a split.
 
     Args:
         logits: float32[n, classes].
         targets: float32[n, classes], rows that sum to 1; the largest is the label.
         temperature: What logits are divided by before softmax.
+        weights: float64[n] with mean 1, what each face counts in calibration error and
+            cross-entropy; all the same unless given.
 
     Returns:
         The figures.
     """
+    weights = torch.ones(len(logits), dtype=torch.float64) if weights is None else weights
     labels = targets.argmax(1)
     log_probabilities = (logits / temperature).log_softmax(1)
     called = log_probabilities.argmax(1)
     confusion = _confusion(labels, called, targets.shape[1])
     hits = confusion.diagonal().double()
+    there = confusion.sum(1) > 0
     recall = hits / confusion.sum(1).clamp(min=1)
     f1 = 2 * hits / (confusion.sum(0) + confusion.sum(1)).clamp(min=1)
     return Scores(
         faces=len(labels),
         accuracy=float((called == labels).double().mean()),
-        macro_f1=float(f1.mean()),
-        recall=tuple(recall.tolist()),
-        calibration_error=reliability(log_probabilities, labels).error,
-        cross_entropy=float(-(targets * log_probabilities).sum(1).double().mean()),
+        mean_recall=float(recall[there].mean()),
+        macro_f1=float(f1[there].mean()),
+        recall=tuple(r if t else None for r, t in zip(recall.tolist(), there, strict=True)),
+        calibration_error=reliability(log_probabilities, labels, weights).error,
+        cross_entropy=float(-((targets * log_probabilities).sum(1).double() * weights).mean()),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
 
 
-def reliability(logits: Tensor, labels: Tensor) -> Reliability:
+def reliability(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Reliability:
     """Bin faces by confidence.
 
     Args:
         logits: float32[n, classes], divided by the temperature where there is one.
         labels: int64[n].
+        weights: float64[n], what each face counts; all the same unless given.
 
     Returns:
         The bins and the expected calibration error.
@@ -130,16 +141,17 @@ def reliability(logits: Tensor, labels: Tensor) -> Reliability:
     confidence, called = logits.softmax(1).max(1)
     correct = called == labels
     which = (confidence * BINS).long().clamp(max=BINS - 1)
-    counts = torch.bincount(which, minlength=BINS)
+    weights = torch.ones(len(labels), dtype=torch.float64) if weights is None else weights
     zeros = torch.zeros(BINS, dtype=torch.float64)
-    confidences = zeros.index_add(0, which, confidence.double())
-    hits = zeros.index_add(0, which, correct.double())
-    size = counts.clamp(min=1)
+    mass = zeros.index_add(0, which, weights)
+    confidences = zeros.index_add(0, which, confidence.double() * weights)
+    hits = zeros.index_add(0, which, correct.double() * weights)
+    size = torch.where(mass > 0, mass, 1.0)
     return Reliability(
         confidence=tuple((confidences / size).tolist()),
         accuracy=tuple((hits / size).tolist()),
-        faces=tuple(counts.tolist()),
-        error=float((confidences - hits).abs().sum() / len(confidence)),
+        faces=tuple(torch.bincount(which, minlength=BINS).tolist()),
+        error=float((confidences - hits).abs().sum() / mass.sum()),
     )
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from training.calibrate import fit_temperature
-from training.dataset import Dataset
+from training.dataset import Dataset, Split
 from training.evaluate import predict, score
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, digest, load_checkpoint, save_checkpoint
 from training.model.network import AttentionFER, count_multiply_adds, count_parameters
+from training.model.prior import POWERS, named_prior
+from training.priors import fit_temperatures, score_under, stated_prior
 
 PROTOCOL = (
     "single pass, float32, no flip unless said; epoch and temperature chosen on the validation "
@@ -60,34 +62,70 @@ def export(best: Checkpoint, out: Path, data: Dataset, machine: Machine) -> Chec
     network.to(machine.device)
     validation = predict(network, data.validation.faces, manifest.input_spec, machine)
     temperature = fit_temperature(validation, data.validation.targets)
-    calibrated = Checkpoint(network, dataclasses.replace(manifest, temperature=temperature))
-    figures = measure(calibrated, data, machine) | {"cost": cost(calibrated)}
-    manifest = dataclasses.replace(calibrated.manifest, metrics=figures)
-    save_checkpoint(out, network, manifest, torch.float16)
+    manifest = dataclasses.replace(manifest, temperature=temperature)
+    done = annotate(Checkpoint(network, manifest), data, machine)
+    save_checkpoint(out, network, done.manifest, torch.float16)
     return _reread(out, network, data, machine)
 
 
-def measure(checkpoint: Checkpoint, data: Dataset, machine: Machine) -> dict[str, Any]:
+def annotate(checkpoint: Checkpoint, data: Dataset, machine: Machine) -> Checkpoint:
+    """State the training labels' prior, a temperature for each prior, and figures under each.
+
+    Weights and temperature stay as they are; nothing is chosen by the test split.
+
+    Args:
+        checkpoint: Its network on the machine's device.
+        data: That it was trained on.
+        machine: Where to compute.
+
+    Returns:
+        The same network with another manifest.
+    """
+    manifest, split = checkpoint.manifest, data.validation
+    prior = stated_prior(data, manifest.provenance.get("recipe") or {})
+    logits = predict(checkpoint.network, split.faces, manifest.input_spec, machine)
+    temperatures = fit_temperatures(logits, split.targets, prior)
+    manifest = dataclasses.replace(manifest, prior=prior, temperatures=temperatures)
+    stated = Checkpoint(checkpoint.network, manifest)
+    figures = measure(stated, data, machine) | {"cost": cost(stated)}
+    return Checkpoint(stated.network, dataclasses.replace(manifest, metrics=figures))
+
+
+def measure(
+    checkpoint: Checkpoint, data: Dataset, machine: Machine, wild: Split | None = None
+) -> dict[str, Any]:
     """Score a checkpoint on the validation and test splits, with and without flip averaging.
+
+    Where it states its labels' prior, a single pass is also scored under each prior that has a
+    name.
 
     Args:
         checkpoint: Its network on the machine's device.
         data: Of the checkpoint's emotions.
         machine: Where to compute.
+        wild: Faces from elsewhere, with the checkpoint's emotions.
 
     Returns:
-        For JSON: the protocol, and scores by split and pass.
+        For JSON: the protocol, scores by split and pass, and by prior and split.
     """
-    spec, temperature = checkpoint.manifest.input_spec, checkpoint.manifest.temperature
+    manifest = checkpoint.manifest
     figures: dict[str, Any] = {"protocol": PROTOCOL}
     splits = {"validation": data.validation, "test": data.test}
-    if data.test_majority is not None:
-        splits["test_majority"] = data.test_majority
+    splits |= {"test_majority": data.test_majority} if data.test_majority else {}
+    splits |= {"wild": wild} if wild else {}
+    under: dict[str, dict[str, Any]] = {name: {} for name in POWERS if manifest.prior}
     for name, split in splits.items():
         for suffix, flip in (("", False), ("_flip", True)):
+            spec = manifest.input_spec
             logits = predict(checkpoint.network, split.faces, spec, machine, flip=flip)
-            figures[name + suffix] = dataclasses.asdict(score(logits, split.targets, temperature))
-    return figures
+            scores = score(logits, split.targets, manifest.temperature)
+            figures[name + suffix] = dataclasses.asdict(scores)
+            if manifest.prior and not flip:
+                for prior, found in under.items():
+                    shares = named_prior(manifest.prior, prior)
+                    scored = score_under(logits, split, manifest, shares)
+                    found[name] = dataclasses.asdict(scored)
+    return figures | ({"priors": under} if under else {})
 
 
 def cost(checkpoint: Checkpoint) -> dict[str, int]:

@@ -4,12 +4,16 @@ Started by torchrun, several processes train one network together (PyTorch DDP);
 """
 
 import contextlib
+import logging
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Machine:
         world: How many processes there are.
         bfloat16: Whether steps run in bfloat16 autocast.
         compiles: Whether steps are compiled by torch.compile.
+        graphs: Whether steps are recorded as a CUDA graph and replayed.
     """
 
     device: torch.device
@@ -29,6 +34,7 @@ class Machine:
     world: int = 1
     bfloat16: bool = False
     compiles: bool = False
+    graphs: bool = False
 
     @property
     def leads(self) -> bool:
@@ -55,6 +61,7 @@ def machine(
     threads: int | None = None,
     *,
     compiles: bool | None = None,
+    graphs: bool = False,
     deterministic: bool = False,
 ) -> Iterator[Machine]:
     """Set this process up to train, and leave its process group afterwards.
@@ -64,13 +71,15 @@ def machine(
         threads: CPU threads of this process; None for one a core, shared among the processes.
         compiles: Whether to compile steps; None for where it pays: on CUDA. (On a CPU it was
             measured to save 7 % of a step, after a minute of compiling at every start.)
+        graphs: Whether to replay steps as a CUDA graph.
         deterministic: Whether to use deterministic kernels wherever there are any; a CPU's are.
 
     Yields:
         The machine.
 
     Raises:
-        ValueError: CUDA was asked for and is not there.
+        ValueError: CUDA was asked for and is not there; or graphs, without it or in several
+            processes.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":
@@ -80,6 +89,8 @@ def machine(
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     chosen = torch.device(device)
+    if graphs and (chosen.type != "cuda" or world > 1):
+        raise ValueError("a step becomes a CUDA graph on one CUDA device only, in one process")
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // world))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -95,7 +106,7 @@ def machine(
     if compiles is None:
         compiles = chosen.type == "cuda"
     try:
-        yield Machine(chosen, rank, world, _bfloat16_pays(chosen), compiles)
+        yield Machine(chosen, rank, world, _bfloat16_pays(chosen), compiles, graphs)
     finally:
         torch.use_deterministic_algorithms(False)
         if world > 1:
@@ -103,9 +114,25 @@ def machine(
 
 
 def _bfloat16_pays(device: torch.device) -> bool:
-    """Tell whether the device multiplies bfloat16 in hardware; in software it is slower."""
+    """Tell whether the device multiplies bfloat16 in hardware; in software it is far slower."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Measured on a CPU with AVX512-BF16: steps twice as fast as float32.
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
+        return False
+    # The CPU may and oneDNN may not: ONEDNN_MAX_CPU_ISA. It computes then, twenty times as slowly.
+    if emulated := _seconds(torch.bfloat16) > 3 * _seconds(torch.float32):
+        _log.warning("this CPU multiplies bfloat16, but torch does not use it: float32 is used")
+    return not emulated
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    """Return the least time of a small convolution."""
+    images, weight = torch.zeros(4, 64, 24, 24, dtype=dtype), torch.zeros(64, 64, 3, 3, dtype=dtype)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        torch.conv2d(images, weight, padding=1)
+        times.append(time.perf_counter() - began)
+    return min(times)

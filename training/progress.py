@@ -53,19 +53,21 @@ class ProgressBar:
             self.epochs_shown = len(history)
             self.bar.write(describe(history[-1]), file=sys.stderr)
         if within and within % 20 == 0:  # reading the sum makes a GPU wait; not at every step
-            best = " ".join(f"{a:.4f}" for a in run.progress.best_accuracy.values()) or "-"
-            loss = float(run.sums[0]) / within
-            self.bar.set_postfix(loss=f"{loss:.4f}", best=best, refresh=False)
+            best = " ".join(f"{a:.4f}" for a in run.progress.best.values()) or "-"
+            self.bar.set_postfix(loss=f"{run.loss_so_far:.4f}", best=best, refresh=False)
         self.bar.update()
 
 
 def describe(entry: dict[str, Any]) -> str:
     """Return one line for an epoch of the history."""
-    second = entry["second_validation_accuracy"]
+    named = (
+        ("validation mean recall", entry["validation_mean_recall"]),
+        ("accuracy", entry["validation_accuracy"]),
+        ("macro-F1", entry["validation_macro_f1"]),
+        ("second accuracy", entry["second_validation_accuracy"]),
+    )
+    validated = "".join(f"{name} {value:.4f}  " for name, value in named if value is not None)
     return (
-        f"epoch {entry['epoch']:3d}  loss {entry['loss']:.4f}  "
-        f"validation accuracy {entry['validation_accuracy']:.4f}  "
-        + (f"second {second:.4f}  " if second is not None else "")
-        + f"macro-F1 {entry['validation_macro_f1']:.4f}  "
+        f"epoch {entry['epoch']:3d}  loss {entry['loss']:.4f}  {validated}"
         f"|theta - I| {entry['stn_distance']:.4f}  {entry['faces_per_second']:.0f} faces/s"
     )

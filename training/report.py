@@ -1,5 +1,6 @@
 """Results where people look for them: curves, matrices and diagrams as pictures."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         ("stn_distance", "mean |theta - identity|"),
     )
     for axes, (key, label) in zip(figure.subplots(len(panels), sharex=True), panels, strict=True):
-        axes.plot(epochs, [entry[key] for entry in history], linewidth=1.5)
+        points = [(e, entry[key]) for e, entry in zip(epochs, history, strict=True)]
+        validated = [point for point in points if point[1] is not None]
+        axes.plot(*zip(*validated, strict=True), linewidth=1.5)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
     axes.set_xlabel("epoch")
@@ -37,27 +40,38 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def draw_confusion(scores: Scores, emotions: Sequence[str], path: Path) -> None:
-    """Draw the confusion matrix, each row as shares of its emotion's faces.
+    """Draw the confusion matrix: counts, coloured by the share of each emotion's faces.
+
+    The row of an emotion that the split has no face of is blank.
 
     Args:
         scores: Of one split.
         emotions: Names of the rows and columns.
         path: Where to write the PNG.
     """
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    figure = Figure(figsize=(7.2, 6.0), layout="constrained")
     axes = figure.subplots()
-    shares = [[count / max(1, sum(row)) for count in row] for row in scores.confusion]
-    image = axes.imshow(shares, cmap=mpl.colormaps["viridis"], vmin=0.0, vmax=1.0)
-    for row, values in enumerate(shares):
-        for column, share in enumerate(values):
-            ink = "black" if share > 0.6 else "white"
-            axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=ink)
+    sums = [sum(row) or math.nan for row in scores.confusion]
+    shares = [[n / s for n in row] for row, s in zip(scores.confusion, sums, strict=True)]
+    image = axes.imshow(shares, cmap=mpl.colormaps["Blues"], vmin=0.0, vmax=1.0)
+    for row, counts in enumerate(scores.confusion):
+        for column, count in enumerate(counts):
+            ink = "white" if shares[row][column] > 0.5 else "black"
+            text = "" if math.isnan(sums[row]) else f"{count}"
+            axes.text(column, row, text, ha="center", va="center", color=ink)
     places = range(len(emotions))
     axes.set_xticks(places, emotions, rotation=40, ha="right")
-    axes.set_yticks(places, emotions)
+    labels = [
+        f"{name} ({sum(row)})" if sum(row) else name
+        for name, row in zip(emotions, scores.confusion, strict=True)
+    ]
+    axes.set_yticks(places, labels)
     axes.set_xlabel("recognised as")
-    axes.set_ylabel("labelled")
-    axes.set_title(f"accuracy {scores.accuracy:.4f} on {scores.faces} faces")
+    axes.set_ylabel("labelled (faces)")
+    axes.set_title(
+        f"mean recall {scores.mean_recall:.3f}, accuracy {scores.accuracy:.3f}, "
+        f"{scores.faces} faces"
+    )
     figure.colorbar(image, label="share of the labelled faces")
     figure.savefig(path, dpi=120)
 

@@ -10,17 +10,23 @@ from pathlib import Path
 from training.ablation import Results
 from training.agreement import agreement
 from training.config import TrainConfig
-from training.dataset import Dataset
+from training.dataset import Dataset, Split
 from training.evaluate import predict, reliability, score
 from training.export import cost, measure
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint
 from training.report import draw_agreement, draw_confusion, draw_reliability, draw_robustness
 from training.robustness import measure_curves
-from training.verdicts import STN_PAIRS, mean_geometry
+from training.significance import STN_PAIRS, mean_geometry
 
 
-def write_results(checkpoint: Checkpoint, data: Dataset, folder: Path, machine: Machine) -> None:
+def write_results(
+    checkpoint: Checkpoint,
+    data: Dataset,
+    folder: Path,
+    machine: Machine,
+    wild: Split | None = None,
+) -> None:
     """Measure a checkpoint on the test faces, single pass unless said, and write what is found.
 
     `results.json` has everything; `confusion.png`, `reliability.png`, `robustness.png`, and of
@@ -31,6 +37,7 @@ def write_results(checkpoint: Checkpoint, data: Dataset, folder: Path, machine: 
         data: Of the checkpoint's emotions.
         folder: Where to; made if it is not there.
         machine: Where to compute.
+        wild: Faces from elsewhere, a further split: `confusion-wild.png`.
 
     Raises:
         OSError: Nothing can be written there.
@@ -41,7 +48,7 @@ def write_results(checkpoint: Checkpoint, data: Dataset, folder: Path, machine: 
     scaled = logits / manifest.temperature
     before, after = (reliability(given, test.labels) for given in (logits, scaled))
     curves = measure_curves(checkpoint, test, machine)
-    results = measure(checkpoint, data, machine) | {
+    results = measure(checkpoint, data, machine, wild) | {
         "checkpoint": {"name": manifest.name, "version": manifest.version},
         "emotions": manifest.emotions,
         "cost": cost(checkpoint),
@@ -53,12 +60,16 @@ def write_results(checkpoint: Checkpoint, data: Dataset, folder: Path, machine: 
         "robustness": curves,
     }
     draw_confusion(score(scaled, test.targets), manifest.emotions, folder / "confusion.png")
+    if wild:
+        seen = predict(checkpoint.network, wild.faces, manifest.input_spec, machine)
+        found = score(seen / manifest.temperature, wild.targets)
+        draw_confusion(found, manifest.emotions, folder / "confusion-wild.png")
     draw_reliability(before, after, folder / "reliability.png")
     draw_robustness({manifest.name: curves}, folder / "robustness.png")
     if data.test_votes is not None:
-        found = agreement(scaled, data.test_votes.targets)
-        results["agreement"] = dataclasses.asdict(found)
-        draw_agreement(found, folder / "agreement.png")
+        agreed = agreement(scaled, data.test_votes.targets)
+        results["agreement"] = dataclasses.asdict(agreed)
+        draw_agreement(agreed, folder / "agreement.png")
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
 
 

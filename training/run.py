@@ -1,55 +1,39 @@
-"""One network being trained: all that changes from step to step, and how it is kept.
+"""One network being trained: `Run` joins its parts, and `fit` takes it to its last epoch.
 
-Everything random in a step follows from the seed and the step's number, so that a run which was
-cut and resumed does what an uncut one does. Not its duty: how long to go on (`training.loop`).
+sampling ─▶ step ─▶ (after an epoch) validation ─▶ best checkpoints, history
+└──▶ state on disk, from which the run goes on as if it had not been cut
 """
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from training.augment import augment, flip, mixup
 from training.config import TrainConfig
-from training.dataset import Dataset
+from training.dataset import Dataset, Split
 from training.distil import Panel, soften
-from training.ema import Ema
-from training.evaluate import Scores, predict, score
-from training.labelling import Labelling, labellings, loss, network_of, start_from, train_split
 from training.machine import Machine
-from training.model.checkpoint import Checkpoint, digest, save_checkpoint
-from training.model.manifest import InputSpec, Manifest, NetworkConfig
+from training.model.checkpoint import Checkpoint, digest
+from training.model.manifest import InputSpec
 from training.model.network import AttentionFER
-from training.model.preprocess import normalise
-from training.model.stn import identity
-from training.optimise import make_optimiser, set_rate
-from training.whole_file import write_whole
+from training.sampling import Sampler
+from training.state import read_state, write_whole
+from training.step import Step
+from training.tasks import blended, start_from, tasks, train_split
+from training.validation import Keeper, figures, validate
 
-STATE_FILE, BEST_FILE, HISTORY_FILE = "state.pt", "best.safetensors", "history.jsonl"
-TAUGHT_FILE = "taught.pt"
-
-
-def best_checkpoint(folder: Path, data: Dataset) -> Path:
-    """Return the file of a run's best epoch by the labels of this data.
-
-    The run's first labelling has `best.safetensors`; another has a file of its name beside it.
-    """
-    other = _other_file(folder, data)
-    return other if other.is_file() else folder / BEST_FILE
+STATE_FILE, HISTORY_FILE, TAUGHT_FILE = "state.pt", "history.jsonl", "taught.pt"
 
 
-def _other_file(folder: Path, data: Dataset) -> Path:
-    return folder / f"best-{data.name}.safetensors"
-
-
-class ResumeError(Exception):
-    """The saved state is of another run; the message says what differs."""
+class Interrupted(Exception):  # noqa: N818 -- not an error: somebody asked for it
+    """The run was asked to stop; its state is saved and it can go on."""
 
 
 @dataclass
@@ -58,17 +42,18 @@ class Progress:
 
     Attributes:
         step: Steps done.
-        best_accuracy: Best on the validation split so far, 0 to 1, by data set's name.
+        best: Best accuracy (or mean recall) on the validation split so far, 0 to 1, by data set's
+            name.
         history: One entry an epoch done.
     """
 
     step: int = 0
-    best_accuracy: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Run:
-    """One network being trained: all that changes from step to step, and how to keep it."""
+    """One network being trained."""
 
     def __init__(
         self,
@@ -93,163 +78,100 @@ class Run:
 
         Raises:
             ValueError: The batch cannot be shared equally among the processes, the data lacks
-                the second labelling or the teachers that the recipe asks for, or `start` has
+                the second task or the teachers that the recipe asks for, or `start` has
                 another shape.
         """
         if config.batch_size % machine.world:
             raise ValueError(
                 f"batch_size {config.batch_size} cannot be shared by {machine.world} processes"
             )
-        self.learnt = labellings(data, config.second_target)
-        classes = self.learnt[-1].columns.stop
-        network = dataclasses.replace(config.network, classes=classes)
-        self.config = dataclasses.replace(config, network=network)
-        self.data, self.spec, self.folder, self.machine = data, spec, folder, machine
-        torch.manual_seed(config.seed)
-        layout = {"memory_format": machine.memory_format}  # torch's own hints leave it out
-        self.network = AttentionFER(network).to(machine.device, **layout)  # type: ignore[call-overload]
+        self.data = blended(data, config.label_share) if config.label_share else data
+        self.learnt = tasks(self.data, config.second_target, config.balance)
+        shape = dataclasses.replace(config.network, classes=self.learnt[-1].columns.stop)
+        self.config = dataclasses.replace(config, network=shape)
+        self.spec, self.folder, self.machine = spec, folder, machine
         self.start = start.manifest.version if start else "random weights"
-        if start:
-            start_from(self.network, self.learnt, start)
-        self.ema = Ema(self.network, config.ema_decay)
-        self.optimiser = make_optimiser(self.network, config)
-        self.progress = Progress()
-        # This epoch's sums of loss and of mean |theta - identity|: on the device, because
-        # reading them at every step would make a GPU wait.
-        self.sums = torch.zeros(2, device=machine.device)
         self.teachers = [digest(teacher.network) for teacher in teachers]
-        self.train = train_split(self.learnt).to(machine.device)
-        self.panel: Panel | None = None
+        self.progress = Progress()
+        network = self._network(start)
+        train, panel = self._taught(teachers)
+        self.sampler = Sampler(train, self.config, spec, machine)
+        self._step = Step(network, self.learnt, self.config, machine, panel)
+        self.keeper = Keeper(folder, self.learnt, spec, config.balance > 0, self._provenance())
+
+    def _network(self, start: Checkpoint | None) -> AttentionFER:
+        torch.manual_seed(self.config.seed)
+        layout = {"memory_format": self.machine.memory_format}  # torch's own hints leave it out
+        network = AttentionFER(self.config.network)
+        network.to(self.machine.device, **layout)  # type: ignore[call-overload]
+        if start:
+            start_from(network, self.learnt, start)
+        return network
+
+    def _taught(self, teachers: Sequence[Checkpoint]) -> tuple[Split, Panel | None]:
+        """Return the training faces with what teachers say of them, or who is to be asked."""
+        config, machine = self.config, self.machine
+        train = train_split(self.learnt).to(machine.device)
         if config.teachers_watch:
-            self.panel = Panel(self.learnt, teachers, config.teacher_share, machine)
-        elif config.teacher_share or teachers:
-            share, kept = config.teacher_share, folder / TAUGHT_FILE
-            self.train = soften(self.train, self.learnt, teachers, share, machine, kept)
-        self._shuffled: tuple[int, Tensor] | None = None
-        self.module: nn.Module = self.network
-        if machine.world > 1:
-            self.module = DistributedDataParallel(self.network)
-        if machine.compiles:
-            self.module.compile()
+            return train, Panel(self.learnt, teachers, config.teacher_share, machine)
+        if config.teacher_share or teachers:
+            share, kept = config.teacher_share, self.folder / TAUGHT_FILE
+            train = soften(train, self.learnt, teachers, share, machine, kept)
+        return train, None
+
+    @property
+    def network(self) -> AttentionFER:
+        """The network being trained."""
+        return self._step.network
+
+    @property
+    def averaged(self) -> AttentionFER:
+        """The average of its weights, which is evaluated and kept."""
+        return self._step.ema.network
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in the training split; the rest waits for the next shuffle."""
-        return max(1, len(self.train) // self.config.batch_size)
+        """Whole batches in the training split."""
+        return self.sampler.steps_per_epoch
+
+    @property
+    def loss_so_far(self) -> float:
+        """Mean loss of this epoch's steps; reading it makes a GPU wait."""
+        within = self.progress.step % self.steps_per_epoch
+        return float(self._step.sums[0]) / max(1, within)
 
     def step(self) -> None:
-        """Take one step: draw, vary, forward, backward, update, average."""
-        config, progress = self.config, self.progress
-        epoch = progress.step // self.steps_per_epoch
-        torch.manual_seed((config.seed * 1_000_003 + progress.step) * 1024 + self.machine.rank)
-        images, targets = self._batch(epoch)
-        set_rate(self.optimiser, config, progress.step / self.steps_per_epoch)
-        self.module.train()
-        images = images.contiguous(memory_format=self.machine.memory_format)
-        if self.panel:
-            targets = self.panel.blend(images, targets)
-        with self.machine.autocast():
-            logits, theta = self.module(images)
-        missed = loss(logits.float(), targets, self.learnt, config.label_smoothing)
-        moved = torch.zeros_like(missed) if theta is None else (theta - identity(theta))
-        penalty = config.stn_identity_penalty * moved.square().mean()
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(missed + penalty)
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
-        self.optimiser.step()
-        self.ema.update(self.network, progress.step)
-        self.sums += torch.stack((missed.detach(), moved.detach().abs().mean()))
+        """Take one step."""
+        progress = self.progress
+        images, targets = self.sampler.batch(progress.step)
+        self._step(images, targets, progress.step, progress.step / self.steps_per_epoch)
         progress.step += 1
 
-    def _batch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Draw this process's share of the step's faces, varied as the recipe says."""
-        config = self.config
-        share = config.batch_size // self.machine.world
-        within = self.progress.step % self.steps_per_epoch
-        start = within * config.batch_size + self.machine.rank * share
-        chosen = self._order(epoch)[start : start + share]
-        images = normalise(self.train.faces[chosen], self.spec)
-        targets = self.train.targets[chosen]
-        if epoch >= config.epochs - config.clean_epochs:
-            return flip(images, config.augment.flip), targets
-        images = augment(images, config.augment)
-        if config.augment.mixup > 0:
-            return mixup(images, targets, config.augment.mixup)
-        return images, targets
-
-    def _order(self, epoch: int) -> Tensor:
-        """Return the order of the training faces in an epoch, int64[n], the same everywhere."""
-        if self._shuffled is None or self._shuffled[0] != epoch:
-            generator = torch.Generator().manual_seed(self.config.seed * 100_003 + epoch)
-            order = torch.randperm(len(self.train), generator=generator)
-            self._shuffled = epoch, order.to(self.machine.device)
-        return self._shuffled[1]
-
     def end_epoch(self, faces_per_second: float) -> dict[str, Any]:
-        """Evaluate the averaged network, keep it if it is the best, and write the history."""
-        progress = self.progress
-        loss, moved = (self.sums / self.steps_per_epoch).tolist()
-        self.sums.zero_()
-        scores = [self._validate(labelling) for labelling in self.learnt]
-        entry = {
-            "epoch": progress.step // self.steps_per_epoch,
-            "loss": loss,
-            "stn_distance": moved,
-            "validation_accuracy": scores[0].accuracy,
-            "validation_macro_f1": scores[0].macro_f1,
-            "validation_cross_entropy": scores[0].cross_entropy,
-            "second_validation_accuracy": scores[1].accuracy if len(scores) > 1 else None,
-            "faces_per_second": faces_per_second,
-        }
+        """Evaluate the averaged network if it is due, keep it if it is the best; write history."""
+        progress, config = self.progress, self.config
+        loss, moved = (self._step.sums / self.steps_per_epoch).tolist()
+        self._step.sums.zero_()
+        epoch = progress.step // self.steps_per_epoch
+        due = epoch % config.validate_every == 0 or epoch == config.epochs
+        scores = validate(self.averaged, self.learnt, self.spec, self.machine) if due else []
+        entry = {"epoch": epoch, "loss": loss, "stn_distance": moved} | figures(scores)
+        entry["faces_per_second"] = faces_per_second
         progress.history.append(entry)
-        for labelling, score_now in zip(self.learnt, scores, strict=True):
-            self._keep_best(labelling, score_now, entry)
+        if scores:
+            self.keeper.keep(self.averaged, scores, entry, progress.best)
         lines = "".join(json.dumps(line) + "\n" for line in progress.history)
         write_whole(self.folder / HISTORY_FILE, lambda part: part.write_text(lines))
         return entry
-
-    def _validate(self, labelling: Labelling) -> Scores:
-        split = labelling.data.validation
-        logits = predict(self.ema.network, split.faces, self.spec, self.machine)
-        return score(logits[:, labelling.columns], split.targets)
-
-    def _keep_best(self, labelling: Labelling, scores: Scores, entry: dict[str, Any]) -> None:
-        """Write the averaged network with this labelling's last layer, if none was better."""
-        name, best = labelling.data.name, self.progress.best_accuracy
-        if scores.accuracy > best.get(name, -1.0):
-            best[name] = scores.accuracy
-            network = network_of(self.ema.network, labelling)
-            first = labelling is self.learnt[0]
-            path = self.folder / BEST_FILE if first else _other_file(self.folder, labelling.data)
-            manifest = self._manifest(labelling.data, network.config, entry)
-            save_checkpoint(path, network, manifest, torch.float32)
-
-    def _manifest(self, data: Dataset, network: NetworkConfig, entry: dict[str, Any]) -> Manifest:
-        return Manifest(
-            name=f"attention-fer-{data.name}",
-            version=f"epoch-{entry['epoch']}",
-            network=network,
-            emotions=data.emotions,
-            input_spec=self.spec,
-            metrics={"validation": entry},
-            provenance={
-                "recipe": dataclasses.asdict(self.config),
-                "start": self.start,
-                "teachers": self.teachers,
-                "processes": self.machine.world,
-                "data": data.describe(),
-                "learnt": [labelling.data.name for labelling in self.learnt],
-            },
-        )
 
     def save(self) -> None:
         """Write all of the run's state; the file appears whole or not at all."""
         state = {
             "identity": self._identity(),
             "network": self.network.state_dict(),
-            "ema": self.ema.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "sums": self.sums,
+            "ema": self.averaged.state_dict(),
+            "optimiser": self._step.optimiser.state_dict(),
+            "sums": self._step.sums,
             "progress": dataclasses.asdict(self.progress),
         }
         write_whole(self.folder / STATE_FILE, lambda part: torch.save(state, part))
@@ -264,21 +186,24 @@ class Run:
             ResumeError: It is of another recipe, data set or number of processes.
         """
         path = self.folder / STATE_FILE
-        if not path.is_file():
+        state = read_state(path, self._identity(), self.machine.device)
+        if state is None:
             return False
-        state = torch.load(path, map_location=self.machine.device, weights_only=True)
-        for what, value in self._identity().items():
-            if state["identity"].get(what) != value:
-                raise ResumeError(
-                    f"{path} is of another {what}; give this run a folder of its own, or train "
-                    "as that run was started"
-                )
         self.network.load_state_dict(state["network"])
-        self.ema.network.load_state_dict(state["ema"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.sums.copy_(state["sums"])
+        self.averaged.load_state_dict(state["ema"])
+        self._step.optimiser.load_state_dict(state["optimiser"])
+        self._step.sums.copy_(state["sums"])
         self.progress = Progress(**state["progress"])
         return True
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "recipe": dataclasses.asdict(self.config),
+            "start": self.start,
+            "teachers": self.teachers,
+            "processes": self.machine.world,
+            "learnt": [task.data.name for task in self.learnt],
+        }
 
     def _identity(self) -> dict[str, str]:
         return {
@@ -288,3 +213,57 @@ class Run:
             "checkpoint to start from": self.start,
             "set of teachers": ", ".join(self.teachers),
         }
+
+
+def fit(
+    run: Run, *, save_every_s: float = 120.0, on_step: Callable[[Run], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """Train until the recipe's last epoch.
+
+    Args:
+        run: Fresh or restored.
+        save_every_s: Seconds between saves within an epoch; every epoch's end is saved too.
+        on_step: Called after every step, and after every epoch, for showing progress.
+
+    Returns:
+        The history: one entry an epoch.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    total = run.config.epochs * run.steps_per_epoch
+    with _stop_signals() as stopped:
+        saved = began = time.monotonic()
+        first = run.progress.step
+        while run.progress.step < total:
+            run.step()
+            ends = run.progress.step % run.steps_per_epoch == 0
+            if ends and run.machine.leads:
+                faces = (run.progress.step - first) * run.config.batch_size
+                run.end_epoch(faces / (time.monotonic() - began))
+            on_step(run)
+            due = ends or stopped or time.monotonic() - saved > save_every_s
+            if due and run.machine.leads:
+                run.save()
+                saved = time.monotonic()
+            if ends:
+                began, first = time.monotonic(), run.progress.step
+            if stopped:
+                raise Interrupted
+    return run.progress.history
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in the yielded list instead of dying of them in mid-step."""
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda n, _: received.append(n))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

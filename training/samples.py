@@ -1,7 +1,4 @@
-"""What a reader has read: faces with labels and parts, and the arrays kept of them beside the data.
-
-Not its duty: any format of data (see `fer2013` and `folders`), nor what is learnt from (`dataset`).
-"""
+"""Faces with labels and parts, as read from any format, and their cache beside the data."""
 
 import logging
 import os

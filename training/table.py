@@ -1,5 +1,6 @@
 """Figures as a table for people; programs read the JSON."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,10 @@ _PASSES = (
     ("test, with flip", "test_flip"),
     ("majority", "test_majority"),
     ("majority, with flip", "test_majority_flip"),
+    ("wild", "wild"),
+    ("wild, with flip", "wild_flip"),
 )
+_PRIORS = ("training", "balanced", "uniform")
 
 
 def tabulate(figures: Mapping[str, Any], emotions: Sequence[str]) -> str:
@@ -21,23 +25,35 @@ def tabulate(figures: Mapping[str, Any], emotions: Sequence[str]) -> str:
         emotions: Names for the recalls, in the labels' order.
 
     Returns:
-        Lines of text: a row a split and pass, then recall per emotion, then the cost.
+        Lines of text: a row a split and pass, and a split and prior, then recall per emotion, then
+        the cost. What a split has no face of is blank.
     """
     rows = [(name, figures[key]) for name, key in _PASSES if key in figures]
+    rows += [
+        (f"{name}, {prior} prior", figures["priors"][prior][key])
+        for prior in _PRIORS
+        for name, key in _PASSES
+        if key in figures.get("priors", {}).get(prior, {})
+    ]
     lines = []
     if rows:
-        lines.append(f"{'':22s}  faces  accuracy  macro-F1     ECE")
+        lines.append(f"{'':26s}  faces  mean recall  accuracy  macro-F1     ECE")
         lines += [
-            f"{name:22s}  {s['faces']:5d}  {s['accuracy']:8.4f}  {s['macro_f1']:8.4f}"
-            f"  {s['calibration_error']:6.4f}"
+            f"{name:26s}  {s['faces']:5d}  {_mean(s['recall']):11.4f}  {s['accuracy']:8.4f}"
+            f"  {s['macro_f1']:8.4f}  {s['calibration_error']:6.4f}"
             for name, s in rows
         ]
-        lines += ["", f"{'recall':22s}" + "".join(f"  {name:>9s}" for name in emotions)]
-        lines += [
-            f"{name:22s}" + "".join(f"  {recall:9.4f}" for recall in s["recall"])
-            for name, s in rows
-        ]
+        lines += ["", f"{'recall':26s}" + "".join(f"  {name:>9s}" for name in emotions)]
+        lines += [f"{name:26s}" + "".join(map(_cell, s["recall"])) for name, s in rows]
     if "cost" in figures:
         parameters, adds = figures["cost"]["parameters"], figures["cost"]["multiply_adds"]
         lines += ["", f"{parameters:,} parameters, {adds:,} multiply-adds a face"]
     return "\n".join(lines).strip("\n")
+
+
+def _mean(recalls: Sequence[float | None]) -> float:
+    return statistics.fmean(recall for recall in recalls if recall is not None)
+
+
+def _cell(recall: float | None) -> str:
+    return f"  {recall:9.4f}" if recall is not None else " " * 11

@@ -123,7 +123,9 @@ def poison(server: Server, good: Body, bad: Body) -> dict[str, Any]:
     async def groups() -> tuple[list[Exchange], list[Exchange]]:
         path = server.path(good) or ""
         data, spoilt = request_bytes(path, good), request_bytes(path, bad)
-        crowd, neighbours, culprits = Crowd(server.port, DEADLINE_S), [], []
+        crowd = Crowd(server.port, DEADLINE_S)
+        neighbours: list[Exchange] = []
+        culprits: list[Exchange] = []
         for _ in range(POISONED_GROUPS):
             for place in range(8):
                 one = crowd.ask(spoilt if place == 3 else data)

@@ -24,7 +24,7 @@ from benchmarks.serving.load import LoadError, closed_loop, find_wrk
 from benchmarks.serving.peers.model import open_model
 from benchmarks.serving.pictures import SIZES, Body, body, jpeg
 from benchmarks.serving.server import PEERS, Server, ServerError, Variant, check_answer, running
-from service.inference.engine import find_device
+from service.engine.torch_engine import find_device
 
 MAIN_PICTURE, MAIN_CONNECTIONS = "256", 64
 KINDS = ("ceiling", "starts", "loads", "floor", "behaviour", "problems")

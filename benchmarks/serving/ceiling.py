@@ -86,8 +86,10 @@ def _measure(engine: str, processes: int, seconds: float) -> list[dict[str, Any]
             for _ in range(processes)
         ]
         for process in started:
+            assert process.stdout is not None
             process.stdout.readline()  # it is warm
         for process in started:  # all of them begin together
+            assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
         return [json.loads(process.communicate()[0]) for process in started]

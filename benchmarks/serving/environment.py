@@ -75,7 +75,7 @@ def enter_main() -> None:
     """Go on in the main environment; returns where this already runs in it."""
     if Path(sys.prefix) == MAIN:
         return
-    subprocess.run(["sh", str(ROOT / "service/inference/native/compile.sh")], check=True)
+    subprocess.run(["sh", str(ROOT / "service/kernels/compile.sh")], check=True)
     if _installed:
         return
     if problem := make(MAIN, HERE / "requirements.txt"):

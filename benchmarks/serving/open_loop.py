@@ -77,6 +77,7 @@ class Answer:
         if self._left == -1:  # in chunks: the last one is empty
             self._tail = (self._tail + data)[-7:]
             return self._tail.endswith(b"0\r\n\r\n")
+        assert self._left is not None  # the head is read
         self._left -= len(data)
         return self._left <= 0
 

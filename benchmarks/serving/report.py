@@ -80,6 +80,15 @@ def summary(results: dict[str, Any]) -> str:
     return f"{said}\n\n{throughput(results, most_workers(results))}"
 
 
+def headline(results: dict[str, Any]) -> str:
+    """Say what our server does with all cores, at 64 connections, and on what."""
+    rows = [r for r in results["loads"] if is_main(r) and r["workers"] >= most_workers(results)]
+    mine = [r for r in rows if variant_of(r).peer == "ours"]
+    rate, p99 = (median_of(mine, key, 64) for key in ("requests_per_s", "p99_ms"))
+    machine = f"{hardware(results['machine'])}, {results['date']}"
+    return f"{shown(rate)} requests/s with a p99 of {shown(p99)} ms ({machine})"
+
+
 def pictures(results: dict[str, Any]) -> str:
     """Requests a second (CPU ms) by picture and body: all cores, 64 connections."""
     rows = [

@@ -138,7 +138,9 @@ class Server:
         began = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         with contextlib.closing(connection):
-            connection.request("POST", self.path(body), body.data, {"Content-Type": body.kind})
+            connection.request(
+                "POST", self.path(body) or "", body.data, {"Content-Type": body.kind}
+            )
             answer = connection.getresponse()
             data = answer.read()
         return answer.status, data, 1e3 * (time.monotonic() - began)

@@ -1,4 +1,4 @@
-"""Clients of the service, for programs and for people: `Client`, `AsyncClient`, and `fer`.
+"""Clients of the service: `Client` and `AsyncClient` for programs, the command `fer` for people.
 
 Imports nothing of the server: httpx and the standard library, and Pillow to draw.
 """

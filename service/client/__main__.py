@@ -1,4 +1,4 @@
-"""`fer`: names the faces of pictures, folders and patterns; answers as a table, JSON or CSV."""
+"""The command `fer`: classifies the faces in pictures; prints a table, JSON or CSV."""
 
 import argparse
 import asyncio
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit status: 0 all pictures answered, 1 some were not, 2 wrong arguments.
+        The exit status: 0 if all pictures were answered, 1 if some were not, 2 for wrong arguments.
     """
     options = _parser().parse_args(arguments)
     files = list(dict.fromkeys(_expand(options.pictures)))
@@ -44,7 +44,7 @@ async def _run(files: list[Path], options: argparse.Namespace) -> int:
     chosen, status = FORMATS[options.format], 0
     if chosen.head:
         print(chosen.head)
-    # A bar only where somebody watches; it would tear the lines of a log.
+    # No progress bar without a terminal: it would break the lines of a log.
     with tqdm(total=len(files), unit="picture", disable=not sys.stderr.isatty()) as bar:
         async for outcome in _ask_all(files, options):
             if isinstance(outcome.answer, str):
@@ -59,7 +59,7 @@ async def _run(files: list[Path], options: argparse.Namespace) -> int:
 
 
 async def _ask_all(files: list[Path], options: argparse.Namespace) -> AsyncIterator[Outcome]:
-    """Ask for several at a time; yield in the files' order."""
+    """Send several requests at a time; yield in the files' order."""
     limit = asyncio.Semaphore(options.concurrency)
     async with AsyncClient(
         options.url, api_key=options.api_key, timeout_s=options.timeout, retries=options.retries
@@ -88,7 +88,7 @@ async def _ask_all(files: list[Path], options: argparse.Namespace) -> AsyncItera
 
 
 def _target(file: Path, files: list[Path], folder: Path) -> Path:
-    """Return where in `folder` the PNG of a file goes: as the file lies among the others."""
+    """Return the path of a file's PNG in `folder`, which mirrors the folders of the files."""
     top = os.path.commonpath([file.absolute().parent for file in files])
     inside = file.absolute().relative_to(top)
     target = folder / inside.with_name(inside.name + ".png")
@@ -97,7 +97,7 @@ def _target(file: Path, files: list[Path], folder: Path) -> Path:
 
 
 def _expand(names: Iterable[str]) -> Iterator[Path]:
-    """Turn files, folders and patterns into files; a name that is not there is kept, to be told."""
+    """Expand files, folders and patterns to files; keep missing names, for an error later."""
     for name in names:
         path = Path(name)
         if path.is_dir():

@@ -1,7 +1,7 @@
-"""Asking the service: one exchange, tried again as the service says.
+"""The clients, synchronous and asynchronous, with retries.
 
-What is tried again: no connection, a connection that broke, and 503, after the time that the
-answer names. Everything else is final.
+A request is retried after a failed or broken connection, and after 503 when the time has passed
+that the answer names. Everything else is final.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ import httpx
 
 from service.client.answers import Explanation, Prediction
 from service.client.exchange import (
+    ApiRequest,
     Detect,
     Image,
     Outcome,
-    Question,
-    explanation_of,
-    figure_of,
-    headers,
-    prediction_of,
-    wait_s,
+    parse_explanation,
+    parse_figure,
+    parse_prediction,
+    request_headers,
+    retry_delay_s,
 )
 
 DEFAULT_URL = "http://localhost:8000"
@@ -32,7 +32,7 @@ DEFAULT_RETRIES = 5
 
 
 class Client:
-    """Asks the service, one picture at a time; threads may share it."""
+    """The synchronous client; thread-safe."""
 
     def __init__(
         self,
@@ -44,68 +44,68 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Prepare; the first request connects.
+        """Create the client; the first request connects.
 
         Args:
-            url: Where the service is.
-            api_key: Sent with every request, if the service wants one.
-            timeout_s: How long one try may take, in seconds.
-            retries: How often to try again what may be tried again.
+            url: Of the service.
+            api_key: Sent with every request, if the service requires one.
+            timeout_s: How long one attempt may take, in seconds.
+            retries: The number of attempts after the first one.
             transport: httpx's transport, for tests.
-            sleep: How to wait between tries.
+            sleep: Waits between attempts.
         """
         self._http = httpx.Client(
-            base_url=url, headers=headers(api_key), timeout=timeout_s, transport=transport
+            base_url=url, headers=request_headers(api_key), timeout=timeout_s, transport=transport
         )
         self._retries, self._sleep = retries, sleep
 
     def predict(
         self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
     ) -> Prediction:
-        """Have the faces of one picture named.
+        """Classify the faces of one picture.
 
         Args:
             image: The picture.
-            detect: Whether to look for faces or to take the whole picture for one; None leaves it
-                to the service.
-            max_faces: The most to answer, the largest first; None leaves it to the service.
+            detect: Whether to search for faces, or take the whole picture as one; None is the
+                service's default.
+            max_faces: Most faces to answer, the largest first; None is the service's default.
 
         Returns:
             The answer.
 
         Raises:
-            Failure: The service refused it, or could not be reached.
+            Failure: The service returned an error, or could not be reached.
             OSError: The file cannot be read.
         """
-        return prediction_of(self._ask(image, Question.predict(detect, max_faces)))
+        return parse_prediction(self._ask(image, ApiRequest.predict(detect, max_faces)))
 
     def explain(
         self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
     ) -> Explanation:
-        """Have the faces of one picture named, and shown why; otherwise as `predict`."""
-        return explanation_of(self._ask(image, Question.explain(detect, max_faces)))
+        """Classify the faces of one picture, with explanations; otherwise as `predict`."""
+        return parse_explanation(self._ask(image, ApiRequest.explain(detect, max_faces)))
 
     def figure(
         self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
     ) -> bytes:
-        """Have all that `explain` shows composed to one picture; returns a PNG's bytes."""
-        return figure_of(self._ask(image, Question.figure(detect, max_faces)))
+        """Return the explanation of one picture as one figure, the bytes of a PNG."""
+        return parse_figure(self._ask(image, ApiRequest.figure(detect, max_faces)))
 
-    def _ask(self, image: Image, question: Question) -> Outcome:
+    def _ask(self, image: Image, request: ApiRequest) -> Outcome:
         content = image.read_bytes() if isinstance(image, Path) else image
         for attempt in range(self._retries):
-            outcome = self._try(content, question)
-            if (seconds := wait_s(outcome, attempt)) is None:
+            outcome = self._try(content, request)
+            if (seconds := retry_delay_s(outcome, attempt)) is None:
                 return outcome
             self._sleep(seconds)
-        return self._try(content, question)
+        return self._try(content, request)
 
-    def _try(self, content: bytes, question: Question) -> Outcome:
+    def _try(self, content: bytes, request: ApiRequest) -> Outcome:
         try:
             return self._http.post(
-                question.path,
-                params=question.params,
-                headers={"accept": question.accept},
+                request.path,
+                params=request.params,
+                headers={"accept": request.accept},
                 content=content,
             )
         except httpx.TransportError as error:
@@ -130,7 +130,7 @@ class Client:
 
 
 class AsyncClient:
-    """Asks the service, as many pictures at a time as there are tasks that ask."""
+    """The asynchronous client; tasks may share it."""
 
     def __init__(
         self,
@@ -142,9 +142,9 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        """Prepare, with the arguments of `Client`; the first request connects."""
+        """Create the client, with the arguments of `Client`; the first request connects."""
         self._http = httpx.AsyncClient(
-            base_url=url, headers=headers(api_key), timeout=timeout_s, transport=transport
+            base_url=url, headers=request_headers(api_key), timeout=timeout_s, transport=transport
         )
         self._retries, self._sleep = retries, sleep
 
@@ -152,35 +152,35 @@ class AsyncClient:
         self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
     ) -> Prediction:
         """Do as `Client.predict` does."""
-        return prediction_of(await self._ask(image, Question.predict(detect, max_faces)))
+        return parse_prediction(await self._ask(image, ApiRequest.predict(detect, max_faces)))
 
     async def explain(
         self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
     ) -> Explanation:
         """Do as `Client.explain` does."""
-        return explanation_of(await self._ask(image, Question.explain(detect, max_faces)))
+        return parse_explanation(await self._ask(image, ApiRequest.explain(detect, max_faces)))
 
     async def figure(
         self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
     ) -> bytes:
         """Do as `Client.figure` does."""
-        return figure_of(await self._ask(image, Question.figure(detect, max_faces)))
+        return parse_figure(await self._ask(image, ApiRequest.figure(detect, max_faces)))
 
-    async def _ask(self, image: Image, question: Question) -> Outcome:
+    async def _ask(self, image: Image, request: ApiRequest) -> Outcome:
         content = await asyncio.to_thread(image.read_bytes) if isinstance(image, Path) else image
         for attempt in range(self._retries):
-            outcome = await self._try(content, question)
-            if (seconds := wait_s(outcome, attempt)) is None:
+            outcome = await self._try(content, request)
+            if (seconds := retry_delay_s(outcome, attempt)) is None:
                 return outcome
             await self._sleep(seconds)
-        return await self._try(content, question)
+        return await self._try(content, request)
 
-    async def _try(self, content: bytes, question: Question) -> Outcome:
+    async def _try(self, content: bytes, request: ApiRequest) -> Outcome:
         try:
             return await self._http.post(
-                question.path,
-                params=question.params,
-                headers={"accept": question.accept},
+                request.path,
+                params=request.params,
+                headers={"accept": request.accept},
                 content=content,
             )
         except httpx.TransportError as error:

@@ -1,4 +1,4 @@
-"""What both clients say and understand: questions, waits, answers. No waiting and no network."""
+"""Requests, retry delays and answers, shared by both clients; does no I/O."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,23 +18,23 @@ from service.client.answers import (
 MAX_WAIT_S = 60.0
 
 Detect = Literal["auto", "always", "never"]
-"""Whether to look for faces: where the picture seems no crop of one, always, or never."""
+"""Whether to search for faces: auto searches unless the picture seems to be a crop of one face."""
 Image = bytes | Path
-"""A picture's bytes, or the file that holds them."""
+"""A picture's bytes, or its file."""
 Outcome = httpx.Response | httpx.TransportError
-"""How one try ended."""
+"""The result of one attempt."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of a picture.
+class ApiRequest:
+    """A request about a picture.
 
     Attributes:
-        path: Of the service.
-        accept: The kind of answer.
-        params: The path's query.
+        path: Of the endpoint.
+        accept: Media type of the answer.
+        params: Query parameters.
     """
 
     path: str
@@ -43,32 +43,32 @@ class Question:
 
     @classmethod
     def predict(cls, detect: Detect | None, max_faces: int | None) -> Self:
-        """Ask for the emotions."""
+        """Request the emotions."""
         return cls("/predict", params=_params(detect, max_faces))
 
     @classmethod
     def explain(cls, detect: Detect | None, max_faces: int | None) -> Self:
-        """Ask for the emotions and what they were read from."""
+        """Request the emotions with explanations."""
         return cls("/explain", params=_params(detect, max_faces))
 
     @classmethod
     def figure(cls, detect: Detect | None, max_faces: int | None) -> Self:
-        """Ask for the same as one picture."""
+        """Request the explanations as one figure."""
         return cls("/explain", "image/png", _params(detect, max_faces))
 
 
-def headers(api_key: str | None) -> dict[str, str]:
-    """Return what goes with every request."""
+def request_headers(api_key: str | None) -> dict[str, str]:
+    """Return the headers of every request."""
     common = {"content-type": "application/octet-stream"}
     return common | {"x-api-key": api_key} if api_key else common
 
 
-def wait_s(outcome: Outcome, attempt: int) -> float | None:
-    """Return how long to wait before trying again; None where the outcome is final.
+def retry_delay_s(outcome: Outcome, attempt: int) -> float | None:
+    """Return how long to wait before the next attempt; None if the outcome is final.
 
     Args:
-        outcome: Of the last try.
-        attempt: How many there were before it.
+        outcome: Of the last attempt.
+        attempt: How many attempts there were before it.
     """
     if isinstance(outcome, httpx.TransportError):
         return min(0.25 * 2.0**attempt, MAX_WAIT_S)
@@ -78,19 +78,19 @@ def wait_s(outcome: Outcome, attempt: int) -> float | None:
     return min(float(named), MAX_WAIT_S) if named.isdigit() else 1.0
 
 
-def prediction_of(outcome: Outcome) -> Prediction:
-    """Return the answer, or raise the Failure that came instead of one."""
-    return _settle(outcome, lambda response: read_prediction(response.json()))
+def parse_prediction(outcome: Outcome) -> Prediction:
+    """Parse the answer; raises `Failure` if there is none."""
+    return _parse(outcome, lambda response: read_prediction(response.json()))
 
 
-def explanation_of(outcome: Outcome) -> Explanation:
-    """Return the answer, or raise the Failure that came instead of one."""
-    return _settle(outcome, lambda response: read_explanation(response.json()))
+def parse_explanation(outcome: Outcome) -> Explanation:
+    """Parse the answer; raises `Failure` if there is none."""
+    return _parse(outcome, lambda response: read_explanation(response.json()))
 
 
-def figure_of(outcome: Outcome) -> bytes:
-    """Return the answer, or raise the Failure that came instead of one."""
-    return _settle(outcome, _png)
+def parse_figure(outcome: Outcome) -> bytes:
+    """Parse the answer; raises `Failure` if there is none."""
+    return _parse(outcome, _png)
 
 
 def _png(response: httpx.Response) -> bytes:
@@ -104,7 +104,7 @@ def _params(detect: Detect | None, max_faces: int | None) -> dict[str, str | int
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _settle(outcome: Outcome, read: Callable[[httpx.Response], _T]) -> _T:
+def _parse(outcome: Outcome, read: Callable[[httpx.Response], _T]) -> _T:
     if isinstance(outcome, httpx.TransportError):
         raise Failure("unreachable", 0, f"no answer: {outcome or type(outcome).__name__}")
     try:

@@ -1,4 +1,4 @@
-"""Answers as text: a table for people, JSON lines and CSV for programs."""
+"""Formats answers as text: a table for people, JSON lines and CSV for programs."""
 
 import csv
 import dataclasses
@@ -19,14 +19,14 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: an answer, or in words why there is none."""
+    """The result for one file: an answer, or an error message."""
 
     file: Path
     answer: Prediction | str
 
 
-def table(outcome: Outcome) -> str:
-    """Return a line a face, with its place where it was found in the picture."""
+def format_table(outcome: Outcome) -> str:
+    """Return one line per face, with its box if faces were searched for."""
     if isinstance(outcome.answer, str):
         return f"{outcome.file}: {outcome.answer}"
     faces = [_described(face) for face in outcome.answer.faces]
@@ -40,16 +40,16 @@ def _described(face: Face) -> str:
     return f"{named} at {box.x},{box.y} {box.width}x{box.height}"
 
 
-def json_line(outcome: Outcome) -> str:
-    """Return one JSON object, with `error` where there is no answer."""
+def format_json(outcome: Outcome) -> str:
+    """Return one JSON object, with `error` if there is no answer."""
     answer = outcome.answer
     body: dict[str, Any]
     body = {"error": answer} if isinstance(answer, str) else dataclasses.asdict(answer)
     return json.dumps({"file": str(outcome.file)} | body)
 
 
-def csv_rows(outcome: Outcome) -> str:
-    """Return a row a face; where there is none, a row that says 0 faces or has an `error`."""
+def format_csv(outcome: Outcome) -> str:
+    """Return one row per face; without a face, one row with 0 faces or an `error`."""
     if isinstance(outcome.answer, str):
         return _rows([(outcome.file, *[""] * 9, outcome.answer)])
     faces = outcome.answer.faces
@@ -70,15 +70,15 @@ def _rows(rows: list[tuple[Any, ...]]) -> str:
 
 @dataclass(frozen=True)
 class Format:
-    """What comes before all outcomes, and the text of each; empty text is not printed."""
+    """The header, and the function that formats an outcome; empty text is not printed."""
 
     head: str
     write: Callable[[Outcome], str]
 
 
 FORMATS: Final[Mapping[str, Format]] = {
-    "table": Format("", table),
-    "json": Format("", json_line),
-    "csv": Format(",".join(_COLUMNS), csv_rows),
+    "table": Format("", format_table),
+    "json": Format("", format_json),
+    "csv": Format(",".join(_COLUMNS), format_csv),
 }
 """The formats by name, as the command line takes them."""

@@ -1,1 +1,1 @@
-"""Explanations as pictures."""
+"""Renders explanations as pictures."""

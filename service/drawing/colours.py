@@ -1,7 +1,6 @@
-"""Colours of maps: equal steps of a value look equal, also in grey and to the colour-blind.
+"""Colour maps: equal steps of a value look equal, also in grey and to the colour-blind.
 
-Viridis and Inferno by Smith, van der Walt and Firing, which their authors gave away (CC0). Not its
-duty: what is coloured.
+Viridis and Inferno by Smith, van der Walt and Firing, released by their authors under CC0.
 """
 
 from typing import Final
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Table = npt.NDArray[np.uint8]
-"""uint8[256, 3], red, green and blue of each value, from the lowest to the highest."""
+"""uint8[256, 3]: red, green and blue for each value, from the lowest to the highest."""
 
 
 def _table(digits: str) -> Table:

@@ -1,7 +1,4 @@
-"""One figure of all faces, a row each: crop, straightened, attention, evidence, probabilities.
-
-Not its duty: the whole picture (`service.drawing.overlay`).
-"""
+"""One figure with a row per face: crop, straightened crop, attention, evidence, probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,28 +8,39 @@ from PIL import Image, ImageDraw, ImageFont
 from service.drawing.colours import INFERNO, VIRIDIS, Table
 from service.drawing.frames import View, describe, outline
 from service.drawing.overlay import Font
-from service.drawing.paint import Subject, paint_attention, paint_evidence, share, show
+from service.drawing.paint import (
+    Subject,
+    format_probability,
+    paint_attention,
+    paint_evidence,
+    render_view,
+)
 from service.pictures.decode import Picture
 from service.pictures.faces import Box
 
 TILE = 224
-"""Long side of each picture of a face, in pixels."""
+"""Long side of each tile, in pixels."""
 
 _MARGIN, _GAP, _HEAD, _CAPTION, _BARS = 32, 20, 92, 40, 330
-_PAPER, _INK, _SOFT, _TRACK = (252, 252, 250), (28, 28, 34), (96, 96, 104), (232, 232, 230)
+_BACKGROUND, _FOREGROUND, _SECONDARY, _TRACK = (
+    (252, 252, 250),
+    (28, 28, 34),
+    (96, 96, 104),
+    (232, 232, 230),
+)
 _MOST_BARS = 10
 _WIDTH = 2 * _MARGIN + 4 * (TILE + _GAP) + _BARS
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """One face in four pictures, in mode RGB, the long side of each `TILE`.
+    """Four pictures of one face, in mode RGB, the long side of each `TILE`.
 
     Attributes:
-        crop: What the network was given, the part that it went on with framed.
-        straightened: What it went on with.
-        attention: The crop under the attention.
-        evidence: The crop under what spoke for the emotion.
+        crop: The network's input, with the outline of the straightened part.
+        straightened: The crop after the spatial transformer.
+        attention: The crop with the attention map.
+        evidence: The crop with the evidence for the emotion.
     """
 
     crop: Image.Image
@@ -44,7 +52,7 @@ class Tiles:
 def draw_tiles(picture: Picture, subject: Subject) -> Tiles:
     """Draw one face; in a thread of the pool."""
     view = _view(subject.crop)
-    grey = show(picture, view)
+    grey = render_view(picture, view)
     crop = grey.convert("RGB")
     _draw_outline(crop, outline(subject.explanation.theta, subject.crop, view))
     straightened = Image.fromarray(subject.explanation.straightened)
@@ -60,20 +68,20 @@ def draw_figure(picture: Picture, subjects: Sequence[Subject], title: str) -> Im
     """Draw all faces; in a thread of the pool.
 
     Args:
-        picture: It may be smaller than the original.
-        subjects: Its faces; without any the figure says so.
-        title: What stands above, e.g. the model's name.
+        picture: The picture, which may be decoded smaller than the original.
+        subjects: Its faces; without any, the figure says so.
+        title: The heading, e.g. the model's name.
 
     Returns:
-        In mode RGB, 1370 pixels wide; 284 high for each face, and 92 more.
+        In mode RGB, 1370 pixels wide; 92 high, and 284 more for each face.
     """
     rows = max(1, len(subjects))
     height = _HEAD + rows * (TILE + _CAPTION + _GAP)
-    figure = Image.new("RGB", (_WIDTH, height), _PAPER)
+    figure = Image.new("RGB", (_WIDTH, height), _BACKGROUND)
     pen = _Pen(figure)
     pen.head(title)
     if not subjects:
-        pen.words((_MARGIN, _HEAD), "No face was found in this picture.", pen.large, _SOFT)
+        pen.draw_text((_MARGIN, _HEAD), "No face was found in this picture.", pen.large, _SECONDARY)
     for row, subject in enumerate(subjects):
         pen.row(_HEAD + row * (TILE + _CAPTION + _GAP), subject, draw_tiles(picture, subject))
     return figure
@@ -89,21 +97,21 @@ class _Pen:
         self._medium: Font = ImageFont.load_default(16)
         self.large: Font = ImageFont.load_default(20)
 
-    def words(
+    def draw_text(
         self,
         place: tuple[float, float],
-        words: str,
+        text: str,
         font: Font,
-        colour: tuple[int, int, int] = _INK,
+        colour: tuple[int, int, int] = _FOREGROUND,
         anchor: str = "ls",
     ) -> None:
-        self._draw.text(place, words, fill=colour, font=font, anchor=anchor)
+        self._draw.text(place, text, fill=colour, font=font, anchor=anchor)
 
     def head(self, title: str) -> None:
-        self.words((_MARGIN, 38), title, self.large)
+        self.draw_text((_MARGIN, 38), title, self.large)
         names = ("Crop", "Straightened", "Attention", "Evidence", "Probabilities")
         for column, name in enumerate(names):
-            self.words((_left(column), _HEAD - 14), name, self._medium)
+            self.draw_text((_left(column), _HEAD - 14), name, self._medium)
         self._scale(_left(2), VIRIDIS, "shut", "open")
         self._scale(_left(3), INFERNO, "none", "most")
 
@@ -113,17 +121,17 @@ class _Pen:
             x, y = _left(column), top
             place = x + (TILE - picture.width) // 2, y + (TILE - picture.height) // 2
             self._figure.paste(picture, place)
-            self.words((x, y + TILE + 22), _caption(column, subject), self._small, _SOFT)
+            self.draw_text((x, y + TILE + 22), _caption(column, subject), self._small, _SECONDARY)
         self._bars(_left(4), top, subject)
 
     def _scale(self, left: int, table: Table, low: str, high: str) -> None:
-        """Show a map's colours, right-aligned above its column."""
+        """Draw the scale of a colour map, right-aligned above its column."""
         strip = Image.fromarray(table[None, ::4]).resize((64, 10))
         right, baseline = left + TILE, _HEAD - 14
         width = round(self._small.getlength(high))
-        self.words((right, baseline), high, self._small, _SOFT, "rs")
+        self.draw_text((right, baseline), high, self._small, _SECONDARY, "rs")
         self._figure.paste(strip, (right - width - 72, baseline - 10))
-        self.words((right - width - 80, baseline), low, self._small, _SOFT, "rs")
+        self.draw_text((right - width - 80, baseline), low, self._small, _SECONDARY, "rs")
 
     def _bars(self, left: int, top: int, subject: Subject) -> None:
         shown = sorted(subject.probabilities.values(), reverse=True)[:_MOST_BARS]
@@ -132,10 +140,12 @@ class _Pen:
         for place, (emotion, probability) in enumerate(kept):
             middle = top + (place + 0.5) * step
             first = emotion == subject.emotion
-            ink = _INK if first else _SOFT
-            self.words((left + 92, middle), emotion[:12], self._medium, ink, "rm")
+            ink = _FOREGROUND if first else _SECONDARY
+            self.draw_text((left + 92, middle), emotion[:12], self._medium, ink, "rm")
             self._bar(left + 104, middle, probability, first)
-            self.words((left + _BARS, middle), share(probability), self._medium, ink, "rm")
+            self.draw_text(
+                (left + _BARS, middle), format_probability(probability), self._medium, ink, "rm"
+            )
 
     def _bar(self, left: int, middle: float, probability: float, first: bool) -> None:
         length, half = _BARS - 104 - 58, 8
@@ -170,7 +180,7 @@ def _view(crop: Box) -> View:
 
 
 def _draw_outline(image: Image.Image, corners: list[tuple[float, float]]) -> None:
-    """Draw a smooth outline, white beside black: at four times the size, then made smaller."""
+    """Draw a white outline with a black border, antialiased by drawing at four times the size."""
     width, height = image.size
     large = [(4 * x, 4 * y) for x, y in corners]
     for line, colour in ((14, (16, 16, 20)), (7, (255, 255, 255))):

@@ -1,8 +1,8 @@
-"""From a map over a straightened face back to the picture, and the transform in words.
+"""Coordinate frames: maps a straightened face back to the picture, and describes the transform.
 
-    view's pixel ─▶ place in the picture ─▶ place in the crop ─▶ place in the straightened face
+    pixel of a view ─▶ point in the picture ─▶ point in the crop ─▶ point in the straightened face
 
-Every step is a 3x3 matrix, so that a map is sampled once. Not its duty: colours.
+Every step is a 3x3 matrix, so that a map is sampled once.
 """
 
 import math
@@ -16,19 +16,19 @@ from service.pictures.faces import Box
 
 Matrix = npt.NDArray[np.float64]
 
-# A map this small, enlarged at once, would show its cells; bicubic first, then as it lies.
+# Maps have few cells, which would be visible: they are enlarged bicubically first.
 _ENLARGED = 192
 
 
 @dataclass(frozen=True)
 class Straightening:
-    """What was done to a face: moved, then turned and enlarged about the crop's middle.
+    """The transform of a face: a shift, then a rotation and scaling about the crop's centre.
 
     Attributes:
-        angle_deg: How far it was turned clockwise, in degrees.
-        scale: How many times it was enlarged; below 1 it was made smaller.
-        shift_x: How far it was moved to the right, as a share of the crop's width.
-        shift_y: How far it was moved down, as a share of the crop's height.
+        angle_deg: Clockwise rotation, in degrees.
+        scale: Factor of enlargement; below 1 the face was reduced.
+        shift_x: Shift to the right, as a share of the crop's width.
+        shift_y: Shift down, as a share of the crop's height.
     """
 
     angle_deg: float
@@ -39,15 +39,15 @@ class Straightening:
 
 @dataclass(frozen=True)
 class View:
-    """A rectangle of the picture and the pixels that show it.
+    """A rectangle of the picture, and the size in pixels at which it is drawn.
 
     Attributes:
-        x: Its left edge in the upright original, in pixels; it may lie outside, as may all of it.
-        y: Its top edge.
+        x: Left edge in the upright original, in pixels; the view may lie outside the picture.
+        y: Top edge.
         width: Above 0.
         height: Above 0.
-        columns: Pixels across that show it, 1 or more.
-        rows: Pixels down.
+        columns: Width of the drawing, 1 or more.
+        rows: Height of the drawing.
     """
 
     x: float
@@ -59,51 +59,51 @@ class View:
 
 
 def describe(theta: npt.NDArray[np.float32]) -> Straightening:
-    """Say what a transform did, of one that is no similarity what the nearest would do.
+    """Describe a transform; one that is not a similarity by the nearest similarity.
 
     Args:
-        theta: float32[2, 3], as `service.inference.explanation.Explanation` has it: it says where
-            to read, so what it does to the face is the inverse.
+        theta: float32[2, 3], as in `service.engine.explanation.Explanation`. It gives the sampling
+            positions, so the face is transformed by its inverse.
     """
     (a, b, x), (c, d, y) = theta.tolist()
     angle_deg = math.degrees(math.atan2(b - c, a + d))
     scale = 1.0 / max(math.sqrt(abs(a * d - b * c)), 1e-6)
-    # A side is 2 long in the transform's coordinates.
+    # The transform's coordinates go from -1 to 1.
     return Straightening(angle_deg, scale, -x / 2.0, -y / 2.0)
 
 
-def lay(
+def project(
     values: npt.NDArray[np.float32], theta: npt.NDArray[np.float32], crop: Box, view: View
 ) -> npt.NDArray[np.float32]:
-    """Lay a map of a straightened face over a view of the picture.
+    """Project a map of a straightened face onto a view of the picture.
 
     Args:
         values: float32[h, w], whose cells divide the straightened face evenly.
-        theta: float32[2, 3], where in the crop the straightened face was read.
-        crop: What was cut out of the picture as the face.
-        view: Where to lay it.
+        theta: float32[2, 3], the sampling positions in the crop.
+        crop: The face's crop in the picture.
+        view: The target.
 
     Returns:
-        float32[rows, columns] of the view; NaN where the straightened face does not reach.
+        float32[rows, columns] of the view; NaN outside the straightened face.
     """
     large = Image.fromarray(values).resize((_ENLARGED, _ENLARGED), Image.Resampling.BICUBIC)
     to_map = _scaling(_ENLARGED / 2.0, _ENLARGED / 2.0) @ _shift(1.0, 1.0)
-    way = to_map @ _inverse(_square(theta)) @ _to_crop(crop) @ _to_picture(view)
-    laid = large.transform(
+    matrix = to_map @ _inverse(_square(theta)) @ _to_crop(crop) @ _to_picture(view)
+    projected = large.transform(
         (view.columns, view.rows),
         Image.Transform.AFFINE,
-        tuple(way[:2].ravel()),
+        tuple(matrix[:2].ravel()),
         Image.Resampling.BILINEAR,
         fillcolor=math.nan,
     )
-    return np.asarray(laid)
+    return np.asarray(projected)
 
 
 def outline(theta: npt.NDArray[np.float32], crop: Box, view: View) -> list[tuple[float, float]]:
-    """Return the corners of the straightened face in a view's pixels, in order around it."""
+    """Return the corners of the straightened face, in pixels of a view, in order around it."""
     corners = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]], np.float64)
-    way = _inverse(_to_picture(view)) @ _inverse(_to_crop(crop)) @ _square(theta)
-    return [(float(x), float(y)) for x, y, _ in (way @ corners).T]
+    matrix = _inverse(_to_picture(view)) @ _inverse(_to_crop(crop)) @ _square(theta)
+    return [(float(x), float(y)) for x, y, _ in (matrix @ corners).T]
 
 
 def _to_picture(view: View) -> Matrix:
@@ -111,7 +111,7 @@ def _to_picture(view: View) -> Matrix:
 
 
 def _to_crop(crop: Box) -> Matrix:
-    """From the picture's pixels to -1 to 1 from edge to edge of the crop."""
+    """Map pixels of the picture to coordinates from -1 to 1 in the crop."""
     return (
         _shift(-1.0, -1.0)
         @ _scaling(2.0 / crop.width, 2.0 / crop.height)
@@ -124,7 +124,7 @@ def _square(theta: npt.NDArray[np.float32]) -> Matrix:
 
 
 def _inverse(matrix: Matrix) -> Matrix:
-    # Of an affine transformer that flattened the face there is no inverse: nothing is laid then.
+    # A degenerate affine transform has no inverse; the pseudo-inverse then projects nothing.
     return np.asarray(np.linalg.pinv(matrix), np.float64)
 
 

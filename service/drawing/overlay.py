@@ -1,7 +1,4 @@
-"""The whole picture with the evidence laid over its faces, their boxes and what they are called.
-
-Not its duty: colouring (`service.drawing.paint`), one face in detail (`service.drawing.figure`).
-"""
+"""The whole picture with the evidence over its faces, their boxes and their labels."""
 
 import math
 from collections.abc import Sequence
@@ -10,14 +7,14 @@ from io import BytesIO
 from PIL import Image, ImageDraw, ImageFont
 
 from service.drawing.frames import View, outline
-from service.drawing.paint import Subject, paint_evidence, show
+from service.drawing.paint import Subject, paint_evidence, render_view
 from service.pictures.decode import Picture
 
 MAX_SIDE = 1024
-"""The picture's long side is drawn no longer, in pixels."""
-_MIN_SIDE = 512  # on a smaller picture there would be no room for words: it is enlarged
+"""Largest long side of the drawing, in pixels."""
+_MIN_SIDE = 512  # a smaller picture is enlarged, for readable labels
 
-_INK, _GROUND = (255, 255, 255), (16, 16, 20)
+_FOREGROUND, _BACKGROUND = (255, 255, 255), (16, 16, 20)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -26,60 +23,60 @@ def draw_overlay(picture: Picture, subjects: Sequence[Subject]) -> Image.Image:
     """Draw the picture and its faces; in a thread of the pool.
 
     Args:
-        picture: It may be smaller than the original.
-        subjects: Its faces, the largest first; none leaves the picture as it is.
+        picture: The picture, which may be decoded smaller than the original.
+        subjects: Its faces, the largest first; may be empty.
 
     Returns:
-        In mode RGB, the long side 512 to 1024 pixels: as the original, where that is between.
+        In mode RGB; the long side is the original's, limited to 512 to 1024 pixels.
     """
     whole = _whole(picture)
-    grey = show(picture, whole)
+    grey = render_view(picture, whole)
     canvas = grey.convert("RGB")
     for subject in subjects:
-        _lay_over(canvas, grey, whole, subject)
+        _paint_evidence_on(canvas, grey, whole, subject)
     pen = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(max(14, max(canvas.size) // 56))
     for subject in subjects:
-        frame(pen, _corners(subject, whole))
-    for subject in subjects:  # after all frames, so that none crosses a word
+        draw_frame(pen, _corners(subject, whole))
+    for subject in subjects:  # after all frames, so that no frame crosses a label
         left, top, *_ = _corners(subject, whole)
-        tag(pen, (left, top), subject.label, font, canvas.size)
+        draw_label(pen, (left, top), subject.label, font, canvas.size)
     return canvas
 
 
 def to_png(image: Image.Image) -> bytes:
     """Encode a drawing as PNG."""
     file = BytesIO()
-    # Level 6 takes three times as long for a tenth fewer bytes.
+    # Level 6 takes three times as long and saves a tenth of the bytes.
     image.save(file, "PNG", compress_level=2)
     return file.getvalue()
 
 
-def frame(pen: ImageDraw.ImageDraw, corners: tuple[int, int, int, int]) -> None:
-    """Draw a rectangle that shows on light and dark alike: white between black."""
+def draw_frame(pen: ImageDraw.ImageDraw, corners: tuple[int, int, int, int]) -> None:
+    """Draw a white rectangle with black borders, visible on light and dark pictures."""
     left, top, right, bottom = corners
-    for grow, colour in ((1, _GROUND), (-2, _GROUND), (0, _INK), (-1, _INK)):
+    for grow, colour in ((1, _BACKGROUND), (-2, _BACKGROUND), (0, _FOREGROUND), (-1, _FOREGROUND)):
         edges = (left - grow, top - grow, right + grow, bottom + grow)
         if edges[0] < edges[2] and edges[1] < edges[3]:
             pen.rectangle(edges, outline=colour)
 
 
-def tag(
+def draw_label(
     pen: ImageDraw.ImageDraw,
     corner: tuple[int, int],
-    words: str,
+    text: str,
     font: Font,
     size: tuple[int, int],
 ) -> None:
-    """Write on a dark ground above a corner, or below it where there is no room above."""
-    left, top, right, bottom = pen.textbbox((0, 0), words, font=font)
+    """Draw a label on a dark background above a corner, or below it if there is no space."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     pad = max(3, (bottom - top) // 3)
     width, height = math.ceil(right - left) + 2 * pad, math.ceil(bottom - top) + 2 * pad
     x = max(0, min(corner[0] - 1, size[0] - width))
     y = corner[1] - height if corner[1] >= height else corner[1] + 2
     y = max(0, min(y, size[1] - height))
-    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_GROUND)
-    pen.text((x + pad - left, y + pad - top), words, fill=_INK, font=font)
+    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_BACKGROUND)
+    pen.text((x + pad - left, y + pad - top), text, fill=_FOREGROUND, font=font)
 
 
 def _whole(picture: Picture) -> View:
@@ -89,8 +86,10 @@ def _whole(picture: Picture) -> View:
     return View(0.0, 0.0, picture.width, picture.height, columns, rows)
 
 
-def _lay_over(canvas: Image.Image, grey: Image.Image, whole: View, subject: Subject) -> None:
-    """Colour no more of the canvas than the face takes."""
+def _paint_evidence_on(
+    canvas: Image.Image, grey: Image.Image, whole: View, subject: Subject
+) -> None:
+    """Draw the evidence on the part of the canvas that the face covers."""
     across, down = zip(*outline(subject.explanation.theta, subject.crop, whole), strict=True)
     left, right = max(0, math.floor(min(across))), min(whole.columns, math.ceil(max(across)))
     top, bottom = max(0, math.floor(min(down))), min(whole.rows, math.ceil(max(down)))

@@ -1,7 +1,7 @@
-"""The page at /docs: Swagger UI from files that are here, so that it works offline.
+"""The page at /docs: Swagger UI from local files, so that it works offline.
 
-FastAPI's own page has its scripts from elsewhere, which tells that site who reads it, and lets it
-run code beside the service. Not its duty: the document that the page shows.
+FastAPI's own page loads its scripts from another site, which learns who reads it, and could run any
+code in the service's origin.
 """
 
 from collections.abc import Callable, Coroutine
@@ -19,7 +19,7 @@ _POLICY = (
     "frame-ancestors 'none'"
 )
 _HEADERS = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
-# Relative, so that they are right behind a proxy's prefix too.
+# The links are relative, so that they work behind a proxy's path prefix.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -42,7 +42,7 @@ _FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css
 
 
 def find_swagger_ui() -> Path | None:
-    """Return the folder of Swagger UI's files, None where the package with them is missing."""
+    """Return the folder of Swagger UI's files; None if its package is not installed."""
     spec = find_spec("fastapi_offline")
     if spec is None or spec.origin is None:
         return None
@@ -50,24 +50,24 @@ def find_swagger_ui() -> Path | None:
 
 
 def add_docs(app: FastAPI, folder: Path) -> None:
-    """Give `app` the page and what it loads.
+    """Add the page and its files to `app`.
 
     Args:
-        app: Made with `docs_url=None`.
+        app: Created with `docs_url=None`.
         folder: Of Swagger UI's files.
     """
-    app.add_route("/docs", _give(_PAGE, "text/html"))
-    app.add_route("/docs/start.js", _give(_START, "text/javascript"))
+    app.add_route("/docs", _create_handler(_PAGE, "text/html"))
+    app.add_route("/docs/start.js", _create_handler(_START, "text/javascript"))
     for name, media_type in _FILES.items():
-        app.add_route(f"/docs/{name}", _give(folder / name, media_type))
+        app.add_route(f"/docs/{name}", _create_handler(folder / name, media_type))
 
 
-def _give(
+def _create_handler(
     content: str | Path, media_type: str
 ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    async def give(_: Request) -> Response:
+    async def serve(_: Request) -> Response:
         if isinstance(content, Path):
             return FileResponse(content, headers=_HEADERS, media_type=media_type)
         return Response(content, headers=_HEADERS, media_type=media_type)
 
-    return give
+    return serve

@@ -1,18 +1,18 @@
-"""Parts of the API's document that its routes' types do not tell: uploads and problems."""
+"""Parts of the OpenAPI document that do not follow from types: uploads and problems."""
 
 from typing import Any
 
 from service.http.problems import MEDIA_TYPE
 from service.http.query import PARAMETERS
 
-# Not valid HTTP; too large a head; a defect; starting, shutting down or out of connections.
+# Any request: malformed HTTP; too large a head; a defect; starting, shutting down or overloaded.
 _ANY = (400, 431, 500, 503)
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the answers of these statuses, as FastAPI's `responses` wants them.
+def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the problems of these statuses, for FastAPI's `responses`.
 
-    Those that any request may get are always among them.
+    Those that any request may get are always included.
     """
     meanings = {
         400: "No image, not an image, a broken one, or a malformed form",
@@ -67,7 +67,7 @@ SEVERAL_IMAGES = {
                         }
                     },
                 },
-                # Without it some clients would join the files to one field.
+                # Otherwise some clients would join the files in one field.
                 "encoding": {"image": {"style": "form", "explode": True}},
             }
         },

@@ -1,17 +1,17 @@
-"""POST /explain: why a picture is answered as it is, as JSON or as one figure.
-
-Not its duty: the explanation (`service.explain`).
-"""
+"""POST /explain: the prediction for a picture with explanations, as JSON or as one figure."""
 
 from collections.abc import Coroutine
 from typing import Any
 
+import pydantic_core
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.document import ONE_IMAGE, problems
-from service.http.handlers import Visit, attend, read_one
+from service.drawing.explainer import Drawing
+from service.http.bodies import explanation_body
+from service.http.document import ONE_IMAGE, describe_problems
+from service.http.handlers import RequestContext, handle, read_one
 from service.http.query import read_search
 from service.http.schemas import Explanation
 
@@ -20,7 +20,7 @@ _FIGURE = {_PNG: {"schema": {"type": "string", "format": "binary"}}}
 
 
 def add_explanation(app: FastAPI) -> None:
-    """Give `app` the path; its router's routes are `service.http.handlers.DirectRoute`s."""
+    """Add the route to `app`."""
     app.add_api_route(
         "/explain",
         explain,
@@ -28,7 +28,7 @@ def add_explanation(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Show why the emotions in one picture were recognised",
         response_model=Explanation,
-        responses=problems(408, 413, 415, 501, 504) | {200: {"content": _FIGURE}},
+        responses=describe_problems(408, 413, 415, 501, 504) | {200: {"content": _FIGURE}},
         openapi_extra=ONE_IMAGE,
     )
 
@@ -43,20 +43,28 @@ async def explain(request: Request) -> Response:
     search = read_search(request.scope["query_string"])
     as_figure = prefers_png(request.headers.get("accept", ""))
 
-    def work(visit: Visit, image: bytearray) -> Coroutine[Any, Any, bytes]:
-        return visit.service.explainer.explain(image, visit.deadline, search, as_figure)
+    render = Drawing.figure if as_figure else _to_json
 
-    answer = await attend(request, read_one, work)
+    def work(context: RequestContext, image: bytearray) -> Coroutine[Any, Any, bytes]:
+        return context.service.explainer.explain(
+            image, context.deadline, search, render, context.allowance(len(image))
+        )
+
+    answer = await handle(request, read_one, work)
     return Response(answer, media_type=_PNG if as_figure else _JSON)
 
 
+def _to_json(drawing: Drawing) -> bytes:
+    return pydantic_core.to_json(explanation_body(drawing))
+
+
 def prefers_png(accept: str) -> bool:
-    """Tell whether an Accept header would rather have a PNG than JSON (RFC 9110, 12.5.1)."""
+    """Return whether an Accept header prefers PNG to JSON (RFC 9110, 12.5.1)."""
     return _quality(accept, _PNG) > _quality(accept, _JSON)
 
 
 def _quality(accept: str, media_type: str) -> float:
-    """Return how much a media type is wanted, 0 to 1, by the range that names it most exactly."""
+    """Return the quality of a media type, 0 to 1, from the most specific matching range."""
     ranges = ("*/*", f"{media_type.partition('/')[0]}/*", media_type)
     best, quality = -1, 0.0
     for part in accept.split(","):
@@ -72,5 +80,5 @@ def _weight(parameters: list[str]) -> float:
             try:
                 return float(parameter[2:])
             except ValueError:
-                return 0.0  # malformed: as if it were not there
+                return 0.0  # malformed: ignore the range
     return 1.0

@@ -1,7 +1,4 @@
-"""The pictures of a multipart form, collected as its bytes come in.
-
-Not its duty: receiving the bytes, or bounding the form as a whole (`service.http.intake`).
-"""
+"""Collects the pictures of a multipart form while its bytes arrive."""
 
 from dataclasses import dataclass
 
@@ -9,13 +6,13 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import BadRequest, ImageTooLarge, NoImage, ServiceError, TooManyImages
-from service.http.plain_form import FIELD, read_plain
-from service.http.upload_memory import Lease
+from service.http.plain_form import FIELD, parse_plain_form
+from service.http.upload_memory import MemoryReservation
 
 Upload = bytearray | ServiceError
-"""The bytes of one picture, or why it was not kept."""
+"""The bytes of one picture, or its error."""
 
-# A part's headers: real clients send two or three, the longest of them holds a file's name.
+# Limits of a part's headers: real clients send two or three; the longest contains a file name.
 MAX_PART_HEADERS = 4
 MAX_PART_HEADER_BYTES = 1 << 10
 MAX_OTHER_PARTS = 8
@@ -23,12 +20,12 @@ MAX_OTHER_PARTS = 8
 
 @dataclass(frozen=True)
 class FormLimits:
-    """How much one form may bring.
+    """The limits of one form.
 
     Attributes:
-        max_image_bytes: Of one picture.
-        max_request_bytes: Of the whole body.
-        max_images: Pictures.
+        max_image_bytes: Most bytes of one picture.
+        max_request_bytes: Most bytes of the whole body.
+        max_images: Most pictures.
     """
 
     max_image_bytes: int
@@ -37,10 +34,10 @@ class FormLimits:
 
 
 def find_boundary(content_type: str) -> bytes:
-    """Return the boundary that a form's Content-Type names.
+    """Return the boundary in a form's Content-Type.
 
     Raises:
-        BadRequest: There is none, or not one that RFC 2046 allows.
+        BadRequest: It is missing, or not valid by RFC 2046.
     """
     try:
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
@@ -52,21 +49,21 @@ def find_boundary(content_type: str) -> bytes:
 
 
 class Form:
-    """Collects the pictures of a form from the events of a parser that keeps nothing itself.
+    """Collects the pictures of a form from the events of an incremental parser.
 
-    Each method raises what it finds wrong; the form is of no more use then.
+    After a method has raised an error, the form cannot be used any more.
     """
 
-    def __init__(self, boundary: bytes, limits: FormLimits, lease: Lease) -> None:
-        """Begin a form.
+    def __init__(self, boundary: bytes, limits: FormLimits, reservation: MemoryReservation) -> None:
+        """Create an empty form.
 
         Args:
-            boundary: What stands between its parts.
-            limits: How much it may bring.
-            lease: Accounts for what is held.
+            boundary: Separates its parts.
+            limits: Of the form.
+            reservation: Accounts for the memory.
         """
         self._limits = limits
-        self._lease = lease
+        self._reservation = reservation
         self._images: list[Upload] = []
         self._others = 0
         self._name = self._value = b""
@@ -74,19 +71,19 @@ class Form:
         self._current: bytearray | None = None
         self._complete = False
         self._boundary = boundary
-        self._parser: MultipartParser | None = None  # none before it is needed
+        self._parser: MultipartParser | None = None  # created when needed
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes.
+        """Parse the next bytes.
 
         Raises:
-            BadRequest: They do not follow the format, or have too many other fields.
-            ImageTooLarge: Of a form that may bring one picture alone.
-            TooManyImages: More than allowed.
-            QueueFull: Uploads hold all the memory that they may.
+            BadRequest: They are malformed, or have too many other fields.
+            ImageTooLarge: The only allowed picture is too large.
+            TooManyImages: There are more pictures than allowed.
+            QueueFull: The memory for uploads is full.
         """
         if self._complete:
-            return  # what follows the last boundary is not of the form
+            return  # data after the last boundary is ignored
         if self._parser is None:
             if self._take_plain(chunk):
                 return
@@ -100,7 +97,7 @@ class Form:
         """Return the pictures, in order, after the last bytes.
 
         Raises:
-            BadRequest: The form is not complete.
+            BadRequest: The form is incomplete.
             NoImage: It has no field `image`.
         """
         if not self._complete:
@@ -110,11 +107,11 @@ class Form:
         return self._images
 
     def _take_plain(self, chunk: bytes) -> bool:
-        """Take the whole form, if this is one and it needs no parser."""
-        image = read_plain(chunk, self._boundary)
+        """Handle a complete plain form without the parser; returns whether it was one."""
+        image = parse_plain_form(chunk, self._boundary)
         if image is None or len(image) > self._limits.max_image_bytes:
             return False
-        self._lease.take(len(image))
+        self._reservation.take(len(image))
         self._images.append(image)
         self._complete = True
         return True
@@ -168,7 +165,7 @@ class Form:
         if len(self._current) + end - start > self._limits.max_image_bytes:
             self._skip_large()
             return
-        self._lease.take(end - start)
+        self._reservation.take(end - start)
         self._current += memoryview(data)[start:end]
 
     def _skip_large(self) -> None:
@@ -177,7 +174,7 @@ class Form:
         if self._limits.max_images == 1:
             raise error
         self._images[-1] = error
-        self._current = None  # the rest of it is skipped; its neighbours are not
+        self._current = None  # skip the rest of this picture only
 
     def _on_part_end(self) -> None:
         if self._current is not None and not self._current:

@@ -1,116 +1,114 @@
-"""What the handlers of all routes share: the service, its time and its limits, the answer.
-
-Not its duty: any one route.
-"""
+"""Shared by the handlers of all routes: admission, deadline, disconnects, the response."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pydantic_core
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import DeadlineExceeded, NotReady, UploadTimeout
+from service.http.admission import AdmissionSlot
+from service.http.api_keys import identify_client
 from service.http.disconnect import WhileConnected
-from service.http.intake import read_image
 from service.http.state import Service
-from service.http.upload_memory import Lease
+from service.http.upload_memory import MemoryReservation
+from service.http.uploads import read_image
+from service.pictures.cost import Allowance
 
 T = TypeVar("T")
 Upload = TypeVar("Upload")
 
 
-class DirectRoute(APIRoute):
-    """A documented route whose endpoint takes the request and returns the response itself.
-
-    FastAPI's own handler would resolve dependencies, spool the form to disk and validate the
-    answer; none of that is wanted, and it costs more than the rest of the path.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the endpoint as it is."""
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
-
-
 @dataclass(frozen=True, slots=True)
-class Visit:
-    """One request that was let in.
+class RequestContext:
+    """One admitted request.
 
     Attributes:
-        request: Its head, and where its body comes from.
+        request: Starlette's request.
         headers: Its headers, names in lower case.
-        service: The running one.
-        deadline: When its answer is of no more use, by the monotonic clock.
-        lease: Accounts for what is held of its body.
+        service: The running service.
+        deadline: When its answer is of no use any more, by the monotonic clock.
+        reservation: Accounts for the memory of its body.
+        client: Identifies the client: equal for all of its requests.
+        slot: Its admission.
     """
 
     request: Request
     headers: Mapping[str, str]
     service: Service
     deadline: float
-    lease: Lease
+    reservation: MemoryReservation
+    client: Hashable
+    slot: AdmissionSlot
+
+    def allowance(self, sent_bytes: int) -> Allowance:
+        """Return what the request may take of the decoders, for so many bytes of pictures."""
+        return Allowance(sent_bytes, self.client, self.slot.found)
 
 
-async def attend(
+async def handle(
     request: Request,
-    read: Callable[[Visit], Awaitable[Upload]],
-    work: Callable[[Visit, Upload], Awaitable[T]],
+    read: Callable[[RequestContext], Awaitable[Upload]],
+    work: Callable[[RequestContext, Upload], Awaitable[T]],
 ) -> T:
-    """Let a request in, take its body, work while its client is there: all in the time it has.
+    """Admit a request, read its body and compute its answer, within its deadline.
 
     Args:
-        request: As it came; nothing of its body may have been read.
-        read: Takes the body.
-        work: Makes the answer of what was read. Cancelled when the client leaves.
+        request: Its body must not have been read.
+        read: Reads the body.
+        work: Computes the answer. It is cancelled when the client disconnects.
 
     Returns:
-        What `work` does.
+        The result of `work`.
 
     Raises:
-        NotReady, ShuttingDown: The service takes no requests; as of the next two, nothing was read.
-        QueueFull: It has too many already.
-        Overloaded: So many that the answer would come too late.
-        UploadTimeout: The time was up before the body was here.
-        DeadlineExceeded: It was up afterwards.
-        ClientGone: The client left.
-        ServiceError: Any other kind that `read` or `work` raises.
+        NotReady, ShuttingDown: The service takes no requests; the body was not read.
+        QueueFull: Too many requests are admitted; the body was not read.
+        Overloaded: The answer would come too late; the body was not read.
+        UploadTimeout: The deadline passed before the body was received.
+        DeadlineExceeded: The deadline passed afterwards.
+        ClientDisconnected: The client disconnected.
+        ServiceError: As `read` or `work` raises.
     """
-    service = service_of(request)
+    service = get_service(request)
     if (refusal := service.refusal()) is not None:
         raise refusal
     began = time.monotonic()
     timeout_s = service.settings.timeout_s
     deadline = began + timeout_s
-    place = service.admission.enter(deadline)
+    headers = read_headers(request)
+    client = identify_client(request.scope, bool(service.settings.api_keys))
+    slot = service.admission.enter(deadline, client)
     received = False
     try:
         async with asyncio.timeout(timeout_s):
-            with place, service.memory.lease() as lease:
-                visit = Visit(request, read_headers(request), service, deadline, lease)
-                upload = await read(visit)
+            with slot, service.memory.reservation() as reservation:
+                context = RequestContext(
+                    request, headers, service, deadline, reservation, client, slot
+                )
+                upload = await read(context)
                 received = True
                 service.metrics.stage["receive"].observe(time.monotonic() - began)
-                place.received()
+                slot.received()
                 with WhileConnected(request):
-                    return await work(visit, upload)
+                    return await work(context, upload)
     except TimeoutError:
         if received:
             raise DeadlineExceeded("The answer did not come in time.") from None
         raise UploadTimeout("The request's body did not arrive in time.") from None
 
 
-async def read_one(visit: Visit) -> bytearray:
-    """Read the one picture of a request, as `attend` wants it read."""
-    limit = visit.service.settings.max_image_bytes
-    return await read_image(visit.headers, visit.request.receive, limit, visit.lease)
+async def read_one(context: RequestContext) -> bytearray:
+    """Read the picture of a request; the argument `read` of `handle`."""
+    limit = context.service.settings.max_image_bytes
+    return await read_image(context.headers, context.request.receive, limit, context.reservation)
 
 
-def service_of(request: Request) -> Service:
+def get_service(request: Request) -> Service:
     """Return the running service.
 
     Raises:
@@ -123,14 +121,14 @@ def service_of(request: Request) -> Service:
 
 
 def read_headers(request: Request) -> dict[str, str]:
-    """Return a request's headers; of one that came more than once, the first.
+    """Return a request's headers; the first value of a repeated header.
 
-    A dictionary, since Starlette's own mapping walks all of them each time that one is asked for.
+    A dictionary, since Starlette's mapping searches the whole list at each access.
     """
     raw = reversed(request.scope["headers"])
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
 def json_response(body: Any) -> Response:
-    """Return a 200 whose body is JSON."""
+    """Return a response of status 200 with a JSON body."""
     return Response(pydantic_core.to_json(body), media_type="application/json")

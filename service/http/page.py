@@ -1,7 +1,7 @@
-"""The page at `/`: pictures and a camera tried in a browser, from files in `service/web`.
+"""Serves the page at `/`, which tries pictures and a camera, from the files in `service/web`.
 
-Served from memory, with a policy that lets the browser load and send nothing elsewhere. Not its
-duty: what the page does, which is its own scripts'; the API's document (`service.http.docs`).
+The files are served from memory, with a content security policy that lets the browser load from and
+send to this service only.
 """
 
 import hashlib
@@ -31,13 +31,13 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
         "base-uri 'none'",
         "form-action 'none'",
-        # No text ever becomes markup or a script.
+        # Text cannot become markup or a script.
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     )
 )
 _HEADERS = {
-    # Asked about each time, so that a new version's scripts never meet an old one's page.
+    # Revalidated at each use, so that a new version's scripts never run in an old version's page.
     "cache-control": "no-cache",
     "content-security-policy": _POLICY,
     "cross-origin-opener-policy": "same-origin",
@@ -49,17 +49,17 @@ _HEADERS = {
 
 
 def add_page(app: FastAPI) -> frozenset[str]:
-    """Give `app` the page and what it loads. Reads the files; to be called at start-up.
+    """Add the page and its files to `app`; reads the files, so call it at start-up.
 
     Args:
         app: Without a route at `/`.
 
     Returns:
-        The paths. They hold nothing of anybody, and are to be open to all.
+        The paths. They contain no user data and need no API key.
     """
     files = {_path_of(file): file for file in sorted(_FOLDER.iterdir())}
     for path, file in files.items():
-        app.add_route(path, _give(file.read_bytes(), _MEDIA_TYPES[file.suffix]))
+        app.add_route(path, _create_handler(file.read_bytes(), _MEDIA_TYPES[file.suffix]))
     return frozenset(files)
 
 
@@ -67,13 +67,15 @@ def _path_of(file: Path) -> str:
     return "/" if file.name == "index.html" else f"/web/{file.name}"
 
 
-def _give(content: bytes, media_type: str) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+def _create_handler(
+    content: bytes, media_type: str
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {**_HEADERS, "etag": tag}
 
-    async def give(request: Request) -> Response:
+    async def serve(request: Request) -> Response:
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=media_type)
 
-    return give
+    return serve

@@ -1,17 +1,16 @@
-"""The form that nearly everybody sends, read in one look: a single part, the picture.
+"""Fast path for the most common form: a single part, the picture.
 
-A parser walks through a form event by event, which costs as much as all else that is done with a
-small picture on the event loop. Not its duty: every other form, which is left to that parser
-(`service.http.form`), and whatever is wrong with one.
+The general parser (`service.http.form`) handles a form event by event, which takes as long as all
+other work on the event loop for a small picture. It handles all other forms, and malformed ones.
 """
 
 import re
 
 FIELD = "image"
-"""The name of a part that holds a picture."""
+"""The name of the form field with a picture."""
 
-# The part's headers, as browsers, curl, httpx and requests write them. Anything else, an escaped
-# name among it, is for the parser to understand.
+# The part's headers, as browsers, curl, httpx and requests write them. All others, such as escaped
+# file names, are left to the general parser.
 _HEADERS = re.compile(
     rb'(?i:content-disposition): form-data; name="'
     + FIELD.encode()
@@ -21,12 +20,12 @@ _MAX_HEADER_BYTES = 512
 _AFTER_THE_LAST = (b"--", b"--\r\n")
 
 
-def read_plain(body: bytes, boundary: bytes) -> bytearray | None:
-    """Return the picture of a plain form; None unless it is one, whole.
+def parse_plain_form(body: bytes, boundary: bytes) -> bytearray | None:
+    """Return the picture of a complete plain form; None for any other data.
 
     Args:
-        body: Anything; all of it that has come.
-        boundary: What stands between the parts.
+        body: The bytes received so far.
+        boundary: Separates the parts.
     """
     opening, closing = b"--" + boundary + b"\r\n", b"\r\n--" + boundary
     if not body.startswith(opening):
@@ -35,7 +34,7 @@ def read_plain(body: bytes, boundary: bytes) -> bytearray | None:
     if begins < 0 or not _HEADERS.fullmatch(body, len(opening), begins):
         return None
     ends = body.find(closing, begins + 4)
-    # An empty one is for the parser: it knows what to say.
+    # An empty picture is left to the parser, which reports the error.
     if ends <= begins + 4 or body[ends + len(closing) :] not in _AFTER_THE_LAST:
         return None
     return bytearray(memoryview(body)[begins + 4 : ends])

@@ -1,7 +1,4 @@
-"""From an error to what the client sees of it: problem+json, after RFC 9457.
-
-Not its duty: deciding which error it is, counting or logging it.
-"""
+"""Turns errors into responses: problem+json, after RFC 9457."""
 
 import math
 from collections.abc import Mapping
@@ -12,15 +9,15 @@ import pydantic_core
 from starlette.responses import Response
 
 from service.errors import ServiceError
-from service.observe import request_id
+from service.telemetry import request_id
 
 MEDIA_TYPE = "application/problem+json"
 PROTOCOL = "/v2"
-"""Where the Open Inference Protocol's paths begin."""
+"""The prefix of the Open Inference Protocol's paths."""
 
 
 def problem(error: ServiceError) -> dict[str, Any]:
-    """Return the body that `service.http.schemas.Problem` describes, naming the present request."""
+    """Return the body, as `service.http.schemas.Problem`, with the current request's id."""
     name = request_id.current()
     return {
         "type": f"urn:attention-fer:problem:{error.code}",
@@ -38,20 +35,20 @@ def problem_response(
     """Return the whole response.
 
     Args:
-        error: What went wrong.
+        error: The error.
         headers: Further headers, e.g. Allow.
-        path: What was asked for. Clients of the Open Inference Protocol read `error` and nothing
-            else: on its paths the problem has that member too.
+        path: The requested path. On those of the Open Inference Protocol the body also has the
+            member `error`, the only one that its clients read.
 
     Returns:
-        A response with Retry-After, in whole seconds, wherever trying again makes sense, and with
-        WWW-Authenticate where a key is missing.
+        A response with Retry-After, in whole seconds, for status 503, and with WWW-Authenticate
+        for status 401.
     """
     all_headers = dict(headers or {})
     if error.status == 401:
         all_headers["www-authenticate"] = 'Bearer realm="attention-fer"'
     if error.status == 503:
-        # At least a second: the header knows no fractions, and 0 would invite a storm.
+        # At least 1: the header has whole seconds, and with 0 all clients would retry at once.
         all_headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))
     body = problem(error)
     if path == PROTOCOL or path.startswith(f"{PROTOCOL}/"):
@@ -62,12 +59,12 @@ def problem_response(
 def problem_bytes(
     error: ServiceError, headers: Mapping[str, str] | None = None, path: str = ""
 ) -> bytes:
-    """Return the same as HTTP/1.1 has it, head and body, for a connection that no server answers.
+    """Return the response as HTTP/1.1 bytes, for a connection that uvicorn does not handle.
 
     Args:
-        error: What went wrong.
+        error: The error.
         headers: Further headers.
-        path: What was asked for, if known.
+        path: The requested path, if known.
     """
     response = problem_response(error, headers, path)
     head = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()]

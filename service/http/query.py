@@ -1,17 +1,16 @@
-"""What a request's query asks of the search for faces.
+"""Parses the query parameters of the search for faces."""
 
-Not its duty: the request's body.
-"""
-
+import re
 from functools import lru_cache
 from typing import Any, Final, get_args
 
 from starlette.datastructures import QueryParams
 
 from service.errors import BadRequest
-from service.pictures.search import MAX_FACES, Detect, FaceSearch
+from service.pictures.search import MAX_FACES, MIN_FACE, Detect, FaceSearch
 
 _DEFAULT: Final = FaceSearch()
+_NUMBER = re.compile(r"[0-9]{0,3}\.?[0-9]{1,9}", re.ASCII)
 
 PARAMETERS: Final[list[dict[str, Any]]] = [
     {
@@ -34,20 +33,34 @@ PARAMETERS: Final[list[dict[str, Any]]] = [
             "default": _DEFAULT.max_faces,
         },
     },
+    {
+        "name": "min_face",
+        "in": "query",
+        "description": (
+            "The smallest face that is searched for, as a share of the picture's long side. The "
+            "larger, the less time a picture with small or doubtful faces takes."
+        ),
+        "schema": {
+            "type": "number",
+            "minimum": MIN_FACE,
+            "maximum": 1,
+            "default": _DEFAULT.min_face,
+        },
+    },
 ]
-"""The query's parameters as the API's document describes them."""
+"""The query parameters for the OpenAPI document."""
 
 
-# Clients ask the same over and over; the longest that the server lets in is 64 kB.
+# Clients repeat few queries; the server limits their length to 64 kB.
 @lru_cache(maxsize=64)
 def read_search(query_string: bytes) -> FaceSearch:
-    """Read the search that a query asks for.
+    """Parse the search in a query.
 
     Args:
-        query_string: As it came; what it does not name has its default.
+        query_string: As received; missing parameters have their defaults.
 
     Raises:
-        BadRequest: A value that cannot be; says which are possible.
+        BadRequest: A value is invalid; says which values are valid.
     """
     if not query_string:
         return _DEFAULT
@@ -58,4 +71,13 @@ def read_search(query_string: bytes) -> FaceSearch:
     text = query.get("max_faces", str(_DEFAULT.max_faces))
     if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MAX_FACES):
         raise BadRequest(f"max_faces is not a whole number from 1 to {MAX_FACES}.")
-    return FaceSearch(detect, int(text))  # type: ignore[arg-type] # it is one of them
+    min_face = _read_share(query.get("min_face", ""), _DEFAULT.min_face)
+    return FaceSearch(detect, int(text), min_face)  # type: ignore[arg-type] # it is one of them
+
+
+def _read_share(text: str, default: float) -> float:
+    if not text:
+        return default
+    if _NUMBER.fullmatch(text) and MIN_FACE <= float(text) <= 1:
+        return float(text)
+    raise BadRequest(f"min_face is not a number from {MIN_FACE:g} to 1.")

@@ -1,8 +1,4 @@
-"""HTTP in, HTTP out: what each path takes and answers.
-
-Not its duty: the work between the two (`service.predict`), starting and stopping it
-(`service.app`), the details of the API's document (`service.http.document`).
-"""
+"""The routes of the API, and their handlers."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -12,25 +8,19 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, problems
+from service.errors import ServiceError
+from service.http.bodies import Body, prediction_body, result_body
+from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, describe_problems
 from service.http.explain import add_explanation
 from service.http.form import FormLimits, Upload
-from service.http.handlers import (
-    DirectRoute,
-    Visit,
-    attend,
-    json_response,
-    read_one,
-    service_of,
-)
-from service.http.intake import read_images
+from service.http.handlers import RequestContext, get_service, handle, json_response, read_one
 from service.http.query import read_search
 from service.http.schemas import BatchPrediction, Health, Prediction
+from service.http.uploads import read_images
 
 
 def add_routes(app: FastAPI) -> None:
-    """Give `app` all paths of the API."""
-    app.router.route_class = DirectRoute
+    """Add the routes of the API to `app`."""
     app.add_api_route(
         "/predict",
         predict,
@@ -38,7 +28,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Recognise the emotion in one picture",
         response_model=Prediction,
-        responses=problems(408, 413, 415, 501, 504),
+        responses=describe_problems(408, 413, 415, 501, 504),
         openapi_extra=ONE_IMAGE,
     )
     app.add_api_route(
@@ -48,7 +38,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["recognition"],
         summary="Recognise the emotions in several pictures",
         response_model=BatchPrediction,
-        responses=problems(408, 413, 415, 501, 504),
+        responses=describe_problems(408, 413, 415, 501, 504),
         openapi_extra=SEVERAL_IMAGES,
     )
     add_explanation(app)
@@ -59,7 +49,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["operation"],
         summary="Whether the process answers at all",
         response_model=Health,
-        responses=problems(),
+        responses=describe_problems(),
     )
     app.add_api_route(
         "/health/ready",
@@ -68,7 +58,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["operation"],
         summary="Whether the service takes traffic",
         response_model=Health,
-        responses=problems(),
+        responses=describe_problems(),
     )
     app.add_api_route(
         "/metrics",
@@ -77,7 +67,8 @@ def add_routes(app: FastAPI) -> None:
         tags=["operation"],
         summary="Metrics for Prometheus, or OpenMetrics by content negotiation",
         response_class=Response,
-        responses=problems() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses=describe_problems()
+        | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
 
 
@@ -90,10 +81,14 @@ async def predict(request: Request) -> Response:
     """
     search = read_search(request.scope["query_string"])
 
-    def work(visit: Visit, image: bytearray) -> Coroutine[Any, Any, dict[str, Any]]:
-        return visit.service.predictor.predict(image, visit.deadline, search)
+    async def work(context: RequestContext, image: bytearray) -> Body:
+        predictor = context.service.predictor
+        prediction = await predictor.predict(
+            image, context.deadline, search, context.allowance(len(image))
+        )
+        return prediction_body(prediction, predictor.manifest)
 
-    return json_response(await attend(request, read_one, work))
+    return json_response(await handle(request, read_one, work))
 
 
 async def predict_batch(request: Request) -> Response:
@@ -104,15 +99,19 @@ async def predict_batch(request: Request) -> Response:
     """
     search = read_search(request.scope["query_string"])
 
-    def read(visit: Visit) -> Coroutine[Any, Any, list[Upload]]:
-        of = visit.service.settings
+    def read(context: RequestContext) -> Coroutine[Any, Any, list[Upload]]:
+        of = context.service.settings
         limits = FormLimits(of.max_image_bytes, of.max_request_bytes, of.max_images)
-        return read_images(visit.headers, request.receive, limits, visit.lease)
+        return read_images(context.headers, request.receive, limits, context.reservation)
 
-    def work(visit: Visit, uploads: list[Upload]) -> Coroutine[Any, Any, list[dict[str, Any]]]:
-        return visit.service.predictor.predict_many(uploads, visit.deadline, search)
+    async def work(context: RequestContext, uploads: list[Upload]) -> list[Body]:
+        predictor = context.service.predictor
+        sizes = (len(upload) for upload in uploads if not isinstance(upload, ServiceError))
+        allowance = context.allowance(sum(sizes))
+        results = await predictor.predict_many(uploads, context.deadline, search, allowance)
+        return [result_body(result, predictor.manifest) for result in results]
 
-    return json_response({"results": await attend(request, read, work)})
+    return json_response({"results": await handle(request, read, work)})
 
 
 async def live(_: Request) -> Response:
@@ -122,14 +121,14 @@ async def live(_: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """Answer 200 from the first warm inference until shutdown, while the network answers."""
-    if (error := service_of(request).check()) is not None:
+    if (error := get_service(request).check()) is not None:
         raise error
     return json_response({"status": "ready"})
 
 
 async def metrics(request: Request) -> Response:
     """Show every metric of the service and of its process."""
-    service = service_of(request)
+    service = get_service(request)
     service.check()
     # In a thread: rendering takes milliseconds, and reads /proc.
     body, content_type = await asyncio.to_thread(

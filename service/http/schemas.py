@@ -1,18 +1,29 @@
-"""The bodies of the API, as its document describes them.
+"""The bodies of the API, for the OpenAPI document.
 
-Answers are built as plain dictionaries (`service.predict`) and not passed through these classes,
-which would cost more time than the rest of the HTTP path; a test holds real answers against them.
+Answers are built as plain dictionaries (`service.http.bodies`): validating them with these classes
+would take longer than the rest of the HTTP path. A test validates real answers instead.
 """
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.pictures.quality import BRIGHTEST, DARKEST, LEAST_SHARPNESS, LEAST_SIZE
+
 _EXAMPLE_PREDICTION: dict[str, Any] = {
     "faces": [
         {
             "box": {"x": 120, "y": 44, "width": 208, "height": 208},
             "detection": 0.97,
+            "landmarks": {
+                "left_eye": {"x": 186.2, "y": 122.9},
+                "right_eye": {"x": 263.0, "y": 120.4},
+                "nose": {"x": 226.7, "y": 170.1},
+                "mouth_left": {"x": 192.3, "y": 205.8},
+                "mouth_right": {"x": 259.4, "y": 203.5},
+            },
+            "roll": -1.9,
+            "quality": {"size": 208.0, "sharpness": 0.21, "brightness": 0.48, "usable": True},
             "emotion": "happiness",
             "confidence": 0.93,
             "probabilities": {
@@ -26,6 +37,8 @@ _EXAMPLE_PREDICTION: dict[str, Any] = {
             },
         }
     ],
+    "faces_found": 1,
+    "truncated": False,
     "image": {"width": 512, "height": 512},
     "model": {"name": "attention-fer-fer2013", "version": "1"},
     "timing": {"decode_ms": 0.6, "queue_ms": 0.1, "inference_ms": 7.2, "total_ms": 8.1},
@@ -68,6 +81,40 @@ class Box(_Body):
     height: int = Field(ge=1)
 
 
+class Point(_Body):
+    """A place in the upright picture, in pixels from its top left corner; it may be outside."""
+
+    x: float
+    y: float
+
+
+class Landmarks(_Body):
+    """Five points of a face. Left and right are the picture's, of the face turned upright."""
+
+    left_eye: Point
+    right_eye: Point
+    nose: Point
+    mouth_left: Point
+    mouth_right: Point
+
+
+class Quality(_Body):
+    """How good the pixels of a face are."""
+
+    size: float = Field(ge=0.0, description="Longer side of the face, in pixels.")
+    sharpness: float = Field(
+        ge=0.0,
+        description="Detail as a share of contrast: 0.1 to 0.4 in photographs.",
+    )
+    brightness: Probability = Field(description="Mean grey level of the face, 0 to 1.")
+    usable: bool = Field(
+        description=(
+            f"Whether size is at least {LEAST_SIZE:g}, sharpness at least {LEAST_SHARPNESS:g} and "
+            f"brightness from {DARKEST:g} to {BRIGHTEST:g}."
+        )
+    )
+
+
 class Face(_Body):
     """One face and its emotion."""
 
@@ -75,6 +122,11 @@ class Face(_Body):
     detection: Probability | None = Field(
         description="How sure it is that this is a face; null where the whole picture was taken."
     )
+    landmarks: Landmarks | None = Field(description="Null where the whole picture was taken.")
+    roll: float | None = Field(
+        description="Degrees by which the face is turned clockwise, -180 to 180; null likewise."
+    )
+    quality: Quality | None = Field(description="Null where the whole picture was taken.")
     emotion: str = Field(description="The most probable emotion.")
     confidence: Probability = Field(description="Its probability.")
     probabilities: dict[str, Probability] = Field(description="Each emotion's; they sum to 1.")
@@ -111,6 +163,15 @@ class Prediction(_Body):
     )
 
     faces: list[Face]
+    faces_found: int = Field(
+        ge=0, description="How many faces the picture has; `faces` has at most `max_faces`."
+    )
+    truncated: bool = Field(
+        description=(
+            "Whether faces may be missing: more were found than asked for, or the picture has more "
+            "doubtful places than a search may look at."
+        )
+    )
     image: ImageSize
     model: Model
     timing: Timing
@@ -152,6 +213,8 @@ class Explanation(_Body):
     )
 
     faces: list[ExplainedFace] = Field(max_length=16)
+    faces_found: int = Field(ge=0, description="How many faces the picture has.")
+    truncated: bool = Field(description="Whether faces may be missing.")
     image: ImageSize
     model: Model
     timing: ExplanationTiming

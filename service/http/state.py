@@ -1,77 +1,92 @@
-"""What the routes use while the service runs, and whether it takes traffic.
-
-Not its duty: HTTP (`service.http.routes`), starting and stopping (`service.app`).
-"""
+"""The running service: the parts that the routes use, and its readiness."""
 
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from service.config import Settings
+from service.drawing.explainer import Explainer
+from service.engine.contract import EngineInfo
 from service.errors import NotReady, ServiceError, ShuttingDown
-from service.explain import Explainer
 from service.http.admission import Admission
 from service.http.upload_memory import UploadMemory
-from service.inference.classifier import Classifier
-from service.inference.remote_wire import Hello
-from service.observe.metrics import Metrics
 from service.pictures.pool import DecodePool
-from service.predict import Predictor
-from service.processes.fleet import Seat
+from service.pipeline import Predictor
+from service.queue.backend import InferenceBackend
+from service.telemetry.metrics import Metrics
+
+
+class Peers(Protocol):
+    """The other workers of the service."""
+
+    def report(self, healthy: bool) -> None:
+        """Report that this worker runs, and whether it is healthy."""
+
+    def any_unhealthy(self) -> bool:
+        """Return whether a running worker is unhealthy."""
+
+    def count_healthy(self) -> int:
+        """Return how many workers are healthy."""
 
 
 @dataclass
 class Service:
-    """The parts; made at start-up, and on the event loop alone.
+    """The parts of the running service; used on the event loop only.
 
     Attributes:
         settings: The operator's.
-        metrics: All of them.
-        about: The engine, as it introduces itself.
-        batcher: Asked for its health alone.
-        pool: Likewise.
-        predictor: Does the work.
-        explainer: Does it where reasons are wanted too.
-        admission: Who is let in.
-        memory: Bounds what all uploads hold.
-        seat: This process's place among several, None if it is the only one.
-        drain_by: When the service ends at the latest, by the monotonic clock; None until it is on
-            its way out.
+        metrics: All metrics.
+        about: Describes the engine.
+        batcher: The inference backend; here only for its health.
+        pool: The decoders; here only for their health.
+        predictor: Classifies pictures.
+        explainer: Explains pictures.
+        admission: Admits requests.
+        memory: Bounds the memory of all uploads.
+        peers: The other workers; None with a single worker.
+        drain_by: When the service ends at the latest, by the monotonic clock; None until it shuts
+            down.
     """
 
     settings: Settings
     metrics: Metrics
-    about: Hello
-    batcher: Classifier
+    about: EngineInfo
+    batcher: InferenceBackend
     pool: DecodePool
     predictor: Predictor
     explainer: Explainer
     admission: Admission
     memory: UploadMemory
-    seat: Seat | None = None
+    peers: Peers | None = None
     drain_by: float | None = None
 
+    def describe(self) -> str:
+        """Return model, version and device, for the log."""
+        manifest = self.about.manifest
+        return f"{manifest.name} {manifest.version} on {self.about.device}"
+
     def begin_drain(self) -> None:
-        """Turn readiness off, and start the clock of the drain; the first call counts."""
+        """Turn readiness off, and set the end of the drain; later calls have no effect."""
         if self.drain_by is None:
             self.drain_by = time.monotonic() + self.settings.drain_s
         self.check()
 
     def check(self) -> ServiceError | None:
-        """Say why the service takes no traffic; None if it does.
+        """Return why the service takes no traffic; None if it does.
 
-        Of several workers all that live must be well; the others do while one is replaced.
-        Metrics and fleet are told what was found.
+        With several workers, all running ones must be healthy; one that is being replaced does not
+        count. The result is reported to metrics and to the other workers.
         """
         error = self._own_error()
-        well = int(error is None)
-        if self.seat is not None:
-            self.seat.fleet.report(self.seat.slot, error is None)
-            if error is None and self.seat.fleet.any_unwell():
+        healthy = int(error is None)
+        if self.peers is not None:
+            self.peers.report(error is None)
+            if error is None and self.peers.any_unhealthy():
                 error = NotReady("A worker does not answer; the service waits for it.")
-            well = self.seat.fleet.count_well()
+            healthy = self.peers.count_healthy()
         self.metrics.ready.set(error is None)
         self.metrics.workers.set(self.settings.workers)
-        self.metrics.workers_ready.set(well)
+        self.metrics.workers_ready.set(healthy)
         return error
 
     def _own_error(self) -> ServiceError | None:
@@ -80,9 +95,9 @@ class Service:
         return self.refusal()
 
     def refusal(self) -> ServiceError | None:
-        """Say why no request can be answered at present; None if one can.
+        """Return why no request can be answered at present; None if one can.
 
-        On the way out requests are: who had connected before is answered.
+        During the drain requests on open connections are still answered.
         """
         if not self.batcher.healthy:
             return NotReady("The network does not answer; the service waits for it.")

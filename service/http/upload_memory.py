@@ -1,7 +1,4 @@
-"""How many bytes all uploads together may hold, so that many large ones cannot fill the host.
-
-Not its duty: holding them, or the limits of any one request (`service.http.intake`).
-"""
+"""Bounds the memory of all uploads together, so that many large ones cannot exhaust the host."""
 
 from types import TracebackType
 
@@ -9,38 +6,38 @@ from service.errors import QueueFull
 
 
 class UploadMemory:
-    """Bounds the bytes that all uploads hold together; used on the event loop alone."""
+    """Bounds the bytes of all uploads together; used on the event loop only."""
 
     def __init__(self, max_bytes: int) -> None:
         """Allow `max_bytes` at once."""
         self.max_bytes = max_bytes
         self.held_bytes = 0
 
-    def lease(self) -> "Lease":
-        """Return one request's share, empty; a context manager that gives it back at the end."""
-        return Lease(self)
+    def reservation(self) -> "MemoryReservation":
+        """Return an empty reservation for one request; a context manager that releases it."""
+        return MemoryReservation(self)
 
 
-class Lease:
-    """What one request holds of an `UploadMemory`."""
+class MemoryReservation:
+    """The memory that one request has reserved."""
 
     def __init__(self, memory: UploadMemory) -> None:
-        """Hold nothing yet."""
+        """Create an empty reservation."""
         self._memory = memory
         self._held_bytes = 0
 
     def take(self, size: int) -> None:
-        """Hold `size` bytes more.
+        """Reserve `size` more bytes.
 
         Raises:
-            QueueFull: All uploads together would hold more than they may.
+            QueueFull: The memory for uploads is full.
         """
         if self._memory.held_bytes + size > self._memory.max_bytes:
             raise QueueFull("Too many uploads are under way; try again shortly.", 1.0)
         self._memory.held_bytes += size
         self._held_bytes += size
 
-    def __enter__(self) -> "Lease":
+    def __enter__(self) -> "MemoryReservation":
         return self
 
     def __exit__(

@@ -1,13 +1,15 @@
 """From the bytes of a picture to a bounded, upright, grey image.
 
 Whatever a decoder raises on hostile bytes becomes one of the service's own errors; nothing of
-Pillow's words leaves this module. Not its duty: finding faces, resizing to them, threads.
+Pillow's words leaves this module.
 """
 
 import logging
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -15,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import (  # importing a plugin is what makes Pillow know its format
     BmpImagePlugin,  # noqa: F401
-    ExifTags,
     GifImagePlugin,  # noqa: F401
     Image,
     JpegImagePlugin,
@@ -25,11 +26,20 @@ from PIL import (  # importing a plugin is what makes Pillow know its format
     WebPImagePlugin,  # noqa: F401
 )
 
-from service.errors import BadImage, NoImage, ServiceError, TooManyPixels, UnsupportedType
-from service.pictures.libtiff import silence_libtiff
+from service.errors import (
+    BadImage,
+    NoImage,
+    OutOfMemory,
+    ServiceError,
+    TooManyPixels,
+    UnsupportedType,
+)
+from service.pictures.cost import Cost, cost_of, cost_of_jpeg
+from service.pictures.jpeg_head import read_jpeg_head
 from service.pictures.plain_jpeg import PlainJpeg, read_plain, recognise_plain
-from service.pictures.search import NO_SEARCH, FaceSearch
-from service.pictures.tones import as_grey, shrunk_colour
+from service.pictures.search import NO_SEARCH, SEARCHED_SIDE, FaceSearch
+from service.pictures.tones import shrunk_colour
+from training.model.grey import NotFiniteError, grey_levels, orientation_of, turned
 from training.model.manifest import InputSpec
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -41,11 +51,8 @@ MAX_SIDE = 65_535
 # a quarter or an eighth of its size as long as that leaves this much. The face was measured to
 # change by less than half a grey level on average and by three at most.
 DETAIL = 4
-# A JPEG in which faces are looked for keeps this long side, where the smallest face that can be
-# found still has about as many pixels as the network takes.
-SEARCHED_SIDE = 960
-# Real progressive files have about ten scans; each one costs a pass over every pixel.
-FREE_SCANS = 20
+# About what the largest pictures take.
+_PROBE_BYTES = 256 << 20
 # Pillow decodes run-length coded BMP in Python, holding the interpreter's lock all the while.
 MAX_RUN_LENGTH_BYTES = 1 << 19
 
@@ -58,7 +65,6 @@ _DECODER_ERRORS = (
     BufferError,
     EOFError,
     LookupError,
-    MemoryError,
     OSError,
     RuntimeError,
     SyntaxError,
@@ -69,16 +75,7 @@ _DECODER_ERRORS = (
     zlib.error,
 )
 
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_ON_ITS_SIDE = (5, 6, 7, 8)
+_log = logging.getLogger(__name__)
 
 # Offset, bytes and name of kinds that people send and that are refused by name.
 _UNREADABLE = (
@@ -125,7 +122,35 @@ def prepare_pillow(max_pixels: int) -> None:
     # Its warnings quote the picture's metadata, and its logger does so at every level.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    silence_libtiff()
+
+
+def weigh(
+    data: bytes | bytearray | memoryview,
+    spec: InputSpec,
+    max_pixels: int,
+    search: FaceSearch = NO_SEARCH,
+) -> Cost:
+    """Say what `decode` will take of the same picture, from its head and the number of its scans.
+
+    Args:
+        data: As of `decode`, like the rest.
+        spec: Likewise.
+        max_pixels: Likewise.
+        search: Likewise.
+
+    Raises:
+        ServiceError: Any kind that `decode` raises before it decodes.
+    """
+    if plain := _recognise(data, max_pixels):
+        reduced = _reduced(plain.width, plain.height, spec, search)[1]
+        return cost_of_jpeg((plain.width, plain.height), reduced, len(data), None)
+    with _opened(data, max_pixels) as image:
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            reduced = _reduced(*image.size, spec, search)[1]
+            if (head := read_jpeg_head(data)) is None:
+                raise _damaged()
+            return cost_of_jpeg(image.size, reduced, len(data), head)
+        return cost_of(image, len(data))
 
 
 def decode(
@@ -137,7 +162,8 @@ def decode(
     """Read a picture. Any thread may call it; it releases the interpreter's lock for most of it.
 
     EXIF orientation is obeyed. What is transparent is shown on white, the page that cut-outs are
-    made for: the colour stored behind transparency is arbitrary, and mostly black.
+    made for: the colour stored behind transparency is arbitrary, and mostly black. What it takes
+    is bounded by `max_pixels` alone: whoever cannot afford that weighs the picture before.
 
     Args:
         data: The picture's bytes: JPEG, PNG, WebP, BMP, GIF or TIFF; of several frames the first.
@@ -153,28 +179,55 @@ def decode(
         UnsupportedType: A picture or document of another kind.
         TooManyPixels: Larger than `max_pixels`; nothing was decoded.
         BadImage: Not a picture, or a broken one.
+        OutOfMemory: The process cannot have the memory for it.
     """
+    plain = _recognise(data, max_pixels)
+    if plain and (picture := _read_plain(data, plain, spec, search)):
+        return picture
+    with _opened(data, max_pixels) as image:
+        return _read(image, spec, search)
+
+
+def _recognise(data: bytes | bytearray | memoryview, max_pixels: int) -> PlainJpeg | None:
     if not data:
         raise NoImage("The image is empty; send the bytes of a picture.")
-    if isinstance(data, bytes | bytearray) and (plain := recognise_plain(data)):
-        _refuse_size(plain.width, plain.height, max_pixels)
-        if picture := _read_plain(data, plain, spec, search):
-            return picture
+    if not isinstance(data, bytes | bytearray) or not (plain := recognise_plain(data)):
+        return None
+    _refuse_size(plain.width, plain.height, max_pixels)
+    return plain
+
+
+@contextmanager
+def _opened(data: bytes | bytearray | memoryview, max_pixels: int) -> Iterator[Image.Image]:
+    """Give a picture whose head is sound; whatever is found wrong with it becomes our own error."""
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             _refuse_large(image, max_pixels)
-            _refuse_slow(image, data, max_pixels)
-            return _read(image, spec, search)
+            _refuse_slow(image, data)
+            yield image
     except ServiceError:
         raise
+    except MemoryError:
+        raise _out_of_memory() from None
+    except NotFiniteError:
+        raise BadImage("The image has values that are not finite numbers.") from None
     except UnidentifiedImageError:
         raise _unidentified(bytes(data[:16])) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(max_pixels) from None
     except _DECODER_ERRORS as error:
-        raise BadImage(
-            "The image is damaged or incomplete; check that it opens in a viewer."
-        ) from error
+        if _is_short_of_memory():
+            raise _out_of_memory() from error
+        raise _damaged() from error
+
+
+def _is_short_of_memory() -> bool:
+    """Tell whether a decoder may have failed for want of memory, which not all of them say."""
+    try:
+        np.empty(_PROBE_BYTES, np.uint8)  # of address space: no page of it is touched
+    except MemoryError:
+        return True
+    return False
 
 
 def _refuse_size(width: int, height: int, max_pixels: int) -> None:
@@ -193,12 +246,13 @@ def _refuse_large(image: Image.Image, max_pixels: int) -> None:
             raise _too_many_pixels(max_pixels)
 
 
-def _refuse_slow(image: Image.Image, data: bytes | bytearray | memoryview, max_pixels: int) -> None:
+def _refuse_slow(image: Image.Image, data: bytes | bytearray | memoryview) -> None:
     """Refuse what is small in bytes and pixels and yet keeps a decoder busy."""
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.info.get("progressive"):
-        scans = bytes(data).count(b"\xff\xda")
-        if scans > FREE_SCANS and scans * image.width * image.height > FREE_SCANS * max_pixels:
-            raise BadImage("The image has too many progressive scans; save it anew.")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        sizes = [image.tag_v2.get(tag, ()) for tag in (279, 325)]
+        compressed = any(tile[0] == "libtiff" for tile in image.tile)
+        if compressed and sum(map(int, (*sizes[0], *sizes[1]))) > len(data):
+            raise BadImage("The image uses the same bytes several times; save it anew.")
     run_length = any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ()))
     if run_length and len(data) > MAX_RUN_LENGTH_BYTES:
         raise UnsupportedType(
@@ -209,28 +263,26 @@ def _refuse_slow(image: Image.Image, data: bytes | bytearray | memoryview, max_p
 def _read(image: Image.Image, spec: InputSpec, search: FaceSearch) -> Picture:
     width, height = image.size
     looks = search.looks_in(width, height)
-    mode, size = _reduced(width, height, spec, looks)
+    mode, size = _reduced(width, height, spec, search)
     if mode is not None:
         image.draft(mode, size)  # of a JPEG; other formats are whole
     image.load()
     # Only now: Pillow turns a TIFF itself as it loads it, and forgets its orientation then.
-    orientation = _orientation(image)
-    if orientation in _ON_ITS_SIDE:
+    orientation = orientation_of(image)
+    if orientation >= 5:
         width, height = height, width
     colour = shrunk_colour(image) if looks else None
-    grey = as_grey(image)
-    if orientation in _TRANSPOSE:
-        grey = grey.transpose(_TRANSPOSE[orientation])
-        colour = colour and colour.transpose(_TRANSPOSE[orientation])
-    return Picture(np.asarray(grey), width, height, colour)
+    if colour is not None:
+        colour = Image.fromarray(turned(np.asarray(colour), orientation))
+    return Picture(turned(grey_levels(image), orientation), width, height, colour)
 
 
 def _read_plain(
-    data: bytes | bytearray, plain: PlainJpeg, spec: InputSpec, search: FaceSearch
+    data: bytes | bytearray | memoryview, plain: PlainJpeg, spec: InputSpec, search: FaceSearch
 ) -> Picture | None:
     """Do as `_read` does with the same file, sooner; None where it is damaged."""
     looks = search.looks_in(plain.width, plain.height)
-    mode, size = _reduced(plain.width, plain.height, spec, looks)
+    mode, size = _reduced(plain.width, plain.height, spec, search)
     pixels = read_plain(data, "L" if plain.grey else mode or "RGB", *size)
     if pixels is None:
         return None
@@ -238,33 +290,37 @@ def _read_plain(
         return Picture(pixels, plain.width, plain.height)
     image = Image.fromarray(pixels)
     colour = shrunk_colour(image) if looks else None
-    return Picture(np.asarray(as_grey(image)), plain.width, plain.height, colour)
+    return Picture(grey_levels(image), plain.width, plain.height, colour)
 
 
 def _reduced(
-    width: int, height: int, spec: InputSpec, looks: bool
+    width: int, height: int, spec: InputSpec, search: FaceSearch
 ) -> tuple[str | None, tuple[int, int]]:
     """Return mode and size that a JPEG is decoded to; as the mode None where it is as it is."""
-    if looks:
-        mode, needed, side = "RGB", SEARCHED_SIDE, max(width, height)
+    if search.looks_in(width, height):
+        mode, needed, side = "RGB", search.detail, max(width, height)
     else:
         mode, needed, side = "L", DETAIL * max(spec.width, spec.height), min(width, height)
     for scale in (8, 4, 2, 1):
-        # One that does not divide both sides would stretch the picture by part of a pixel.
-        if width % scale == height % scale == 0 and side >= needed * scale:
-            return mode, (width // scale, height // scale)
+        # One that does not divide both sides stretches the picture by part of a pixel: of so many
+        # that is nothing.
+        whole = width % scale == height % scale == 0 or side >= SEARCHED_SIDE * scale
+        if whole and side >= needed * scale:
+            return mode, (max(1, width // scale), max(1, height // scale))
     return None, (width, height)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _DECODER_ERRORS:
-        return 1  # broken metadata beside a sound picture: every viewer shows it as it lies
 
 
 def _too_many_pixels(max_pixels: int) -> TooManyPixels:
     return TooManyPixels(f"The image has more than {max_pixels} pixels; send a smaller one.")
+
+
+def _damaged() -> BadImage:
+    return BadImage("The image is damaged or incomplete; check that it opens in a viewer.")
+
+
+def _out_of_memory() -> OutOfMemory:
+    _log.error("no memory for a picture; lower FER_MAX_DECODE_BYTES or give the service more")
+    return OutOfMemory("There is no memory for the image at present; try again shortly.", 1.0)
 
 
 def _unidentified(head: bytes) -> ServiceError:

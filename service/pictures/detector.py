@@ -1,106 +1,225 @@
 """Where the faces of a picture are.
 
-One look at the picture shrunk to `COARSE_SIDE` finds large faces, one at `FINE_SIDE` small ones,
-and where neither finds any, one from a distance finds a face that fills the whole picture. What
-they are unsure of is looked at again, cut out. Not its duty: decoding, or cutting the crops that
-the network takes.
+A coarse look costs little and finds what a portrait or a group has. Finer ones are taken only where
+it leaves doubt: it found nothing, or small faces. Where nothing is found upright, the picture is
+looked at turned. What no look is sure of is looked at again, cut out (`second_look`). So the work
+is bounded by a picture's pixels, not by its faces.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
-from service.pictures.blazeface import MULTIPLE, BlazeFace
-from service.pictures.boxes import Boxes, merge, overlaps, without_parts
+from service.pictures.boxes import (
+    CONFIDENCE,
+    Faces,
+    most_confident,
+    most_turned,
+    moved,
+    sides,
+    turned,
+    without_parts,
+)
+from service.pictures.second_look import WINDOW, Look, look_again
 
-FINE_SIDE = 512
-"""Long side of the largest picture that is looked at; a smaller one is looked at as it is."""
-COARSE_SIDE, CLOSE_SIDE = 128, 64
-# A picture that one face fills, as a crop is, is best seen at this side with black around it.
-_FAR_SIDE = 80
+COARSE_SIDE = 512
+"""Long side of the first look; a picture below `_NEAR_SIDE` is enlarged to that."""
+_NEAR_SIDE, _NEAR_BORDER = 256, 64
+# The smallest face that a look is relied on to find, in its pixels; the finest look has as many
+# as the smallest face that is searched for needs.
+_SEEN_FROM = 38.4
+# A face below this many pixels of the coarse look may have smaller ones beside it.
+_SMALL = 32
+_TURNED_SIDE = 384
+_NEARLY = 1.1
+_ALL, _LARGE = (0, 1, 2), (1, 2)  # levels of a look
+_GREY = (128, 128, 128)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What counts as a face. The defaults were chosen on collages; see docs/experiments.md.
+    """What counts as a face. The defaults were chosen on collages (docs/decisions/0007).
 
     Attributes:
-        confidence: Least confidence of a face, 0 to 1.
         doubt: Least confidence of what is looked at again, 0 to 1.
         certain: Confidence from which nothing is looked at again, 0 to 1.
-        second_looks: Most places looked at again in a picture; the most confident go first.
+        confidence: Least confidence in a second look, 0 to 1.
+        likely: Least confidence of what there is no room to look at again, 0 to 1.
+        filling: Confidence from which a face that fills the picture is certain: cut out again, it
+            would have as little around it.
+        turned_doubt: As `doubt`, where the whole picture was turned to see whether it lies so.
+        turned: As `confidence`, likewise.
         overlap: Intersection over union from which two boxes are one face, 0 to 1.
     """
 
-    confidence: float = 0.7
-    doubt: float = 0.5
-    certain: float = 0.9
-    second_looks: int = 8
-    overlap: float = 0.3
+    doubt: float = 0.07
+    certain: float = 0.99
+    confidence: float = 0.8
+    likely: float = 0.7
+    filling: float = 0.5
+    turned_doubt: float = 0.5
+    turned: float = 0.9
+    overlap: float = 0.4
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was found.
+
+    Attributes:
+        faces: In pixels of the picture that was given, which they may leave.
+        complete: Whether all that might be a face was looked at closely; else the picture has
+            more doubtful places than pixels to look at them with.
+    """
+
+    faces: Faces
+    complete: bool = True
 
 
 class Detector:
     """Finds faces; any thread may call it."""
 
-    def __init__(self, model: BlazeFace, rules: Rules = Rules()) -> None:
-        """Look with `model`, and believe it by `rules`."""
-        self._model, self._rules = model, rules
+    def __init__(self, look: Look, rules: Rules = Rules()) -> None:
+        """Look with `look`, from any thread, and believe it by `rules`."""
+        self._look, self._rules = look, rules
+        self._filling = replace(rules, certain=rules.filling)
+        self._strict = replace(rules, doubt=rules.turned_doubt, confidence=rules.turned)
 
-    def detect(self, picture: Image.Image) -> Boxes:
+    def detect(
+        self,
+        picture: Image.Image,
+        min_face: float = 0.02,
+        finer: Callable[[], Image.Image] | None = None,
+    ) -> Detection:
         """Find the faces of an upright picture.
 
         Args:
-            picture: Of mode RGB, at most `FINE_SIDE` long. Colour finds smaller faces than grey.
+            picture: Of mode RGB.
+            min_face: The smallest face that is searched for, as a share of the long side.
+            finer: Gives the same picture with more pixels, if there are any; asked for only where
+                a finer look is taken.
 
         Returns:
-            The faces in pixels of `picture`, which they may leave; most confident first.
+            The faces.
         """
-        rules = self._rules
-        found = self._look(picture, COARSE_SIDE, rules.doubt)
-        if max(picture.size) > COARSE_SIDE:
-            fine = self._look(picture, FINE_SIDE, rules.doubt)
-            found = merge(np.concatenate([found, fine]), rules.overlap)
-        faces = self._look_again(picture, without_parts(found))
-        if not len(faces):
-            faces = self._look(picture, _FAR_SIDE, rules.confidence)
-        return without_parts(merge(faces, rules.overlap))
+        coarse, quarters = self._turn(picture)
+        if self._settles(picture, coarse.faces, min_face):
+            return coarse
+        large = picture if finer is None else finer()
+        fine = self._finer(large, quarters, _finest(min_face))
+        moved_back = moved(fine.faces, picture.width / large.width, 0, 0)
+        faces = self._distinct(np.concatenate([coarse.faces, moved_back]))
+        return Detection(faces, coarse.complete and fine.complete)
 
-    def _look(self, picture: Image.Image, side: int, least: float) -> Boxes:
-        """Return what is seen with the picture's long side at `side`."""
-        small = _fit(picture, side)
-        width, height = (math.ceil(length / MULTIPLE) * MULTIPLE for length in small.size)
-        if side <= COARSE_SIDE:
-            width = height = COARSE_SIDE
-        boxes = self._model.look(small, width, height, least)
-        boxes[:, :4] *= picture.width / small.width
-        return merge(boxes, self._rules.overlap)
+    def _settles(self, picture: Image.Image, faces: Faces, min_face: float) -> bool:
+        """Tell whether the coarse look leaves no reason for a finer one."""
+        side = max(picture.size)
+        if side <= COARSE_SIDE or _finest(min_face) <= COARSE_SIDE:
+            return True
+        return len(faces) > 0 and bool(sides(faces).min() * COARSE_SIDE >= _SMALL * side)
 
-    def _look_again(self, picture: Image.Image, found: Boxes) -> Boxes:
-        certain = found[:, 4] >= self._rules.certain
-        doubtful = found[~certain][: self._rules.second_looks]
-        again = [self._second_look(picture, box) for box in doubtful]
-        return np.concatenate([found[certain], *again])
+    def _turn(self, picture: Image.Image) -> tuple[Detection, int]:
+        """Look coarsely, and find out by how many quarters the picture must be turned."""
+        found = self._coarse(picture)
+        if len(found.faces):
+            quarters = most_turned(found.faces)
+        else:
+            found, quarters = self._turned(picture, _TURNED_SIDE)
+        if quarters == 0:
+            return found, 0
+        again = self._view(picture, COARSE_SIDE, quarters, self._rules)
+        if not len(again.faces):
+            return found, 0
+        faces = self._distinct(np.concatenate([again.faces, found.faces]))
+        return Detection(faces, found.complete and again.complete), quarters
 
-    def _second_look(self, picture: Image.Image, box: Boxes) -> Boxes:
-        """Return the face at `box` as a cut-out twice its size shows it: float32[0 or 1, 5]."""
-        side = 2 * float(np.max(box[2:4] - box[:2]))
-        corner = (box[:2] + box[2:4]) / 2 - side / 2
-        extent = (*corner.tolist(), *(corner + side).tolist())
-        close = picture.transform(
-            (CLOSE_SIDE, CLOSE_SIDE), Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR
-        )
-        seen = self._model.look(close, CLOSE_SIDE, CLOSE_SIDE, self._rules.confidence)
-        seen = merge(seen, self._rules.overlap)
-        seen[:, :4] = seen[:, :4] * (side / CLOSE_SIDE) + np.tile(corner, 2)
-        return seen[overlaps(box, seen) >= self._rules.overlap][:1]
+    def _finer(self, picture: Image.Image, quarters: int, side: int) -> Detection:
+        found = self._view(picture, side, quarters, self._rules)
+        if len(found.faces):
+            better = most_turned(found.faces)
+        elif side > 2 * COARSE_SIDE:
+            found, better = self._turned(picture, side * 5 // 8)
+        if not len(found.faces) or better == quarters:
+            return found
+        again = self._view(picture, side, better, self._rules)
+        return again if len(again.faces) >= len(found.faces) else found
+
+    def _coarse(self, picture: Image.Image) -> Detection:
+        if max(picture.size) < _NEAR_SIDE:
+            return self._near(picture)
+        found = self._view(picture, COARSE_SIDE, 0, self._rules)
+        return found if len(found.faces) else self._near(picture)
+
+    def _near(self, picture: Image.Image) -> Detection:
+        """Look from a distance, with grey around: at a face that fills the picture, or more."""
+        small = _resized(picture, _NEAR_SIDE)
+        size = (small.width + 2 * _NEAR_BORDER, small.height + 2 * _NEAR_BORDER)
+        page = Image.new("RGB", size, _GREY)
+        page.paste(small, (_NEAR_BORDER, _NEAR_BORDER))
+        found = self._sure(page, page, self._filling, _LARGE)
+        faces = moved(found.faces, 1, -_NEAR_BORDER, -_NEAR_BORDER)
+        return Detection(moved(faces, picture.width / small.width, 0, 0), found.complete)
+
+    def _turned(self, picture: Image.Image, side: int) -> tuple[Detection, int]:
+        """Look at it turned by 90, 180 and 270 degrees, and take the one that shows most."""
+        views = [self._view(picture, side, q, self._strict) for q in (1, 2, 3)]
+        counts = [len(view.faces) for view in views]
+        best = counts.index(max(counts))
+        return views[best], 1 + best if counts[best] else 0
+
+    def _view(self, picture: Image.Image, side: int, quarters: int, rules: Rules) -> Detection:
+        """Look with the long side at most at `side`, turned by some quarters counterclockwise."""
+        whole = picture.transpose(_QUARTERS[quarters]) if quarters else picture
+        nearly = max(whole.size) <= _NEARLY * side  # to shrink it would cost more than it saves
+        small = whole if nearly else _resized(whole, side)
+        found = self._sure(small, whole, rules)
+        faces = moved(found.faces, whole.width / small.width, 0, 0)
+        return Detection(turned(faces, quarters, picture.size), found.complete)
+
+    def _sure(
+        self, small: Image.Image, picture: Image.Image, rules: Rules, levels: tuple[int, ...] = _ALL
+    ) -> Detection:
+        """Return the faces of one look, in its pixels, after second looks at the doubtful ones."""
+        found = most_confident(self._look(np.asarray(small), rules.doubt, levels), rules.overlap)
+        certain = found[:, CONFIDENCE] >= rules.certain
+        doubtful = found[~certain]
+        # As many pixels as the look itself had: of more, the likeliest are believed unchecked.
+        most = max(12, small.width * small.height // WINDOW**2)
+        excess = max(0, len(doubtful) - most)
+        likely, again = doubtful[:excess], self._again(small, picture, doubtful[excess:])
+        again = again[again[:, CONFIDENCE] >= rules.confidence]
+        believed = likely[likely[:, CONFIDENCE] >= rules.likely]
+        faces = np.concatenate([found[certain], again, believed])
+        return Detection(self._distinct(faces), len(believed) == len(likely))
+
+    def _again(self, small: Image.Image, picture: Image.Image, doubtful: Faces) -> Faces:
+        """Look again at faces of `small`: in it at large ones, in the whole picture at others."""
+        scale = picture.width / small.width
+        large = sides(doubtful) > 40
+        seen = look_again(self._look, small, doubtful[large])
+        fine = look_again(self._look, picture, moved(doubtful[~large], scale, 0, 0))
+        return np.concatenate([seen, moved(fine, 1 / scale, 0, 0)])
+
+    def _distinct(self, faces: Faces) -> Faces:
+        return without_parts(most_confident(faces, self._rules.overlap))
 
 
-def _fit(picture: Image.Image, side: int) -> Image.Image:
-    """Return the picture with its long side at `side`; only the coarse look enlarges."""
+_QUARTERS = {
+    1: Image.Transpose.ROTATE_90,
+    2: Image.Transpose.ROTATE_180,
+    3: Image.Transpose.ROTATE_270,
+}
+
+
+def _finest(min_face: float) -> int:
+    return round(_SEEN_FROM / min_face)
+
+
+def _resized(picture: Image.Image, side: int) -> Image.Image:
+    """Return the picture with its long side at `side`."""
     scale = side / max(picture.size)
-    if scale == 1 or (scale > 1 and side > COARSE_SIDE):
-        return picture
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    # The gap of 1 averages whole pixels first: six times faster, and no face was missed by it.
     return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)

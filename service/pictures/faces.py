@@ -1,23 +1,21 @@
-"""From a picture to the faces in it: where they are, and the pixels that the network takes.
+"""The faces of a picture: their boxes, and the crops that the network takes."""
 
-Not its duty: decoding the picture, or knowing a face when it sees one (`detector`).
-"""
-
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from service.pictures.boxes import Boxes
+from service.pictures.boxes import CONFIDENCE, POINTS, Faces, rolls
 from service.pictures.decode import Picture
-from service.pictures.detector import Detector
-from service.pictures.search import FaceSearch
+from service.pictures.quality import Quality, judge
 from training.model.manifest import InputSpec
 
-# A training crop is this many times as wide as the detector's box, and its centre this share of
-# the box above the box's: measured on PublicTest (docs/experiments.md).
-CROP_SCALE, CROP_RISE = 1.15, 0.10
+# A training crop is the square around the middle of the detector's box, as wide as the box's longer
+# side: measured on PublicTest (docs/decisions/0007).
+_ASPECT = 0.75  # of an upright face's box, width to height
+_TURNED_FROM = math.radians(20)  # below, the spatial transformer straightens it
 
 
 @dataclass(frozen=True)
@@ -41,35 +39,38 @@ class Face:
             repeated.
         detection: How sure the detector is that this is a face, 0 to 1; None where the whole
             picture was taken for one.
+        landmarks: x and y of what `POINTS` names, in pixels of the upright original; none where
+            the whole picture was taken for a face. Left and right are the picture's, of the face
+            turned upright.
+        roll: By how many degrees the face is turned clockwise in the picture, -180 to 180; None
+            likewise.
+        turn: By how many degrees the crop was turned counterclockwise around its middle, to stand
+            upright; 0 where the face is turned by less than 20.
+        quality: How good its pixels are; None likewise.
     """
 
     box: Box
     pixels: npt.NDArray[np.uint8]
     crop: Box
     detection: float | None = None
+    landmarks: tuple[tuple[float, float], ...] = ()
+    roll: float | None = None
+    turn: float = 0.0
+    quality: Quality | None = None
 
 
-def find_faces(
-    picture: Picture, spec: InputSpec, search: FaceSearch, detector: Detector
-) -> list[Face]:
+def cut_faces(picture: Picture, spec: InputSpec, found: Faces) -> list[Face]:
     """Cut the faces out of a picture. Any thread may call it.
 
     Args:
         picture: A decoded picture.
         spec: The faces that the checkpoint was trained on.
-        search: Which faces are wanted; what the picture was decoded for.
-        detector: Finds them.
+        found: Where they are, in pixels of the upright original.
 
     Returns:
-        The faces, the largest first; or one, the whole picture, where none are looked for.
+        The faces, in the same order.
     """
-    if picture.colour is None:
-        return [whole_picture(picture, spec)]
-    found = detector.detect(picture.colour)
-    found[:, :4] *= picture.width / picture.colour.width
-    sides = np.max(found[:, 2:4] - found[:, :2], axis=1)
-    largest = np.argsort(-sides, kind="stable")[: search.max_faces]
-    return [_cut(picture, spec, found[index]) for index in largest]
+    return [_cut(picture, spec, face) for face in found]
 
 
 def whole_picture(picture: Picture, spec: InputSpec) -> Face:
@@ -80,14 +81,48 @@ def whole_picture(picture: Picture, spec: InputSpec) -> Face:
     return Face(box, pixels, box)
 
 
-def _cut(picture: Picture, spec: InputSpec, found: Boxes) -> Face:
+def _cut(picture: Picture, spec: InputSpec, found: Faces) -> Face:
     left, top, right, bottom = map(float, found[:4])
-    side = CROP_SCALE * max(right - left, bottom - top)
-    x = (left + right - side) / 2
-    y = (top + bottom - side) / 2 - CROP_RISE * side / CROP_SCALE
-    crop = Box(round(x), round(y), max(1, round(side)), max(1, round(side)))
-    pixels = np.asarray(_resized(_cut_out(picture, crop), spec))
-    return Face(_clipped(found, picture), pixels, crop, float(found[4]))
+    roll = float(rolls(found[None])[0])
+    side = _upright_side(right - left, bottom - top, roll)
+    turn = roll if abs(roll) >= _TURNED_FROM else 0.0
+    crop = _square((left + right) / 2, (top + bottom) / 2, side)
+    cut = _turned_cut_out(picture, crop, turn) if turn else _cut_out(picture, crop)
+    pixels = np.asarray(_resized(cut, spec))
+    points = found[CONFIDENCE + 1 :].reshape(len(POINTS), 2)
+    return Face(
+        _clipped(found, picture),
+        pixels,
+        crop,
+        float(found[CONFIDENCE]),
+        tuple((round(float(x), 1), round(float(y), 1)) for x, y in points),
+        round(math.degrees(roll), 1),
+        math.degrees(turn),
+        judge(pixels, side),
+    )
+
+
+def _upright_side(width: float, height: float, roll: float) -> float:
+    """Return the longer side that the box of a turned face has when it is turned upright.
+
+    A face is about an ellipse, and its box that of the turned ellipse.
+    """
+    cos, sin = math.cos(roll) ** 2, math.sin(roll) ** 2
+    return max(width, height) / math.sqrt(max(cos + _ASPECT**2 * sin, sin + _ASPECT**2 * cos))
+
+
+def _square(x: float, y: float, side: float) -> Box:
+    whole = max(1, round(side))
+    return Box(round(x - side / 2), round(y - side / 2), whole, whole)
+
+
+def _turned_cut_out(picture: Picture, crop: Box, turn: float) -> Image.Image:
+    """Return the crop turned around its middle, counterclockwise by `turn` radians."""
+    around = _square(crop.x + crop.width / 2, crop.y + crop.height / 2, crop.width * math.sqrt(2))
+    upright = _cut_out(picture, around).rotate(math.degrees(turn), Image.Resampling.BILINEAR)
+    inner = upright.width / math.sqrt(2)
+    edge = round((upright.width - inner) / 2)
+    return upright.crop((edge, edge, upright.width - edge, upright.width - edge))
 
 
 def _cut_out(picture: Picture, crop: Box) -> Image.Image:
@@ -102,7 +137,7 @@ def _cut_out(picture: Picture, crop: Box) -> Image.Image:
     return Image.fromarray(picture.grey[np.ix_(down, across)])
 
 
-def _clipped(found: Boxes, picture: Picture) -> Box:
+def _clipped(found: Faces, picture: Picture) -> Box:
     left, right = (min(max(round(float(v)), 0), picture.width) for v in found[[0, 2]])
     top, bottom = (min(max(round(float(v)), 0), picture.height) for v in found[[1, 3]])
     left, top = min(left, picture.width - 1), min(top, picture.height - 1)

@@ -1,27 +1,41 @@
-"""From the bytes of a picture to the faces in it; all of it in whichever thread asks.
+"""Decodes a picture and finds its faces, in the calling thread."""
 
-Not its duty: choosing the thread (`pool`).
-"""
+from dataclasses import dataclass, replace
 
-from dataclasses import dataclass
+import numpy as np
+from PIL import Image
 
 from service.errors import NoDetector
-from service.pictures.decode import Picture, decode
+from service.pictures.boxes import moved, sides
+from service.pictures.cost import Cost
+from service.pictures.decode import Picture, decode, weigh
 from service.pictures.detector import Detector
-from service.pictures.faces import Face, find_faces, whole_picture
-from service.pictures.plain_jpeg import recognise_plain
-from service.pictures.search import NO_SEARCH, FaceSearch
+from service.pictures.faces import Face, cut_faces, whole_picture
+from service.pictures.search import FINEST_SIDE, NO_SEARCH, FaceSearch
 from training.model.manifest import InputSpec
-
-_QUICK_PIXELS = 512 * 512  # 0.6 ms of one core; most of the network's 1 ms
 
 
 @dataclass(frozen=True)
 class Found:
-    """A picture and the faces in it, the largest first."""
+    """A picture and the faces in it.
+
+    Attributes:
+        picture: As it was decoded for the faces.
+        faces: The largest first.
+        faces_found: How many there are; `faces` has at most as many as were asked for.
+        complete: Whether all that might be a face was looked at closely: a picture full of what
+            might be faces has more such places than it has pixels to look at them with.
+    """
 
     picture: Picture
     faces: list[Face]
+    faces_found: int
+    complete: bool = True
+
+    @property
+    def truncated(self) -> bool:
+        """Whether faces may be missing that the picture has, because of a cap."""
+        return not self.complete or self.faces_found > len(self.faces)
 
 
 class FaceFinder:
@@ -37,17 +51,20 @@ class FaceFinder:
         """
         self._spec, self._max_pixels, self._detector = spec, max_pixels, detector
 
-    def is_quick(self, image: bytes | bytearray, search: FaceSearch) -> bool:
-        """Tell whether `find` gives one face or fails, in less time than the network needs for it.
+    def weigh(self, image: bytes | bytearray, search: FaceSearch) -> Cost:
+        """Say what `find` will take of the decoder.
 
         Args:
-            image: The picture's bytes; anything.
+            image: The picture's bytes.
             search: Which faces are wanted.
+
+        Raises:
+            ServiceError: Any kind that `find` raises before it decodes.
         """
-        head = recognise_plain(image)
-        if head is None or head.width * head.height > _QUICK_PIXELS:
-            return False
-        return self._detector is None or not search.looks_in(head.width, head.height)
+        if self._detector is None:
+            search = NO_SEARCH
+        search = replace(search, detail=FINEST_SIDE)  # as a finer look would decode it
+        return weigh(image, self._spec, self._max_pixels, search)
 
     def find(self, image: bytes | bytearray, search: FaceSearch) -> Found:
         """Decode a picture and find its faces.
@@ -65,6 +82,25 @@ class FaceFinder:
                 raise NoDetector("This service has no face detector; send crops without detect.")
             search = NO_SEARCH
         picture = decode(image, self._spec, self._max_pixels, search)
-        if self._detector is None:
-            return Found(picture, [whole_picture(picture, self._spec)])
-        return Found(picture, find_faces(picture, self._spec, search, self._detector))
+        if self._detector is None or picture.colour is None:
+            return Found(picture, [whole_picture(picture, self._spec)], 1)
+        views = [picture]
+
+        def finer() -> Image.Image:
+            if _has_more(picture):
+                detailed = replace(search, detail=FINEST_SIDE)
+                views.append(decode(image, self._spec, self._max_pixels, detailed))
+            return views[-1].colour or picture.colour  # type: ignore[return-value]
+
+        detection = self._detector.detect(picture.colour, search.min_face, finer)
+        scale = picture.width / picture.colour.width
+        found = moved(detection.faces, scale, 0, 0)
+        largest = np.argsort(-sides(found), kind="stable")[: search.max_faces]
+        faces = cut_faces(views[-1], self._spec, found[largest])
+        return Found(views[-1], faces, len(found), detection.complete)
+
+
+def _has_more(picture: Picture) -> bool:
+    """Tell whether a finer look would find more pixels in the file than were decoded."""
+    rows, columns = picture.grey.shape
+    return bool(columns < picture.width and max(rows, columns) < FINEST_SIDE)

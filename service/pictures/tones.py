@@ -1,76 +1,49 @@
-"""From a picture in any of Pillow's modes to grey, and to a small copy in colour.
+"""From a loaded picture in any of Pillow's modes to a small copy in colour.
 
-What is transparent is shown on white. Not its duty: reading the file, turning it upright.
+What is transparent is shown on white, as in `training.model.grey`.
 """
 
-import numpy as np
+import math
+
 from PIL import Image
 
-from service.errors import BadImage
-from service.pictures.detector import FINE_SIDE
-
-
-def as_grey(image: Image.Image) -> Image.Image:
-    """Load a picture of any mode and return it in mode L, 8 bits a pixel."""
-    if image.mode.startswith("I;16"):
-        return _from_16_bit(image)
-    if image.mode in ("I", "F"):
-        return _stretched(image)
-    if image.has_transparency_data:
-        return _on_white(image, "L")
-    if image.mode == "CMYK":
-        return image.convert("RGB").convert("L")
-    if image.mode == "LAB":
-        return image.getchannel("L")
-    return image.convert("L")
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion clips at 255 instead of scaling.
-    values = np.asarray(image)
-    grey = (values >> 8).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return Image.fromarray(grey)
-
-
-def _stretched(image: Image.Image) -> Image.Image:
-    """Map 32-bit integers or floats, which have no agreed white, from their own range to 0-255."""
-    values = np.asarray(image, dtype=np.float32)
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite(high - low):
-        raise BadImage("The image has values that are not finite numbers.")
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return Image.fromarray(((values - low) * scale + 0.5).astype(np.uint8))
+from service.pictures.search import FINEST_SIDE
+from training.model.grey import grey_levels, on_white, strips
 
 
 def shrunk_colour(image: Image.Image) -> Image.Image:
     """Return a loaded picture of any mode in RGB, its long side at most what is looked at."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F", "L", "1", "LAB"):
+        grey = Image.fromarray(grey_levels(image))
+        return _shrunk(grey, *grey.size).convert("RGB")
     if image.mode == "RGB" and not image.has_transparency_data:
-        return _shrunk(image)
-    if image.mode.startswith("I;16") or image.mode in ("I", "F", "L", "1"):
-        return _shrunk(as_grey(image)).convert("RGB")
-    if image.has_transparency_data:
-        return _shrunk(_on_white(image, "RGB"))
-    if image.mode == "LAB":
-        return _shrunk(image.getchannel("L")).convert("RGB")
-    return _shrunk(image.convert("RGB"))
+        return _shrunk(image, *image.size)
+    factor = max(image.size) // FINEST_SIDE
+    if factor <= 1:
+        return _shrunk(_as_rgb(image), *image.size)
+    return _shrunk(_reduced(image, factor), image.width / factor, image.height / factor)
 
 
-def _shrunk(image: Image.Image) -> Image.Image:
-    scale = FINE_SIDE / max(image.size)
-    if scale >= 1:
+def _as_rgb(image: Image.Image) -> Image.Image:
+    return on_white(image, "RGB") if image.has_transparency_data else image.convert("RGB")
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Return the means of squares of `factor` pixels a side, in RGB, made strip by strip."""
+    size = math.ceil(image.width / factor), math.ceil(image.height / factor)
+    reduced = Image.new("RGB", size)
+    for top, strip in strips(image, factor):
+        reduced.paste(_as_rgb(strip).reduce(factor), (0, top // factor))
+    return reduced
+
+
+def _shrunk(image: Image.Image, width: float, height: float) -> Image.Image:
+    """Bring the top left part of a picture, of that width and height, to the size looked at."""
+    # Of a reduced picture the last squares may stand for fewer pixels, and count by as much less.
+    scale = min(1.0, FINEST_SIDE / max(width, height))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if size == image.size:
         return image
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     # The gap of 1 averages whole pixels first: six times faster, and no face was missed by it.
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
-
-
-def _on_white(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == "La":  # premultiplied grey, the one mode without a way to RGBA
-        image = image.convert("LA")
-    rgba = image.convert("RGBA")
-    page = Image.new(mode, rgba.size, "white")
-    page.paste(rgba.convert(mode), mask=rgba.getchannel("A"))
-    return page
+    box = (0, 0, width, height)
+    return image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=1.0)

@@ -38,7 +38,9 @@ async def server(answer: bytes | None) -> AsyncIterator[int]:
     served: list[asyncio.Task[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        served.append(asyncio.current_task())
+        task = asyncio.current_task()
+        assert task is not None
+        served.append(task)
         try:
             while True:
                 await reader.readuntil(b"\r\n\r\nabc")

@@ -69,6 +69,14 @@ def test_the_summary_says_machine_date_and_rounds_and_shows_all_cores_alone(
     assert "LitServe" not in table
 
 
+def test_the_headline_is_of_our_server_with_all_cores(results: dict[str, Any]) -> None:
+    results["loads"] += [load("ours", "ours", 50.0) | {"workers": 1}]
+
+    said = report.headline(results)
+
+    assert said == "600 requests/s with a p99 of 20.0 ms (2 cores of some, 2026-01-01)"
+
+
 def test_goals_compare_with_the_best_peer_as_it_is_and_with_our_engine(
     results: dict[str, Any],
 ) -> None:

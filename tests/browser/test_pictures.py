@@ -3,12 +3,16 @@
 import base64
 import json
 import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.browser import portraits
 from tests.browser.asking import BY, answer_to, choose
 from tests.browser.conftest import Keep, Visit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -44,6 +48,8 @@ def test_the_box_lies_on_the_face(visit: Visit, keep: Keep) -> None:
     expect(page.locator(".box")).to_have_count(1)
     frame = page.locator(".card .frame").bounding_box()
     drawn = page.locator(".box").bounding_box()
+    assert frame is not None
+    assert drawn is not None
     scale = frame["width"] / size["width"]
     assert drawn["x"] - frame["x"] == pytest.approx(scale * box["x"], abs=1)
     assert drawn["y"] - frame["y"] == pytest.approx(scale * box["y"], abs=1)
@@ -126,9 +132,9 @@ def test_a_large_picture_is_scaled_down_and_that_is_said(visit: Visit, keep: Kee
 def test_a_server_that_takes_less_is_sent_less(visit: Visit, keep: Keep) -> None:
     page = visit(expected="413")
     problem = {"title": "The image has too many bytes", "detail": "Send at most 1 kB."}
-    refusals = [{"status": 413, "content_type": "application/problem+json"}]
+    refusals: list[dict[str, Any]] = [{"status": 413, "content_type": "application/problem+json"}]
 
-    def refuse_once(route: "sync_api.Route") -> None:
+    def refuse_once(route: "Route") -> None:
         if refusals:
             route.fulfill(body=json.dumps(problem), **refusals.pop())
         else:
@@ -226,7 +232,7 @@ def test_behind_a_proxys_prefix_everything_is_found(visit: Visit, keep: Keep) ->
     root = page.url
     asked: list[str] = []
 
-    def forward(route: "sync_api.Route") -> None:
+    def forward(route: "Route") -> None:
         asked.append(route.request.url.removeprefix(root))
         answer = route.fetch(url=route.request.url.replace("/some/prefix/", "/"))
         route.fulfill(response=answer)

@@ -2,12 +2,16 @@
 
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.browser import portraits
 from tests.browser.asking import answer_to, choose
 from tests.browser.conftest import Keep, Visit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Route
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -21,7 +25,7 @@ FOCUSED = """() => {
 }"""
 
 
-def tab(page: "sync_api.Page") -> str:
+def tab(page: "Page") -> str:
     """Go on by keyboard, and return the name of what has the focus then, which must be seen."""
     page.keyboard.press("Tab")
     name, outlined = page.evaluate(FOCUSED)
@@ -129,7 +133,7 @@ def test_nothing_moves_for_who_wants_it_so(visit: Visit, keep: Keep) -> None:
 @pytest.mark.parametrize("width", [360, 1100])
 def test_an_answer_moves_nothing_that_is_there(width: int, visit: Visit, keep: Keep) -> None:
     page = visit(viewport={"width": width, "height": 800})
-    held: list[sync_api.Route] = []
+    held: list[Route] = []
     page.route("**/predict?*", lambda route: held.append(route))
     with page.expect_request("**/predict?*"):
         choose(page, keep("portrait.jpg", portraits.one_face()))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.observe.metrics import Metrics
+from service.telemetry.metrics import Metrics
 from tests.docker.project import ROOT
 from training.model.labels import FER2013_EMOTIONS
 

@@ -31,11 +31,6 @@ def test_hadolint_has_no_complaint() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_label_says_the_projects_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert set(re.findall(r"ARG VERSION=(\S+)", DOCKERFILE)) == {version}
-
-
 def test_the_context_holds_what_is_copied_and_no_pictures() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]

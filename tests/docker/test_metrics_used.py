@@ -6,7 +6,7 @@ from collections import defaultdict
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.observe.gpu import GpuUsage
+from service.telemetry.gpu import GpuUsage
 from tests.docker.project import panel_queries, panels, rules
 from tests.docker.promql import Selector, grouped_labels, selectors
 from tests.service.made_pictures import flat
@@ -112,7 +112,7 @@ def test_every_metric_of_the_service_is_watched() -> None:
     """A metric that no query reads is one that nobody sees."""
     from prometheus_client import CollectorRegistry
 
-    from service.observe.metrics import Metrics
+    from service.telemetry.metrics import Metrics
 
     registry = CollectorRegistry()
     Metrics(registry)

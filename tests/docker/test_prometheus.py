@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.observe.metrics import Metrics
+from service.telemetry.metrics import Metrics
 from tests.docker.project import (
     PROMETHEUS,
     ROOT,
@@ -61,7 +61,8 @@ def test_the_services_metrics_are_well_formed(metrics: Metrics) -> None:
 
 
 def test_every_alert_is_tested_both_ways() -> None:
-    firing, quiet = set(), set()
+    firing: set[str] = set()
+    quiet: set[str] = set()
     for path in RULE_TESTS:
         for case in read_yaml(path)["tests"]:
             for check in case.get("alert_rule_test", ()):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from service.observe.metrics import Metrics
+from service.kernels import Kernels, files, load
+from service.telemetry.metrics import Metrics
 from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
@@ -35,3 +36,15 @@ def random_checkpoint(tmp_path: Path) -> Path:
     manifest = Manifest("attention-fer-test", "0", config, FER2013_EMOTIONS)
     save_checkpoint(path, network, manifest, torch.float32)
     return path
+
+
+@pytest.fixture(
+    params=[*files(), *([] if files() else [None])], ids=lambda path: path and path.stem
+)
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    path: Path | None = request.param
+    if path is None:
+        pytest.skip("there are no kernels in C for this CPU")
+    if not path.exists():
+        pytest.skip("the kernels are not compiled (make setup, with a C compiler)")
+    return load(path)

@@ -13,10 +13,11 @@ import numpy as np
 
 import service.pictures.finder
 import service.pictures.pool
+from service.app import serve
 from service.config import Settings
-from service.observe.logs import set_up_logging
-from service.processes.listener import bind
-from service.processes.server import exit_well_on_signals, serve
+from service.server.sockets import bind
+from service.server.supervisor import exit_cleanly_on_signals
+from service.telemetry.logs import set_up_logging
 from tests.service.serving import BrokenEngine, FakeEngine
 
 
@@ -52,7 +53,7 @@ class HangingEngine(FakeEngine):
 
 def stick() -> FakeEngine:
     """Have every picture keep its decoder for good, and that noticed within half a second."""
-    service.pictures.finder.decode = lambda *_: threading.Event().wait()  # type: ignore[assignment]
+    vars(service.pictures.finder)["decode"] = lambda *_: threading.Event().wait()
     service.pictures.pool.STUCK_S = 0.5
     return FakeEngine()
 
@@ -68,7 +69,7 @@ ENGINES: dict[str, Callable[[], FakeEngine]] = {
 
 
 def main() -> None:
-    exit_well_on_signals()
+    exit_cleanly_on_signals()
     settings = Settings.from_environ(os.environ)
     set_up_logging(settings.log_level, settings.log_format)
     with bind(settings.host, settings.port) as listener:

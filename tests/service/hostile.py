@@ -4,7 +4,7 @@ import random
 import struct
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.service.made_pictures import encoded, ramp
 
@@ -33,12 +33,22 @@ def seeds() -> dict[str, list[bytes]]:
             encoded(deep, "PNG", compress_level=0),
             encoded(palette, "PNG", transparency=3, bits=4),
             encoded(rgba, "PNG", exif=exif),
-            encoded(grey, "PNG", save_all=True, append_images=[grey.transpose(1)]),
+            encoded(
+                grey,
+                "PNG",
+                save_all=True,
+                append_images=[ImageOps.flip(grey)],
+            ),
         ],
         "WEBP": [
             encoded(rgb, "WEBP", exif=exif),
             encoded(rgba, "WEBP", lossless=True),
-            encoded(rgb, "WEBP", save_all=True, append_images=[rgb.transpose(1)]),
+            encoded(
+                rgb,
+                "WEBP",
+                save_all=True,
+                append_images=[ImageOps.flip(rgb)],
+            ),
         ],
         "BMP": [
             encoded(grey, "BMP"),
@@ -48,7 +58,13 @@ def seeds() -> dict[str, list[bytes]]:
         ],
         "GIF": [
             encoded(palette, "GIF", transparency=1),
-            encoded(grey, "GIF", save_all=True, append_images=[grey.transpose(1)], comment=b"x"),
+            encoded(
+                grey,
+                "GIF",
+                save_all=True,
+                append_images=[ImageOps.flip(grey)],
+                comment=b"x",
+            ),
         ],
         "TIFF": [
             encoded(grey, "TIFF"),
@@ -126,3 +142,31 @@ def _cut(data: bytearray, _: list[bytes], chance: random.Random) -> None:
 
 
 _WAYS = (_flip, _flip, _randomise, _set_number, _set_number, _remove, _repeat, _splice, _cut)
+
+
+def multi_scan_jpeg(
+    frame: int, width: int, height: int, scans: int, components: int = 3, factor: int = 1
+) -> bytes:
+    """Return a JPEG of many scans without a bit of data; each passes over all the picture.
+
+    Args:
+        frame: The marker of its frame, 0xC0 to 0xCF.
+        width: In pixels.
+        height: Likewise.
+        scans: How many.
+        components: 1 to 4.
+        factor: How many times as wide and high the first component is as the others, 1 to 4.
+    """
+    data = bytearray(b"\xff\xd8\xff\xdb\x00\x43\x00" + bytes([1] * 64))
+    for table in (0x00, 0x10):  # one code, one bit long: zero, or the end of a block
+        data += b"\xff\xc4\x00\x14" + bytes([table, 1, *[0] * 15, 0])
+    sizes = [0x11 * factor, *[0x11] * (components - 1)]
+    data += struct.pack(">BBHBHHB", 0xFF, frame, 8 + 3 * components, 8, height, width, components)
+    data += b"".join(bytes([number + 1, size, 0]) for number, size in enumerate(sizes))
+    progressive = frame & 3 == 2
+    for number in range(scans):
+        # By turns, or an encoder of one component's refinements, which no decoder refuses.
+        first, last = (0, 0) if number < components else (1, 63)
+        ends = bytes([first, last, 0]) if progressive else b"\x00\x3f\x00"
+        data += b"\xff\xda\x00\x08\x01" + bytes([number % components + 1, 0]) + ends
+    return bytes(data + b"\xff\xd9")

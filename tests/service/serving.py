@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,10 +16,11 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.config import Settings
-from service.inference.explanation import Explanation
+from service.engine.explanation import Explanation
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
 
+NOWHERE = Path("/nowhere")
 MANIFEST = Manifest("fake", "7", NetworkConfig(), FER2013_EMOTIONS)
 
 
@@ -78,8 +80,12 @@ class BrokenEngine(FakeEngine):
 async def serving(
     engine: FakeEngine | None = None, **settings: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, FastAPI]]:
-    """Run the application's lifespan and give a client of it."""
-    app = create_app(Settings(**settings), engine or FakeEngine())
+    """Run the application's lifespan and give a client of it.
+
+    Every picture is a face, unless a `detector` is among the settings: loading one takes twice
+    as long as all else.
+    """
+    app = create_app(Settings(**{"detector": NOWHERE} | settings), engine or FakeEngine())
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

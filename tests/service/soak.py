@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 
 from tests.service.hostile import seeds, spoiled
-from tests.service.processes.test_workers import make_checkpoint, workers_of
+from tests.service.server.test_supervisor import make_checkpoint, workers_of
 from tests.service.server_processes import ALL_READY, READY, Server, running
 
 CLIENTS = 8

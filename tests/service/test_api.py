@@ -11,11 +11,13 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from service.config import detector_path
 from service.http.schemas import BatchPrediction, Prediction, Problem
 from service.http.v2.messages import MODEL
-from service.inference.batcher import Batcher
+from service.pictures.finder import FaceFinder
 from service.pictures.search import FaceSearch
-from service.predict import Predictor
+from service.pipeline import Predictor
+from service.queue.batcher import Batcher
 from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import BrokenEngine, Exchange, FakeEngine, GatedEngine, serving
 from training.model.labels import FER2013_EMOTIONS
@@ -23,6 +25,7 @@ from training.model.labels import FER2013_EMOTIONS
 pytestmark = pytest.mark.anyio
 
 HAPPY = flat(130)  # 130 // 37 == 3
+TOO_MANY = "too_many_pixels"
 
 
 def form(*images: bytes, field: str = "image") -> list[tuple[str, tuple[str, bytes, str]]]:
@@ -60,7 +63,7 @@ async def test_a_picture_as_the_body(content_type: str | None) -> None:
 
 async def test_a_picture_in_a_form_gets_the_documented_answer() -> None:
     picture = encoded(ramp(120, 80), "PNG")
-    async with serving() as (client, _):
+    async with serving(detector=detector_path()) as (client, _):
         response = await client.post("/predict?detect=never", files=form(picture))
     body = response.json()
     answer = Prediction.model_validate(body)
@@ -273,7 +276,7 @@ async def test_too_many_bytes_end_the_reading(headers: dict[str, str]) -> None:
 
 
 async def test_a_batch_of_too_many_bytes_ends_the_reading() -> None:
-    limits = {"max_image_bytes": 2000, "max_request_bytes": 5000}
+    limits: dict[str, Any] = {"max_image_bytes": 2000, "max_request_bytes": 5000}
     async with serving(**limits) as (_, app):
         exchange = Exchange(FORM | {"transfer-encoding": "chunked"}, "/predict/batch")
         for _ in range(9):
@@ -285,7 +288,11 @@ async def test_a_batch_of_too_many_bytes_ends_the_reading() -> None:
 
 
 async def test_all_uploads_together_are_bounded() -> None:
-    limits = {"max_image_bytes": 2000, "max_request_bytes": 2000, "max_buffered_bytes": 3000}
+    limits: dict[str, Any] = {
+        "max_image_bytes": 2000,
+        "max_request_bytes": 2000,
+        "max_buffered_bytes": 3000,
+    }
     async with serving(**limits) as (client, app):
         first = Exchange(PNG)
         first.push(bytes(1500), more=True)
@@ -305,6 +312,38 @@ async def test_too_many_pixels() -> None:
     async with serving(max_image_pixels=4000) as (client, _):
         response = await client.post("/predict", files=form(HAPPY))
         assert_problem(response, 413, "too_many_pixels")
+
+
+async def test_a_picture_that_takes_more_memory_than_there_is_for_all() -> None:
+    async with serving(max_decode_bytes=32 << 20) as (client, _):
+        large = encoded(Image.new("RGB", (2600, 2400)), "PNG")
+        body = assert_problem(await client.post("/predict", files=form(large)), 413, TOO_MANY)
+        assert "MiB" in body["detail"]
+
+
+async def test_a_batch_of_pictures_that_are_small_and_dear() -> None:
+    dear = encoded(Image.new("RGBA", (4000, 2500)), "PNG")  # a third of a second each, it is said
+    assert len(dear) < 60_000
+    async with serving() as (client, _):
+        response = await client.post("/predict/batch", files=form(*[dear] * 6, HAPPY))
+    codes = [result.get("code") for result in response.json()["results"]]
+    # Two together take no more than a request of so many bytes may.
+    assert sorted(codes[:6], key=str) == [None] * 2 + [TOO_MANY] * 4
+    assert codes[6] is None
+
+
+async def test_want_of_memory_is_not_the_clients_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    async with serving() as (client, app):
+        monkeypatch.setattr(Image, "open", exhausted)
+        response = await client.post("/predict", files=form(encoded(ramp(), "PNG")))
+        assert_problem(response, 503, "out_of_memory")
+        assert sample(app, "fer_rejections_total", reason="out_of_memory") == 1
+    assert "no memory for a picture" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -464,14 +503,14 @@ async def test_the_event_loop_turns_while_pictures_are_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = GatedEngine()
-    decode, gate, entered = Predictor._decode, engine.gate, engine.entered
+    find, gate, entered = FaceFinder.find, engine.gate, engine.entered
 
-    def slow(self: Predictor, image: bytes, search: FaceSearch) -> Any:
+    def slow(self: FaceFinder, image: bytes, search: FaceSearch) -> Any:
         entered.set()
         gate.wait()
-        return decode(self, image, search)
+        return find(self, image, search)
 
-    monkeypatch.setattr(Predictor, "_decode", slow)
+    monkeypatch.setattr(FaceFinder, "find", slow)
     async with serving(engine, decode_threads=1) as (client, _):
         waiting = asyncio.create_task(client.post("/predict", files=form(HAPPY)))
         await asyncio.to_thread(entered.wait)

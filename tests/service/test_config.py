@@ -33,6 +33,7 @@ CHOSEN = {
     "max_images": ("4", 4),
     "max_request_bytes": ("8192", 8192),
     "max_buffered_bytes": ("65536", 65536),
+    "max_decode_bytes": ("99999999", 99999999),
     "decode_threads": ("3", 3),
     "torch_threads": ("2", 2),
     "precision": ("float32", "float32"),
@@ -45,7 +46,7 @@ CHOSEN = {
     "header_timeout_s": ("5", 5.0),
     "idle_timeout_s": ("60", 60.0),
     "workers": ("3", 3),
-    "engine": ("Apart", "apart"),
+    "engine": ("Shared", "shared"),
     "api_keys": ("0123456789abcdef, fedcba9876543210,", ("0123456789abcdef", "fedcba9876543210")),
     "open_paths": ("/docs,/openapi.json", ("/docs", "/openapi.json")),
     "cors_origins": ("https://a.example,http://[::1]:80", ("https://a.example", "http://[::1]:80")),
@@ -101,7 +102,7 @@ def test_several_devices_are_named_once_each_and_want_engines_apart() -> None:
         with pytest.raises(SettingsError, match="FER_DEVICE is"):
             Settings.from_environ({"FER_DEVICE": text})
     with pytest.raises(SettingsError, match="FER_DEVICE names 2 devices, which takes FER_ENGINE"):
-        Settings.from_environ({"FER_DEVICE": "cuda:0,cuda:1", "FER_ENGINE": "inside"})
+        Settings.from_environ({"FER_DEVICE": "cuda:0,cuda:1", "FER_ENGINE": "in-process"})
 
 
 @pytest.mark.parametrize(

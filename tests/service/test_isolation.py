@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.config import detector_path
 from tests.service.hostile import seeds
 from tests.service.made_pictures import flat
 from tests.service.serving import serving
@@ -75,7 +76,7 @@ def bodies() -> Iterator[tuple[bytes, dict[str, str]]]:
 
 
 async def test_requests_open_nothing(watch: Watch) -> None:
-    async with serving() as (client, _):
+    async with serving(detector=detector_path()) as (client, _):
         # What is imported or made the first time.
         for data in (b"x", *(data for files in seeds().values() for data in files)):
             await client.post("/predict", content=data)

@@ -5,13 +5,13 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from service.pictures.model_file import default_path
+from service.config import detector_path
 from tests.service.collages import Placed, collage, landscape
 from tests.service.serving import serving
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(not default_path().is_file(), reason="no face detector was fetched"),
+    pytest.mark.skipif(not detector_path().is_file(), reason="no face detector was fetched"),
 ]
 
 
@@ -28,7 +28,7 @@ def form(picture: Image.Image) -> dict[str, tuple[str, bytes, str]]:
 
 async def test_every_face_is_answered_largest_first() -> None:
     picture = collage(Placed(300, 400, 220), Placed(760, 300, 90))
-    async with serving() as (client, _):
+    async with serving(detector=detector_path()) as (client, _):
         body = (await client.post("/predict", files=form(picture))).json()
         limited = (await client.post("/predict?max_faces=1", files=form(picture))).json()
         batched = (await client.post("/predict/batch?max_faces=1", files=form(picture))).json()
@@ -42,7 +42,7 @@ async def test_every_face_is_answered_largest_first() -> None:
 
 
 async def test_a_picture_without_a_face_is_answered_and_counted() -> None:
-    async with serving() as (client, _):
+    async with serving(detector=detector_path()) as (client, _):
         response = await client.post("/predict", files=form(landscape(640, 480)))
         shown = (await client.get("/metrics")).text
     assert response.status_code == 200
@@ -56,7 +56,7 @@ async def test_a_picture_without_a_face_is_answered_and_counted() -> None:
 )
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/explain"])
 async def test_a_wrong_query_is_named(path: str, query: str, said: str) -> None:
-    async with serving() as (client, _):
+    async with serving(detector=detector_path()) as (client, _):
         response = await client.post(f"{path}?{query}", files=form(landscape(64, 64)))
     assert (response.status_code, response.json()["code"]) == (400, "bad_request")
     assert said in response.json()["detail"]

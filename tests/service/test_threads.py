@@ -1,8 +1,10 @@
 """Threads that compute stand back for the event loop."""
 
 import os
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +35,45 @@ def test_it_computes_where_the_scheduler_may_not_be_asked(monkeypatch: pytest.Mo
     seen: list[int] = []
     start_computing(lambda: seen.append(1), "decode").join(5)
     assert seen == [1]
+
+
+# A process whose thread is in torch's C++ code as the main thread ends; nobody else's threads.
+_ENDS = """
+import os, sys, threading, torch
+from service.threads import all_have_ended, start_computing
+
+begun = threading.Event()
+
+def work():
+    convolve = torch.nn.Conv2d(16, 16, 3)
+    faces = torch.zeros(4, 16, 64, 64)
+    begun.set()
+    for _ in range(int(sys.argv[1])):
+        convolve(faces)
+
+start_computing(lambda: None, "at once")
+assert all_have_ended(30)
+start_computing(work, "decode")
+begun.wait()
+if not all_have_ended(float(sys.argv[2])):
+    print("left")
+    sys.stdout.flush()
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("batches", "within_s", "said"), [(20, 30.0, ""), (100_000_000, 0.05, "left\n")]
+)
+def test_no_thread_is_in_c_code_as_the_process_ends(
+    batches: int, within_s: float, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ENDS, str(batches), str(within_s)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")

@@ -10,10 +10,9 @@ import pytest
 from training.ablation import ROWS, Row, ablate
 from training.config import TrainConfig
 from training.dataset import Dataset
-from training.loop import Interrupted
 from training.machine import Machine
-from training.run import Run
-from training.verdicts import summarise
+from training.run import Interrupted, Run
+from training.significance import summarise
 
 
 def test_rows_are_the_papers_table() -> None:

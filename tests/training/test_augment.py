@@ -81,3 +81,37 @@ def test_same_seed_same_faces() -> None:
     first = augment(x, AugmentConfig())
     torch.manual_seed(5)
     assert torch.equal(augment(x, AugmentConfig()), first)
+
+
+def test_gamma_bends_greys_and_keeps_the_darkest_and_the_brightest() -> None:
+    ramp = torch.linspace(-1.0, 1.0, 48).expand(50, 1, 48, 48).contiguous()
+    out = augment(ramp, dataclasses.replace(NOTHING, gamma=0.5))
+    torch.testing.assert_close(out.amax((2, 3)), ramp.amax((2, 3)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(out.amin((2, 3)), ramp.amin((2, 3)), atol=1e-2, rtol=0)
+    assert (out[..., 1:] >= out[..., :-1] - 1e-5).all()  # what was brighter stays brighter
+    middle = (out[:, 0, 0, 24] + 1.0) / 2.0  # 0.51 to the power of 1/1.5 to 1.5
+    assert 0.35 < float(middle.min()) < 0.45
+    assert 0.55 < float(middle.max()) < 0.65
+
+
+def test_a_flat_face_has_no_greys_to_bend() -> None:
+    flat = torch.full((4, 1, 48, 48), 0.3)
+    out = augment(flat, dataclasses.replace(NOTHING, gamma=0.5))
+    torch.testing.assert_close(out, flat, atol=2e-3, rtol=0)
+
+
+def test_its_share_of_faces_is_seen_through_fewer_pixels() -> None:
+    fine = (torch.arange(48) % 2 * 2.0 - 1.0).expand(400, 1, 48, 48).contiguous()
+    torch.manual_seed(1)
+    out = augment(fine, dataclasses.replace(NOTHING, resolution=0.5, fewest_pixels=8))
+    contrast = out.std((1, 2, 3))
+    coarse = contrast < 0.9 * fine.std((1, 2, 3))
+    assert 150 < int(coarse.sum()) < 250
+    torch.testing.assert_close(out[~coarse], fine[~coarse], atol=1e-4, rtol=0)
+
+
+def test_noise_differs_from_face_to_face_and_stays_within_its_deviation() -> None:
+    out = augment(torch.zeros(200, 1, 48, 48), dataclasses.replace(NOTHING, noise=0.2))
+    deviations = out.std((1, 2, 3))
+    assert float(deviations.max()) < 0.21
+    assert float(deviations.max()) - float(deviations.min()) > 0.15

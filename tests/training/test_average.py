@@ -11,7 +11,7 @@ from training.__main__ import main
 from training.average import average
 from training.model.checkpoint import Checkpoint, digest, load_checkpoint, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
-from training.run import BEST_FILE
+from training.validation import BEST_FILE
 
 
 def made(seed: int) -> Checkpoint:

@@ -6,11 +6,11 @@ import pytest
 from tests.training.conftest import teacher
 from training.config import RECIPES
 from training.dataset import Dataset
-from training.loop import fit
 from training.machine import Machine
 from training.model.manifest import InputSpec
 from training.model.network import AttentionFER, count_multiply_adds, count_parameters
-from training.run import Run, best_checkpoint
+from training.run import Run, fit
+from training.validation import best_checkpoint
 
 
 @pytest.mark.parametrize("name", RECIPES)

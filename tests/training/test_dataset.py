@@ -238,7 +238,7 @@ def test_a_changed_csv_is_read_anew(csv: Path) -> None:
     assert len(csv.read_text()) == len(content)
     os.utime(csv, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     after = load(csv)
-    assert (before.train.labels[0], after.train.labels[0]) == (0, 6)
+    assert [before.train.labels[0].item(), after.train.labels[0].item()] == [0, 6]
     assert before.fingerprint != after.fingerprint
 
 

@@ -14,12 +14,21 @@ from training.config import TrainConfig
 from training.dataset import Dataset, Split
 from training.distil import Panel, soften
 from training.evaluate import predict
-from training.labelling import labellings, train_split
-from training.loop import fit
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.manifest import InputSpec
-from training.run import ResumeError, Run, best_checkpoint
+from training.run import Run, fit
+from training.state import ResumeError
+from training.tasks import tasks, train_split
+from training.validation import best_checkpoint
+
+pytestmark = pytest.mark.cpu
+
+
+@pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])
+def either_cpu(cpu: Machine, request: pytest.FixtureRequest) -> Machine:
+    """A CPU of either kind: one that multiplies bfloat16, and one that does not."""
+    return dataclasses.replace(cpu, bfloat16=request.param)
 
 
 def probabilities(teacher: Checkpoint, split: Split, here: Machine) -> torch.Tensor:
@@ -28,54 +37,63 @@ def probabilities(teacher: Checkpoint, split: Split, here: Machine) -> torch.Ten
     return (logits / teacher.manifest.temperature).softmax(1)
 
 
-def test_targets_are_the_labels_and_the_teachers_mean_blended(data: Dataset, cpu: Machine) -> None:
-    learnt = labellings(data, 0.0)
+def test_targets_are_the_labels_and_the_teachers_mean_blended(
+    data: Dataset, either_cpu: Machine
+) -> None:
+    learnt = tasks(data, 0.0)
     teachers = [teacher(data.emotions, 0), teacher(data.emotions, 1, temperature=2.0)]
     split = train_split(learnt)
     before = split.targets.clone()
 
-    softened = soften(split, learnt, teachers, 0.25, cpu)
+    softened = soften(split, learnt, teachers, 0.25, either_cpu)
 
-    mean = (probabilities(teachers[0], split, cpu) + probabilities(teachers[1], split, cpu)) / 2
+    mean = (
+        probabilities(teachers[0], split, either_cpu)
+        + probabilities(teachers[1], split, either_cpu)
+    ) / 2
     torch.testing.assert_close(softened.targets, 0.75 * before + 0.25 * mean)
     assert torch.equal(split.targets, before)
     assert softened.faces is split.faces
 
 
-def test_each_labelling_has_the_teachers_of_its_emotions(data: Dataset, cpu: Machine) -> None:
+def test_each_labelling_has_the_teachers_of_its_emotions(
+    data: Dataset, either_cpu: Machine
+) -> None:
     halves = F.one_hot((data.train.labels > 2).long(), 2).float()
     second = dataclasses.replace(
         data, emotions=("narrow", "wide"), train=Split(data.train.faces, halves)
     )
-    learnt = labellings(dataclasses.replace(data, second=second), 1.0)
+    learnt = tasks(dataclasses.replace(data, second=second), 1.0)
     seven, two = teacher(data.emotions, 0), teacher(second.emotions, 1)
 
-    targets = soften(train_split(learnt), learnt, [two, seven], 1.0, cpu).targets
+    targets = soften(train_split(learnt), learnt, [two, seven], 1.0, either_cpu).targets
 
-    torch.testing.assert_close(targets[:, :7], probabilities(seven, data.train, cpu))
-    torch.testing.assert_close(targets[:, 7:], probabilities(two, data.train, cpu))
+    torch.testing.assert_close(targets[:, :7], probabilities(seven, data.train, either_cpu))
+    torch.testing.assert_close(targets[:, 7:], probabilities(two, data.train, either_cpu))
 
 
 def test_processes_share_the_faces(
-    data: Dataset, cpu: Machine, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, either_cpu: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each sums its own; what the sums of all are is asked of the process group."""
     monkeypatch.setattr(distil, "_FACES_AT_ONCE", 10)
     shares: list[torch.Tensor] = []
     monkeypatch.setattr(dist, "all_reduce", shares.append)
-    learnt, teachers = labellings(data, 0.0), [teacher(data.emotions, 0)]
+    learnt, teachers = tasks(data, 0.0), [teacher(data.emotions, 0)]
     for rank in (0, 1):
-        here = dataclasses.replace(cpu, rank=rank, world=2)
+        here = dataclasses.replace(either_cpu, rank=rank, world=2)
         soften(train_split(learnt), learnt, teachers, 1.0, here)
 
-    torch.testing.assert_close(shares[0] + shares[1], probabilities(teachers[0], data.train, cpu))
+    torch.testing.assert_close(
+        shares[0] + shares[1], probabilities(teachers[0], data.train, either_cpu)
+    )
     assert not (shares[0].any(1) & shares[1].any(1)).any()
 
 
 def test_a_run_that_goes_on_does_not_ask_again(
-    data: Dataset, cpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, either_cpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learnt, teachers = labellings(data, 0.0), [teacher(data.emotions, 0)]
+    learnt, teachers = tasks(data, 0.0), [teacher(data.emotions, 0)]
     asked: list[int] = []
     monkeypatch.setattr(
         distil,
@@ -85,7 +103,7 @@ def test_a_run_that_goes_on_does_not_ask_again(
     kept = tmp_path / "run" / "taught.pt"
 
     def targets(share: float = 0.5, by: list[Checkpoint] = teachers) -> torch.Tensor:
-        return soften(train_split(learnt), learnt, by, share, cpu, kept).targets
+        return soften(train_split(learnt), learnt, by, share, either_cpu, kept).targets
 
     first = targets()
     assert asked
@@ -94,14 +112,14 @@ def test_a_run_that_goes_on_does_not_ask_again(
     assert not asked
     for other in ({"share": 0.25}, {"by": [teacher(data.emotions, 1)]}):
         asked.clear()
-        assert not torch.equal(targets(**other), first)  # type: ignore[arg-type]
+        assert not torch.equal(targets(**other), first)
         assert asked
 
 
 @pytest.mark.parametrize(
     ("emotions", "share", "said"),
     [
-        ([("happy", "sad")], 0.5, "a teacher names happy, sad; no labelling learnt does"),
+        ([("happy", "sad")], 0.5, "a teacher names happy, sad; no task learnt does"),
         ([], 0.5, "no teacher names the emotions of made-up"),
         ([], 0.0, "teacher_share is 0"),
     ],
@@ -109,30 +127,34 @@ def test_a_run_that_goes_on_does_not_ask_again(
 def test_what_does_not_fit_is_named(
     data: Dataset, cpu: Machine, emotions: list[tuple[str, ...]], share: float, said: str
 ) -> None:
-    learnt = labellings(data, 0.0)
+    learnt = tasks(data, 0.0)
     teachers = [teacher(names, 0) for names in emotions]
     with pytest.raises(ValueError, match=said):
         soften(train_split(learnt), learnt, teachers, share, cpu)
 
 
 def test_a_panel_blends_what_its_teachers_make_of_the_very_pictures(
-    data: Dataset, cpu: Machine
+    data: Dataset, either_cpu: Machine
 ) -> None:
     second = dataclasses.replace(data, emotions=("happy", "sad"), second=None)
     second = dataclasses.replace(
         second, train=Split(data.train.faces, data.train.targets[:, :2] * 0 + 0.5)
     )
-    learnt = labellings(dataclasses.replace(data, second=second), 1.0)
+    learnt = tasks(dataclasses.replace(data, second=second), 1.0)
     seven = [teacher(data.emotions, 0), teacher(data.emotions, 1, temperature=2.0)]
     two = teacher(second.emotions, 2)
     images, targets = torch.randn(5, 1, 48, 48), train_split(learnt).targets[:5]
 
-    blended = Panel(learnt, [seven[0], two, seven[1]], 0.25, cpu).blend(images, targets)
+    blended = Panel(learnt, [seven[0], two, seven[1]], 0.25, either_cpu).blend(images, targets)
 
-    said = [t.network(images).logits.div(t.manifest.temperature).softmax(1) for t in seven]
+    with torch.no_grad(), either_cpu.autocast():
+        said = [
+            t.network(images).logits.float().div(t.manifest.temperature).softmax(1)
+            for t in (*seven, two)
+        ]
     wanted = 0.75 * targets[:, :7] + 0.25 * (said[0] + said[1]) / 2
     torch.testing.assert_close(blended[:, :7], wanted)
-    wanted = 0.75 * targets[:, 7:] + 0.25 * two.network(images).logits.softmax(1)
+    wanted = 0.75 * targets[:, 7:] + 0.25 * said[2]
     torch.testing.assert_close(blended[:, 7:], wanted)
 
 
@@ -141,7 +163,7 @@ def test_a_panel_without_a_teacher_of_a_labelling_is_refused(
     data: Dataset, cpu: Machine, named: list[tuple[str, ...]]
 ) -> None:
     with pytest.raises(ValueError, match="teacher"):
-        Panel(labellings(data, 0.0), [teacher(names, 0) for names in named], 0.5, cpu)
+        Panel(tasks(data, 0.0), [teacher(names, 0) for names in named], 0.5, cpu)
 
 
 @pytest.mark.parametrize("watch", [False, True])

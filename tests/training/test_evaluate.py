@@ -61,3 +61,22 @@ def test_flip_averaging_cannot_tell_a_face_from_its_mirror(cpu: Machine) -> None
     there = predict(network, faces.flip(-1), InputSpec(), cpu, flip=True)
     torch.testing.assert_close(here, there, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(here, predict(network, faces, InputSpec(), cpu), atol=1e-3)
+
+
+def test_mean_recall_is_of_the_emotions_that_are_there() -> None:
+    labels = torch.eye(4)[torch.tensor([0, 0, 0, 1, 1, 2])]
+    called = 10.0 * torch.eye(4)[torch.tensor([0, 0, 1, 1, 1, 3])]
+    scores = score(called, labels)
+    assert scores.recall[3] is None
+    assert scores.mean_recall == pytest.approx((2 / 3 + 1.0 + 0.0) / 3)
+
+
+def test_weights_stand_for_that_many_faces() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(30, 3), torch.eye(3)[torch.arange(30) % 3]
+    counts = torch.arange(30) % 4 + 1
+    weights = counts.double() / counts.double().mean()
+    weighted = score(logits, labels, weights=weights)
+    repeated = score(logits.repeat_interleave(counts, 0), labels.repeat_interleave(counts, 0))
+    assert weighted.calibration_error == pytest.approx(repeated.calibration_error)
+    assert weighted.cross_entropy == pytest.approx(repeated.cross_entropy, rel=1e-5)

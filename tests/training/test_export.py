@@ -6,11 +6,11 @@ import pytest
 from training.config import TrainConfig
 from training.dataset import Dataset
 from training.export import export, measure
-from training.loop import fit
 from training.machine import Machine
 from training.model.checkpoint import load_checkpoint
 from training.model.manifest import CheckpointError, InputSpec
-from training.run import BEST_FILE, Run
+from training.run import Run, fit
+from training.validation import BEST_FILE
 
 
 @pytest.fixture

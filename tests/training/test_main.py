@@ -1,5 +1,6 @@
 """The command line, as a user has it: processes, files, signals."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.training.conftest import made_up
 from training.__main__ import main
+from training.model.checkpoint import digest, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -78,33 +81,71 @@ def test_train_export_evaluate_inspect(
     assert main(["evaluate", *data, *given, "--json", str(figures)]) == 0
     evaluated = capsys.readouterr().out
     table = [line for line in exported.splitlines() if line.startswith(("validation", "test"))]
-    assert len(table) == 8
+    assert len(table) == 2 * (4 + 2 * 3)  # splits and passes, and splits under three priors
     for line in table:
         assert line in evaluated
     assert json.loads(figures.read_text())["test"]["faces"] == 28
-    assert main(["report", *data, *given, "--out", str(report)]) == 0
+    crops = tmp_path / "wild.npz"
+    elsewhere = made_up(3, 5)
+    np.savez(crops, faces=elsewhere.faces.numpy(), labels=elsewhere.labels.numpy())
+    wild = ["--wild", str(crops)]
+    assert main(["report", *data, *given, *wild, "--out", str(report)]) == 0
     results = json.loads((report / "results.json").read_text())
     assert results["test"] == json.loads(figures.read_text())["test"]
     assert len(results["robustness"]) == 9
     after = results["reliability"]["after_scaling"]["error"]
     assert after == pytest.approx(results["test"]["calibration_error"])
     assert "agreement" not in results  # one label a face
-    for name in ("confusion.png", "reliability.png", "robustness.png"):
+    assert results["priors"]["uniform"]["wild"]["faces"] == 21
+    for name in ("confusion.png", "confusion-wild.png", "reliability.png", "robustness.png"):
         assert (report / name).read_bytes().startswith(b"\x89PNG")
     assert main(["inspect", *given]) == 0
     assert "multiply-adds a face" in capsys.readouterr().out
 
 
+def test_an_annotated_checkpoint_states_its_prior_and_keeps_its_weights(
+    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, shipped = tmp_path / "run", tmp_path / "shipped.safetensors"
+    assert main(command(csv, run)) == 0
+    data = ["--data", str(csv), "--device", "cpu", "--threads", "1"]
+    assert main(["export", *data, "--folder", str(run), "--out", str(shipped)]) == 0
+    exported = load_checkpoint(shipped)
+    silent = dataclasses.replace(exported.manifest, prior=None, temperatures={})
+    save_checkpoint(shipped, exported.network, silent, torch.float16)
+    assert main(["annotate", *data, str(shipped)]) == 0
+    annotated = load_checkpoint(shipped)
+    assert digest(annotated.network) == digest(exported.network)
+    assert annotated.manifest.prior == exported.manifest.prior
+    assert annotated.manifest.temperatures == exported.manifest.temperatures
+    assert annotated.manifest.version == exported.manifest.version
+
+    before = (run / "best.safetensors").read_bytes()
+    assert main(["annotate", *data, str(run / "best.safetensors")]) == 2
+    assert "not an exported checkpoint" in capsys.readouterr().err
+    assert (run / "best.safetensors").read_bytes() == before
+
+    crops = tmp_path / "wild.npz"
+    elsewhere = made_up(3, 5)
+    np.savez(crops, faces=elsewhere.faces.numpy(), labels=elsewhere.labels.numpy())
+    out = ["--wild", str(crops), "--out", str(tmp_path / "out")]
+    assert main(["compare", *data, str(shipped), str(run / "best.safetensors"), *out]) == 0
+    rows = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert [row["checkpoint"] for row in rows] == ["shipped"] * 3 + ["run"] * 3
+    assert (tmp_path / "out/comparison.md").read_text() in capsys.readouterr().out
+
+
 def test_killed_in_mid_epoch_and_resumed_is_the_uncut_run(csv: Path, tmp_path: Path) -> None:
-    assert main(command(csv, tmp_path / "uncut")) == 0
-    cut = start(*command(csv, tmp_path / "cut", "--save-every", "0"))
+    short = ("--set", "epochs=2")
+    assert main(command(csv, tmp_path / "uncut", *short)) == 0
+    cut = start(*command(csv, tmp_path / "cut", "--save-every", "0", *short))
     state = tmp_path / "cut" / "state.pt"
     assert cut.stderr is not None
     while not state.exists():  # every step is saved: some step of the first epoch
         assert cut.poll() is None, cut.stderr.read()
     cut.send_signal(signal.SIGKILL)
     cut.communicate()
-    assert main(command(csv, tmp_path / "cut", "--save-every", "0")) == 0
+    assert main(command(csv, tmp_path / "cut", "--save-every", "0", *short)) == 0
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "uncut")
 
 

@@ -1,4 +1,4 @@
-"""The network and all that must travel with it: labels, preprocessing, layers, checkpoint.
+"""The network, and everything that is stored with it: labels, preprocessing, layers, checkpoint.
 
-A leaf: it imports torch, safetensors and the standard library, nothing of this project.
+It imports torch, numpy, Pillow, safetensors and the standard library, nothing else of this project.
 """

@@ -1,9 +1,9 @@
-"""Channel and spatial attention: which features matter, then where.
+"""Channel and spatial attention.
 
 Woo et al. 2018, "CBAM: Convolutional Block Attention Module", arXiv:1807.06521: both from
 average- and max-pooled descriptors, channel before spatial. Deviations: the hidden layer of
-channel attention never gets narrower than `MIN_HIDDEN` units (with a reduction of 16 a narrow
-block would be left with two or three); no batch norm after the spatial convolution.
+channel attention has at least `MIN_HIDDEN` units (with a reduction of 16 a narrow block would have
+two or three); no batch norm after the spatial convolution.
 """
 
 import torch
@@ -15,7 +15,7 @@ SPATIAL_KERNEL = 7
 
 
 class ChannelAttention(nn.Module):
-    """Weighs each channel by a number from 0 to 1, seen from its mean and its maximum."""
+    """Weights each channel by a factor from 0 to 1, computed from its mean and maximum."""
 
     def __init__(self, channels: int, activation: type[nn.Module]) -> None:
         """Build the shared two-layer network for `channels` channels."""
@@ -27,22 +27,22 @@ class ChannelAttention(nn.Module):
 
     def weights(self, features: Tensor) -> Tensor:
         """Return the weights, float[n, c, 1, 1], 0 to 1, of features float[n, c, h, w]."""
-        # `max`, not `amax`: the gradient goes to one place and is ten times cheaper on a CPU.
+        # `max`, not `amax`: its gradient goes to one position, ten times as fast on a CPU.
         mean, maximum = features.mean(dim=(2, 3)), features.flatten(2).max(dim=2).values
-        # One pass over both descriptors: the layers are shared, so they may share a batch.
+        # The layers are shared, so both descriptors form one batch.
         descriptors = self.shared(torch.cat((mean, maximum)))
         return torch.sigmoid(sum(descriptors.chunk(2)))[:, :, None, None]
 
     def forward(self, features: Tensor) -> Tensor:
-        """Weigh the channels of features float[n, c, h, w]; same shape back."""
+        """Weight the channels of features float[n, c, h, w]; returns the same shape."""
         return features * self.weights(features)
 
 
 class SpatialAttention(nn.Module):
-    """Weighs each place by a number from 0 to 1, seen from the mean and maximum over channels."""
+    """Weights each position by a factor from 0 to 1, from mean and maximum over channels."""
 
     def __init__(self) -> None:
-        """Build the one convolution."""
+        """Create the convolution."""
         super().__init__()
         self.conv = nn.Conv2d(2, 1, SPATIAL_KERNEL, padding=SPATIAL_KERNEL // 2)
 
@@ -53,5 +53,5 @@ class SpatialAttention(nn.Module):
         return torch.sigmoid(self.conv(torch.cat((mean, maximum), dim=1)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Weigh the places of features float[n, c, h, w]; same shape back."""
+        """Weight the positions of features float[n, c, h, w]; returns the same shape."""
         return features * self.weights(features)

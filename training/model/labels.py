@@ -1,7 +1,4 @@
-"""The emotions and their order: stated here and nowhere else.
-
-Not its duty: the order of columns in anybody's data file; readers map theirs to this one.
-"""
+"""The emotions and their order. Readers of data files map their own order to this one."""
 
 from typing import Final
 

@@ -1,7 +1,7 @@
-"""What a checkpoint says about itself: its network's shape, its faces, what its outputs mean.
+"""The manifest of a checkpoint: the network's configuration, its input, the meaning of its outputs.
 
-Plain data, without torch: a process that only parses and decodes before an engine elsewhere reads
-this and loads nothing more. Not its duty: reading or writing it (`training.model.checkpoint`).
+Plain data, without torch, since a worker whose engine is in another process imports only this.
+`training.model.checkpoint` reads and writes it.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,18 @@ Resample = Literal["bilinear", "bicubic", "lanczos"]
 Transform = Literal["similarity", "affine"]
 
 
+_MAX_NAME = 100
+
+
 class CheckpointError(Exception):
-    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
+    """A checkpoint cannot be used; the message names the file and the reason."""
+
+
+def shown(value: object) -> str:
+    """Return a value from a file for an error message: short, in one line."""
+    text = value if isinstance(value, str) else str(value)
+    cut = text if len(text) <= 40 else f"{text[:40]}..."
+    return ascii(cut)
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class InputSpec:
     resample: Resample = "bilinear"
 
     def __post_init__(self) -> None:
-        """Refuse what no network here could take.
+        """Check the values.
 
         Raises:
             ValueError: A side outside 16 to 512, a mean outside 0 to 1, a std not positive,
@@ -56,10 +66,10 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The shape of a network; with the weights, all that is needed to rebuild it.
+    """The configuration of a network; with the weights, all that is needed to rebuild it.
 
     Attributes:
-        classes: Emotions told apart, 2 or more.
+        classes: Number of emotions, 2 or more.
         widths: Channels of each stage. The stem and every stage after the first halve the
             resolution.
         depths: Residual blocks of each stage.
@@ -67,7 +77,7 @@ class NetworkConfig:
         channel_attention: Its second claim: channel attention in every block.
         spatial_attention: Its third claim: spatial attention in every block.
         activation: Its fourth claim: GELU (Hendrycks & Gimpel 2016) instead of ReLU.
-        transform: What the spatial transformer may do.
+        transform: The spatial transformer's kind of transform.
         dropout: Share of the last features dropped in training.
     """
 
@@ -82,10 +92,10 @@ class NetworkConfig:
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built.
+        """Check the values.
 
         Raises:
-            ValueError: Names the field that is wrong.
+            ValueError: A field is invalid; names it.
         """
         if self.classes < 2:
             raise ValueError(f"network config: classes is {self.classes}, expected 2 or more")
@@ -105,17 +115,20 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint says about itself.
+    """The description of a checkpoint.
 
     Attributes:
         name: The model's name, e.g. "attention-fer-fer2013".
-        version: Which weights these are, e.g. "2026-11-23.1f0c2d3e".
-        network: Shape of the network.
-        emotions: What each output means, in order.
-        input_spec: The faces it takes.
-        temperature: What logits are divided by before softmax (Guo et al. 2017).
-        metrics: Figures, each with the protocol that it was measured by.
+        version: Identifies the weights, e.g. "2026-11-23.1f0c2d3e".
+        network: The network's configuration.
+        emotions: The meaning of each output, in order.
+        input_spec: The network's input.
+        temperature: Divides the logits before the softmax (Guo et al. 2017).
+        metrics: Figures, each with its protocol of measurement.
         provenance: Data set, recipe, code version and the like.
+        prior: Share of each emotion in the training labels, in their order (`model.prior`); None in
+            older checkpoints.
+        temperatures: The temperature for each named prior.
     """
 
     name: str
@@ -126,14 +139,20 @@ class Manifest:
     temperature: float = 1.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    prior: tuple[float, ...] | None = None
+    temperatures: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself.
+        """Check the values.
 
         Raises:
-            ValueError: Emotions that are not as many as the network's classes, or not distinct;
-                a temperature that is not positive.
+            ValueError: The emotions do not match the network's classes or are not distinct; a
+                temperature is out of range; a name is not printable; the prior is invalid.
         """
+        names = {f"emotion {place}": name for place, name in enumerate(self.emotions)}
+        for what, name in ({"name": self.name, "version": self.version} | names).items():
+            if not (name.isprintable() and 1 <= len(name) <= _MAX_NAME):
+                raise ValueError(f"{what} is {shown(name)}, expected 1 to 100 printable characters")
         if (
             len(self.emotions) != self.network.classes
             or len(set(self.emotions)) < self.network.classes
@@ -141,5 +160,20 @@ class Manifest:
             raise ValueError(
                 f"{len(set(self.emotions))} distinct emotions for {self.network.classes} classes"
             )
-        if not 0.01 <= self.temperature <= 100.0:
-            raise ValueError(f"temperature is {self.temperature}, expected 0.01 to 100")
+        for temperature in (self.temperature, *self.temperatures.values()):
+            if not 0.01 <= temperature <= 100.0:
+                raise ValueError(f"temperature is {temperature}, expected 0.01 to 100")
+        if self.temperatures and (self.prior is None or not self.temperatures.keys() <= _PRIORS):
+            raise ValueError(f"temperatures are for priors: {', '.join(sorted(_PRIORS))}")
+        if self.prior is not None:
+            _check_prior(self.prior, len(self.emotions))
+
+
+_PRIORS = frozenset({"uniform", "balanced", "training"})
+
+
+def _check_prior(prior: tuple[float, ...], classes: int) -> None:
+    if len(prior) != classes:
+        raise ValueError(f"prior has {len(prior)} shares for {classes} emotions")
+    if not min(prior) > 0.0 or abs(sum(prior) - 1.0) > 1e-6:
+        raise ValueError("prior has shares that are not positive or do not sum to 1")

@@ -1,4 +1,4 @@
-"""The network of the paper: straighten the face, then name its expression.
+"""The network of the paper: a spatial transformer, then a residual network with attention.
 
 After Wang, Wang & Cui 2021, "Facial Expression Recognition with Attention Mechanism",
 DOI 10.1109/CISP-BMEI53629.2021.9624355. The paper's four claims are four switches. Its widths
@@ -19,7 +19,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class Output(NamedTuple):
-    """What a forward pass gives.
+    """The result of a forward pass.
 
     Attributes:
         logits: float[n, classes].
@@ -51,7 +51,7 @@ class Block(nn.Module):
         self.body = nn.Sequential(*body)
         self.shortcut = nn.Sequential()
         if stride != 1 or before != after:
-            # As wide as its stride: the usual 1x1 would throw away three pixels of four.
+            # The kernel is as wide as the stride: the usual 1x1 would ignore three of four pixels.
             conv = nn.Conv2d(before, after, stride, stride=stride, bias=False)
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(after))
         self.activation = activation()
@@ -63,7 +63,7 @@ class Block(nn.Module):
 
 
 class AttentionFER(nn.Module):
-    """Normalised faces in, one logit an emotion out."""
+    """Maps normalised faces to one logit per emotion."""
 
     def __init__(self, config: NetworkConfig) -> None:
         """Build the network, its weights drawn from torch's global generator."""
@@ -71,8 +71,8 @@ class AttentionFER(nn.Module):
         self.config = config
         activation = _ACTIVATIONS[config.activation]
         self.stn = SpatialTransformer(1, activation, config.transform) if config.stn else None
-        # A wide kernel and a stride at once: layers at full resolution would cost most and were
-        # measured to bring least for the time.
+        # A wide kernel with a stride: layers at full resolution cost most, and were measured to
+        # improve accuracy least for their time.
         self.stem = nn.Sequential(
             nn.Conv2d(1, config.widths[0], 5, stride=2, padding=2, bias=False),
             nn.BatchNorm2d(config.widths[0]),
@@ -88,10 +88,11 @@ class AttentionFER(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.dropout = nn.Dropout(config.dropout)
         self.classify = nn.Linear(before, config.classes)
-        self.reset_parameters()
+        if not self.classify.weight.is_meta:  # on meta, drawing would import torch's compiler
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise: He for convolutions, the spatial transformer at identity."""
+        """Initialise: He for convolutions, the identity for the spatial transformer."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -99,7 +100,7 @@ class AttentionFER(nn.Module):
             self.stn.reset_parameters()
 
     def forward(self, images: Tensor) -> Output:
-        """Recognise.
+        """Classify faces.
 
         Args:
             images: float[n, 1, h, w], normalised by `preprocess.normalise`.
@@ -115,17 +116,17 @@ class AttentionFER(nn.Module):
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return how many learned numbers the network has."""
+    """Return the number of learned parameters."""
     return sum(p.numel() for p in network.parameters())
 
 
 def count_multiply_adds(network: AttentionFER, spec: InputSpec) -> int:
     """Return the multiply-adds of one face, in convolutions and matrix products.
 
-    What torch's own counter sees: half of its floating-point operations. Normalisation,
-    activations, pooling and the STN's sampling are left out, as the field does.
+    Half of the floating-point operations that torch's counter reports. As usual, normalisation,
+    activations, pooling and the STN's sampling are not counted.
     """
-    # Here and not above: importing it looks for triton, which serving does not need.
+    # Imported here: it looks for triton, which serving does not need.
     from torch.utils.flop_counter import FlopCounterMode
 
     weight = next(network.parameters())

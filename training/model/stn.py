@@ -1,9 +1,9 @@
-"""Spatial transformer: predicts how a face is turned, scaled and shifted, and undoes it.
+"""Spatial transformer: predicts rotation, scale and shift of a face, and undoes them.
 
-Jaderberg et al. 2015, "Spatial Transformer Networks", arXiv:1506.02025. Deviations:
-the transform is by default a bounded similarity (scale, rotation, shift by tanh within stated
-ranges) instead of a free affine one, because an unbounded one can zoom off the face and never
-come back; the input's border is repeated outside of it instead of zeros.
+Jaderberg et al. 2015, "Spatial Transformer Networks", arXiv:1506.02025. Deviations: by default the
+transform is a similarity with scale, rotation and shift bounded by tanh, because an unbounded
+affine transform can leave the face in training and not recover; outside the input its border is
+repeated, instead of zeros.
 """
 
 import math
@@ -20,7 +20,7 @@ _IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 
 @dataclass(frozen=True)
 class TransformBounds:
-    """How far a similarity transform may go from identity.
+    """The bounds of a similarity transform.
 
     Attributes:
         scale: Largest zoom in either direction, as a factor above 1.
@@ -34,10 +34,10 @@ class TransformBounds:
 
 
 class IdentityHead(nn.Module):
-    """A linear layer that starts at zero, so that the transform starts at identity.
+    """A linear layer initialised with zeros, so that the transform starts at the identity.
 
-    Its own class, not `nn.Linear`: an initialisation applied to every layer of a network by
-    type passes it over. Called once more after any initialisation by hand: `reset_parameters`.
+    A separate class, so that an initialisation of all `nn.Linear` layers does not change it. After
+    an initialisation of every tensor call `reset_parameters`.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -47,7 +47,7 @@ class IdentityHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features))
 
     def reset_parameters(self) -> None:
-        """Return to zero, and the transform to identity."""
+        """Set the parameters to zero, and so the transform to the identity."""
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 
@@ -57,7 +57,7 @@ class IdentityHead(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Straightens images by a transform predicted from each of them."""
+    """Straightens each image by a transform that is predicted from it."""
 
     def __init__(
         self,
@@ -77,20 +77,20 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.transform = transform
         self.bounds = bounds or TransformBounds()
-        layers: list[nn.Module] = [nn.AvgPool2d(2)]  # geometry is coarse: half the pixels tell it
+        layers: list[nn.Module] = [nn.AvgPool2d(2)]  # half the resolution suffices for geometry
         for before, after in ((channels, 16), (16, 32), (32, 64)):
             layers += [
                 nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(after),
                 activation(),
             ]
-        # A 3x3 grid keeps where things are; a global mean would forget it.
+        # A 3x3 grid keeps positions, which a global mean would lose.
         self.localise = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
         self.hidden = nn.Sequential(nn.Linear(64 * 9, 64), activation())
         self.head = IdentityHead(64, 4 if transform == "similarity" else 6)
 
     def reset_parameters(self) -> None:
-        """Return the transform to identity, after an initialisation that touched every tensor."""
+        """Set the transform to the identity, after an initialisation of every tensor."""
         self.head.reset_parameters()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,11 +101,10 @@ class SpatialTransformer(nn.Module):
 
         Returns:
             The straightened images, float[n, c, h, w] in the dtype of `images`, and theta,
-            float32[n, 2, 3]: where in the input each output pixel is read, in coordinates of
-            -1 to 1 from edge to edge.
+            float32[n, 2, 3]: the sampling positions in the input, in coordinates from -1 to 1.
         """
         parameters = self.head(self.hidden(self.localise(images)))
-        # Sampling positions in bfloat16 would be off by up to a fifth of a pixel at 48 pixels.
+        # In bfloat16, sampling positions would be wrong by up to 0.2 pixels at 48 pixels.
         with torch.autocast(images.device.type, enabled=False):
             theta = self.theta(parameters.float())
             grid = F.affine_grid(theta, list(images.shape), align_corners=False)
@@ -115,11 +114,11 @@ class SpatialTransformer(nn.Module):
         return straight.to(images.dtype), theta
 
     def theta(self, parameters: Tensor) -> Tensor:
-        """Turn the head's numbers into sampling matrices.
+        """Convert the head's output to sampling matrices.
 
         Args:
             parameters: float32[n, 4] (scale, angle, shift x, shift y before tanh) or
-                float32[n, 6] (what is added to the identity matrix).
+                float32[n, 6] (added to the identity matrix).
 
         Returns:
             float32[n, 2, 3].
@@ -129,12 +128,12 @@ class SpatialTransformer(nn.Module):
         bounded = torch.tanh(parameters)
         scale = torch.exp(bounded[:, 0] * math.log(self.bounds.scale))
         angle = bounded[:, 1] * math.radians(self.bounds.angle_deg)
-        shift = bounded[:, 2:] * (2.0 * self.bounds.shift)  # a side is 2 long in grid coordinates
+        shift = bounded[:, 2:] * (2.0 * self.bounds.shift)  # coordinates go from -1 to 1
         cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
         rows = (cos, -sin, shift[:, 0], sin, cos, shift[:, 1])
         return torch.stack(rows, dim=1).view(-1, 2, 3)
 
 
 def identity(like: Tensor) -> Tensor:
-    """Return the matrix that moves nothing, float32[1, 2, 3], on the device of `like`."""
+    """Return the identity transform, float32[1, 2, 3], on the device of `like`."""
     return torch.tensor([_IDENTITY], dtype=torch.float32, device=like.device)

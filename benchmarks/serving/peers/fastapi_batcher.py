@@ -21,7 +21,8 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
-model = open_model() if __name__ != "__main__" else None
+if __name__ != "__main__":  # in a worker
+    model = open_model()
 waiting: asyncio.Queue[tuple[np.ndarray, asyncio.Future]] = asyncio.Queue()
 
 

@@ -8,7 +8,8 @@ from fastapi import Body, FastAPI, UploadFile
 from benchmarks.serving.peers.model import PORT, WORKERS, open_model
 
 app = FastAPI()
-model = open_model() if __name__ != "__main__" else None
+if __name__ != "__main__":  # in a worker
+    model = open_model()
 
 
 @app.post("/predict")

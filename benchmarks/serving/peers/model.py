@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.config import SHIPPED_CHECKPOINT
-from service.inference.cuda_engine import CudaEngine
-from service.inference.engine import Engine, find_device
-from service.inference.tuning import largest
+from service.engine.cuda.engine import CudaEngine
+from service.engine.timing import largest
+from service.engine.torch_engine import TorchEngine, find_device
 from service.pictures.decode import decode, prepare_pillow
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.manifest import InputSpec
@@ -86,8 +86,8 @@ class Plain:
         return torch.softmax(logits / self.manifest.temperature, dim=1).cpu().numpy()
 
 
-def _ours(checkpoint: Checkpoint) -> Engine:
-    kind = CudaEngine if DEVICE.type == "cuda" else Engine
+def _ours(checkpoint: Checkpoint) -> TorchEngine:
+    kind = CudaEngine if DEVICE.type == "cuda" else TorchEngine
     return kind(checkpoint, str(DEVICE), max_batch=MAX_BATCH, threads=1)
 
 
@@ -103,4 +103,8 @@ class Nothing:
         return np.tile(self.row, (len(faces), 1))
 
 
-ENGINES = {"plain": Plain, "ours": _ours, "nothing": Nothing}
+ENGINES: dict[str, Callable[[Checkpoint], Any]] = {
+    "plain": Plain,
+    "ours": _ours,
+    "nothing": Nothing,
+}

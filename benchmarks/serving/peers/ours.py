@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.serving.peers.model import PORT, WORKERS
-from service.inference.explanation import Explanation
+from service.engine.explanation import Explanation
 
 
 class Nothing:
-    """Stands where `service.inference.engine.Engine` does, and answers a constant."""
+    """Stands where `service.engine.torch_engine.TorchEngine` does, and answers a constant."""
 
     device = "cpu"
 
@@ -42,9 +42,9 @@ def main() -> None:
     environ = os.environ | {f"FER_{key}": value for key, value in settings.items()}
     if os.environ.get("ENGINE") != "nothing":
         os.execve(sys.executable, [sys.executable, "-m", "service"], environ)
+    from service.app import serve
     from service.config import Settings
-    from service.processes.listener import bind
-    from service.processes.server import serve
+    from service.server.sockets import bind
 
     # In one process: what is asked of it is the CPU time of a request, which workers share out.
     ours = {key: value for key, value in environ.items() if key.startswith("FER_")}

@@ -48,4 +48,4 @@ if __name__ == "__main__":
         runtime_env={"env_vars": environ},
     )
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
-    serve.run(Recognise.bind(), blocking=True)
+    serve.run(Recognise.bind(), blocking=True)  # type: ignore[attr-defined]

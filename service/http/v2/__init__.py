@@ -3,6 +3,5 @@
     body ─▶ inflate ─▶ requests ─▶ recognise ─▶ answers ─▶ body
     (loop)  (thread)   (thread)    (loop)       (loop)
 
-`endpoints` joins them, `messages` is what the protocol's JSON looks like, `metadata` what the one
-model says of itself.
+`endpoints` connects them, `messages` defines the protocol's JSON, `metadata` describes the model.
 """

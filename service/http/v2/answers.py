@@ -1,7 +1,4 @@
-"""From the faces of a request to the answer's JSON and the binary tensors after it.
-
-Not its duty: finding or classifying them.
-"""
+"""Builds the answer: JSON, followed by binary tensors."""
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +10,8 @@ import pydantic_core
 from starlette.responses import Response
 
 from service.http.v2.messages import MODEL, VERSION
-from service.http.v2.metadata import weights
-from service.http.v2.requests import HEADER, Asked, Wanted
+from service.http.v2.metadata import checkpoint_parameters
+from service.http.v2.requests import HEADER, InferRequest, RequestedOutput
 from training.model.manifest import Manifest
 
 
@@ -23,7 +20,7 @@ class Row:
     """One face of the answer.
 
     Attributes:
-        image_index: Of which picture it is, or which row of `faces`.
+        image_index: The index of its picture, or of its row in `faces`.
         box: x, y, width and height in that picture, in pixels.
         emotion: The most probable one.
         probabilities: Of every emotion, in the manifest's order, 0 to 1.
@@ -37,24 +34,24 @@ class Row:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Values in row-major order: str where they are BYTES."""
+    """Values in row-major order; str for BYTES."""
 
     datatype: str
     shape: list[int]
     values: list[Any]
 
 
-def respond(asked: Asked, rows: Sequence[Row], manifest: Manifest) -> Response:
+def respond(request: InferRequest, rows: Sequence[Row], manifest: Manifest) -> Response:
     """Return the whole response.
 
     Args:
-        asked: The request.
-        rows: Its faces; none is an answer too, of tensors without rows.
+        request: The request.
+        rows: Its faces; may be empty, for tensors without rows.
         manifest: The checkpoint's.
     """
     outputs: list[dict[str, Any]] = []
     tail = b""
-    for wanted in asked.wanted:
+    for wanted in request.wanted:
         tensor = _tensor(wanted, rows, manifest.emotions)
         output: dict[str, Any] = {
             "name": wanted.name,
@@ -68,11 +65,15 @@ def respond(asked: Asked, rows: Sequence[Row], manifest: Manifest) -> Response:
         else:
             output["data"] = tensor.values
         outputs.append(output)
-    body = {"model_name": MODEL, "model_version": VERSION, "parameters": weights(manifest)}
+    body = {
+        "model_name": MODEL,
+        "model_version": VERSION,
+        "parameters": checkpoint_parameters(manifest),
+    }
     text = pydantic_core.to_json(
-        body | ({"id": asked.name} if asked.name else {}) | {"outputs": outputs}
+        body | ({"id": request.name} if request.name else {}) | {"outputs": outputs}
     )
-    if not any(wanted.binary for wanted in asked.wanted):
+    if not any(wanted.binary for wanted in request.wanted):
         return Response(text, media_type="application/json")
     return Response(text + tail, headers={HEADER: str(len(text))}, media_type=_BINARY)
 
@@ -80,7 +81,7 @@ def respond(asked: Asked, rows: Sequence[Row], manifest: Manifest) -> Response:
 _BINARY = "application/octet-stream"
 
 
-def _tensor(wanted: Wanted, rows: Sequence[Row], emotions: Sequence[str]) -> _Tensor:
+def _tensor(wanted: RequestedOutput, rows: Sequence[Row], emotions: Sequence[str]) -> _Tensor:
     count = len(rows)
     if wanted.name == "emotion":
         return _Tensor("BYTES", [count], [row.emotion for row in rows])
@@ -97,7 +98,7 @@ def _tensor(wanted: Wanted, rows: Sequence[Row], emotions: Sequence[str]) -> _Te
 
 
 def _best(probabilities: Sequence[float], emotions: Sequence[str], count: int) -> list[str]:
-    """Return Triton's "value:index:label" of the `count` most probable."""
+    """Return the `count` most probable as Triton's "value:index:label"."""
     order = sorted(range(len(emotions)), key=lambda place: -probabilities[place])[:count]
     return [f"{probabilities[place]:.6f}:{place}:{emotions[place]}" for place in order]
 

@@ -1,29 +1,27 @@
-"""The protocol's paths: HTTP in, HTTP out, over the same predictor as the rest of the API.
+"""The handlers of the protocol, which use the same predictor as the rest of the API."""
 
-Not its duty: the bodies (`requests`, `answers`), what the API's document says of the paths
-(`document`).
-"""
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.handlers import Visit, attend, json_response, service_of
-from service.http.intake import read_body
+from service.http.handlers import RequestContext, get_service, handle, json_response
 from service.http.state import Service
+from service.http.uploads import read_body
 from service.http.v2.answers import Row, respond
 from service.http.v2.inflate import inflate
 from service.http.v2.messages import MODEL
 from service.http.v2.metadata import model_metadata, server_metadata
 from service.http.v2.recognise import recognise
-from service.http.v2.requests import Asked, InferLimits, find_json, read_request
+from service.http.v2.requests import InferLimits, InferRequest, find_json, read_request
 
 MAX_FACES = 256
-"""Rows of `faces` in one request: more would keep everybody else waiting for seconds."""
+"""Most rows of `faces` in one request: more would delay all other clients for seconds."""
 
 
 async def server(request: Request) -> Response:
     """Name the server, and the protocol's extensions that it has."""
-    service_of(request)
+    get_service(request)
     return json_response(server_metadata())
 
 
@@ -40,7 +38,7 @@ async def ready(request: Request) -> Response:
 
 async def model(request: Request) -> Response:
     """Name the tensors, and in `parameters` the emotions in the order of `probabilities`."""
-    service = service_of(request)
+    service = get_service(request)
     return json_response(model_metadata(service.predictor.manifest, _limits(service)))
 
 
@@ -57,23 +55,28 @@ async def infer(request: Request) -> Response:
     picture, and none is an answer too; `image_index` says which picture. One broken picture fails
     the request. Binary tensors follow the JSON, whose length Inference-Header-Content-Length says.
     """
-    asked, rows = await attend(request, _read, _infer)
-    return respond(asked, rows, service_of(request).predictor.manifest)
+    asked, rows = await handle(request, _read, _infer)
+    return respond(asked, rows, get_service(request).predictor.manifest)
 
 
-async def _read(visit: Visit) -> bytearray:
-    _, most = find_json(visit.headers, visit.service.settings.max_request_bytes)
-    return await read_body(visit.headers, visit.request.receive, most, visit.lease)
+async def _read(context: RequestContext) -> bytearray:
+    _, most = find_json(context.headers, context.service.settings.max_request_bytes)
+    return await read_body(context.headers, context.request.receive, most, context.reservation)
 
 
-async def _infer(visit: Visit, body: bytearray) -> tuple[Asked, list[Row]]:
-    service, deadline = visit.service, visit.deadline
-    json_bytes, most = find_json(visit.headers, service.settings.max_request_bytes)
-    encoding = visit.headers.get("content-encoding", "identity")
-    body = await inflate(body, encoding, most, visit.lease, service.pool, deadline)
+async def _infer(context: RequestContext, body: bytearray) -> tuple[InferRequest, list[Row]]:
+    service, deadline = context.service, context.deadline
+    json_bytes, most = find_json(context.headers, service.settings.max_request_bytes)
+    encoding = context.headers.get("content-encoding", "identity")
+    body = await inflate(body, encoding, most, context.reservation, service.pool, deadline)
     limits = _limits(service)
-    done = await service.pool.run(lambda: read_request(body, json_bytes, limits), deadline)
-    return done.result, await recognise(service.predictor, done.result, deadline)
+    work = partial(read_request, body, json_bytes, limits)
+    done = await service.pool.run(work, deadline, client=context.client)
+    asked = done.result
+    if asked.faces is not None:
+        context.slot.found(len(asked.faces))
+    allowance = context.allowance(sum(map(len, asked.images)))
+    return asked, await recognise(service.predictor, asked, deadline, allowance)
 
 
 def _limits(service: Service) -> InferLimits:
@@ -87,5 +90,5 @@ def _limits(service: Service) -> InferLimits:
 
 
 def _check(request: Request) -> None:
-    if (error := service_of(request).check()) is not None:
+    if (error := get_service(request).check()) is not None:
         raise error

@@ -1,18 +1,15 @@
-"""Compressed bodies: gzip and deflate, never more of them than fits.
-
-Not its duty: receiving the body, or what is in it.
-"""
+"""Decompresses bodies with gzip or deflate, up to a limit."""
 
 import zlib
 from collections.abc import Callable
 
 from service.errors import BadRequest, RequestTooLarge, UnsupportedType
-from service.http.upload_memory import Lease
+from service.http.upload_memory import MemoryReservation
 from service.pictures.pool import DecodePool
 
 ENCODINGS = ("gzip", "deflate")
 STEP_BYTES = 1 << 20
-"""What one piece of work inflates at most: deflate makes a thousand bytes of one."""
+"""Most bytes that one step inflates: deflate can expand data a thousand times."""
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 
 
@@ -20,29 +17,29 @@ async def inflate(
     body: bytearray,
     encoding: str,
     max_bytes: int,
-    lease: Lease,
+    reservation: MemoryReservation,
     pool: DecodePool,
     deadline: float,
 ) -> bytearray:
-    """Return what a request's body says, as its Content-Encoding has it.
+    """Decompress a request's body by its Content-Encoding.
 
     Args:
-        body: As it was received.
+        body: As received.
         encoding: The header's value.
-        max_bytes: Most that it may say.
-        lease: Accounts for what is held.
-        pool: Its threads do the work, a step at a time.
-        deadline: When the result is of no more use, in the pool's clock's time.
+        max_bytes: Most bytes of the result.
+        reservation: Accounts for the memory.
+        pool: Its threads decompress, one step at a time.
+        deadline: When the result is of no use any more, in the time of the pool's clock.
 
     Returns:
-        The same body where it is not compressed, else what was inflated.
+        The same body if it is not compressed, else the decompressed one.
 
     Raises:
         UnsupportedType: Another encoding, or several.
-        BadRequest: It is damaged or incomplete, or something follows it.
-        RequestTooLarge: It says more than allowed; the rest was not inflated.
-        QueueFull: Uploads hold all the memory that they may, or the pool is full.
-        Overloaded, DeadlineExceeded: The pool had no time for it.
+        BadRequest: It is damaged or incomplete, or other data follows it.
+        RequestTooLarge: The result is larger than allowed; the rest was not inflated.
+        QueueFull: The memory for uploads or the pool is full.
+        Overloaded, DeadlineExceeded: The pool could not do it in time.
     """
     encoding = encoding.strip().lower()
     if encoding == "identity":
@@ -53,7 +50,7 @@ async def inflate(
     whole, rest = bytearray(), bytes(body)
     while not inflater.eof:
         size = min(STEP_BYTES, max_bytes - len(whole) + 1)
-        lease.take(size)
+        reservation.take(size)
         piece = (await pool.run(_step(inflater, rest, size), deadline)).result
         whole += piece
         rest = inflater.unconsumed_tail

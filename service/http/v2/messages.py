@@ -1,7 +1,6 @@
-"""The protocol's JSON: what a request's must be, and how the API's document shows an answer's.
+"""The protocol's JSON: validates requests, and describes answers for the OpenAPI document.
 
-Whatever the protocol lets a client add, and the service has no use for, is ignored. Not its duty:
-the tensors' values (`requests`, `answers`).
+Optional members of the protocol that the service does not use are ignored.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,14 +12,14 @@ from service.pictures.search import MAX_FACES, Detect, FaceSearch
 
 MODEL = "attention-fer"
 VERSION = "1"
-"""Of the tensors' names and shapes; which weights answer is said in `parameters`."""
+"""The version of the tensors' names and shapes; `parameters` name the checkpoint."""
 
 Size = Annotated[int, Field(ge=0, le=1 << 53)]
 Scalar = bool | int | float | str
 
 
 class _Message(BaseModel):
-    # Nothing is guessed: a "1" is no 1, and a 1 no true.
+    # Strict: "1" is not accepted for 1, and 1 not for true.
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
@@ -76,7 +75,7 @@ class InferenceRequest(_Message):
     """The JSON of a request; the values of binary tensors follow it."""
 
     id: str = ""
-    # Every list is bounded here, not later: a million wrong items would be a million errors.
+    # Every list is bounded here: a million invalid items would give a million errors.
     inputs: list[Input] = Field(max_length=8, description="Exactly one, `faces` or `image`.")
     outputs: list[Output] = Field(default=[], max_length=8)
     parameters: RequestParameters = RequestParameters()

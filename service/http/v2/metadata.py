@@ -1,7 +1,4 @@
-"""What server and model say of themselves, from the checkpoint.
-
-Not its duty: whether they are ready.
-"""
+"""The metadata of server and model."""
 
 from typing import Any
 
@@ -13,18 +10,18 @@ EXTENSIONS = ("binary_tensor_data", "classification")
 
 
 def server_metadata() -> dict[str, Any]:
-    """Return the body that `messages.ServerMetadata` describes."""
+    """Return the body for `messages.ServerMetadata`."""
     return {"name": MODEL, "version": VERSION, "extensions": EXTENSIONS}
 
 
 def model_metadata(manifest: Manifest, limits: InferLimits) -> dict[str, Any]:
-    """Return the body that `messages.ModelMetadata` describes."""
+    """Return the body for `messages.ModelMetadata`."""
     spec = manifest.input_spec
     return {
         "name": MODEL,
         "versions": [VERSION],
         "platform": "pytorch_safetensors",
-        # One of the two; the protocol has no word for that.
+        # Either of them; the protocol cannot express that.
         "inputs": [
             _tensor("faces", "UINT8", -1, spec.height, spec.width),
             _tensor("image", "BYTES", -1),
@@ -35,7 +32,7 @@ def model_metadata(manifest: Manifest, limits: InferLimits) -> dict[str, Any]:
             _tensor("box", "INT32", -1, 4),
             _tensor("image_index", "INT32", -1),
         ],
-        "parameters": weights(manifest)
+        "parameters": checkpoint_parameters(manifest)
         | {
             "emotions": ",".join(manifest.emotions),
             "max_faces": limits.max_faces,
@@ -44,8 +41,8 @@ def model_metadata(manifest: Manifest, limits: InferLimits) -> dict[str, Any]:
     }
 
 
-def weights(manifest: Manifest) -> dict[str, str]:
-    """Return which weights answer, as `parameters` say it."""
+def checkpoint_parameters(manifest: Manifest) -> dict[str, str]:
+    """Return the checkpoint's name and version, for `parameters`."""
     return {"checkpoint": manifest.name, "checkpoint_version": manifest.version}
 
 

@@ -1,6 +1,6 @@
-"""Where the protocol's endpoints are, and what the API's document says of them.
+"""The routes of the protocol, and their description in the OpenAPI document.
 
-Every path is fixed, since there is one model: metrics know them all by name.
+Every path is fixed, since there is one model; so each can be a label of the metrics.
 """
 
 from collections.abc import Callable, Coroutine
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.document import problems
+from service.http.document import describe_problems
 from service.http.problems import MEDIA_TYPE, PROTOCOL
 from service.http.v2 import endpoints, messages
 from service.http.v2.messages import MODEL, VERSION
@@ -21,7 +21,7 @@ _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 
 
 def add_protocol(app: FastAPI) -> None:
-    """Give `app` the protocol's paths."""
+    """Add the protocol's routes to `app`."""
     _get(app, PROTOCOL, endpoints.server, messages.ServerMetadata)
     _get(app, f"{PROTOCOL}/health/live", endpoints.live, messages.Live)
     _get(app, f"{PROTOCOL}/health/ready", endpoints.ready, messages.Ready)
@@ -58,9 +58,11 @@ def _get(
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the answers of these statuses, with the member that the protocol's clients read."""
+    """Return the problems of these statuses, with the protocol's member `error`."""
     content = {MEDIA_TYPE: {"schema": messages.InferenceProblem.model_json_schema()}}
-    return {status: said | {"content": content} for status, said in problems(*statuses).items()}
+    return {
+        status: said | {"content": content} for status, said in describe_problems(*statuses).items()
+    }
 
 
 def _request() -> dict[str, Any]:
@@ -82,7 +84,7 @@ def _request() -> dict[str, Any]:
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """Return a schema without references, which would be looked for in the whole document."""
+    """Return a schema without references, which would refer to the whole document."""
     if isinstance(schema, list):
         return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):

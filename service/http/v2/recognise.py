@@ -1,40 +1,41 @@
-"""From what a request asks to the rows of its answer.
-
-Not its duty: the protocol's bodies.
-"""
+"""Classifies the inputs of a request into the rows of its answer."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from service.errors import ServiceError
+from service.http.bodies import round_probability
 from service.http.v2.answers import Row
-from service.http.v2.requests import Asked
-from service.predict import Predictor
+from service.http.v2.requests import InferRequest
+from service.pictures.cost import Allowance
+from service.pictures.faces import Box
+from service.pipeline import Expression, Prediction, Predictor
 
 
-async def recognise(predictor: Predictor, asked: Asked, deadline: float) -> list[Row]:
-    """Return a row a face. Cancelling it takes the faces out of the queue.
+async def recognise(
+    predictor: Predictor, request: InferRequest, deadline: float, allowance: Allowance
+) -> list[Row]:
+    """Return one row per face. Cancelling the task removes the faces from the queue.
 
     Args:
-        predictor: Does the work.
-        asked: The request.
-        deadline: When the answer is of no more use, in the predictor's clock's time.
+        predictor: Classifies the faces.
+        request: The request.
+        deadline: When the answer is of no use any more, in the time of the predictor's clock.
+        allowance: The decoding budget of the request.
 
     Raises:
-        ServiceError: Any kind that the predictor raises, for any of the pictures: the request
-            fails as a whole, as the protocol has it.
+        ServiceError: As the predictor raises for any of the pictures: by the protocol, the whole
+            request fails.
     """
-    if asked.faces is not None:
-        return await _classify(predictor, asked.faces, deadline)
-    answers = await _predict(predictor, asked, deadline)
+    if request.faces is not None:
+        return await _classify(predictor, request.faces, deadline)
+    answers = await _predict(predictor, request, deadline, allowance)
     return [
-        _row(index, face, tuple(face["box"].values()))
+        _row(index, recognised.expression, recognised.face.box)
         for index, answer in enumerate(answers)
-        for face in answer["faces"]
+        for recognised in answer.faces
     ]
 
 
@@ -43,22 +44,25 @@ async def _classify(
 ) -> list[Row]:
     _, height, width = faces.shape
     answers = await predictor.classify(faces, deadline)
-    return [_row(index, face, (0, 0, width, height)) for index, face in enumerate(answers)]
+    box = Box(0, 0, width, height)
+    return [_row(index, expression, box) for index, expression in enumerate(answers)]
 
 
-async def _predict(predictor: Predictor, asked: Asked, deadline: float) -> list[dict[str, Any]]:
-    """Answer all pictures at once, so that their faces share batches; the first error ends all."""
+async def _predict(
+    predictor: Predictor, request: InferRequest, deadline: float, allowance: Allowance
+) -> list[Prediction]:
+    """Predict all pictures concurrently, so that their faces share batches; one error ends all."""
 
-    async def one(index: int, image: bytes) -> dict[str, Any]:
+    async def one(index: int, image: bytes) -> Prediction:
         try:
-            return await predictor.predict(image, deadline, asked.search)
+            return await predictor.predict(image, deadline, request.search, allowance)
         except ServiceError as error:
             detail = f"Of 'image' element {index}: {error.detail}"
             raise type(error)(detail, error.retry_after_s) from None
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(*pair)) for pair in enumerate(asked.images)]
+            tasks = [group.create_task(one(*pair)) for pair in enumerate(request.images)]
     except* ServiceError as errors:
         first = _first(errors)
     else:
@@ -74,5 +78,6 @@ def _first(errors: BaseExceptionGroup[ServiceError]) -> ServiceError:
     return error
 
 
-def _row(index: int, face: dict[str, Any], box: Sequence[int]) -> Row:
-    return Row(index, tuple(box), face["emotion"], tuple(face["probabilities"].values()))
+def _row(index: int, expression: Expression, box: Box) -> Row:
+    probabilities = tuple(round_probability(p) for p in expression.probabilities.values())
+    return Row(index, (box.x, box.y, box.width, box.height), expression.emotion, probabilities)

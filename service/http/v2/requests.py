@@ -1,10 +1,9 @@
-"""From a request's body to what it asks: faces or pictures, and which tensors are wanted.
+"""Parses a request's body: faces or pictures, and the requested output tensors.
 
     {"inputs": [{"name": "faces", "parameters": {"binary_data_size": 2304}, ...}]} 2304 bytes
     Inference-Header-Content-Length ───────────────────────────────────────────▶│
 
-Whatever is wrong is told before anything is computed. Not its duty: receiving the body; decoding
-pictures.
+All errors of the request are reported before any computation.
 """
 
 import binascii
@@ -31,23 +30,23 @@ from service.pictures.search import FaceSearch
 from training.model.manifest import InputSpec
 
 OUTPUTS = ("probabilities", "emotion", "box", "image_index")
-"""The tensors of an answer, a row a face, in the order that they come in unless asked for."""
+"""The output tensors, one row per face, in their default order."""
 HEADER = "inference-header-content-length"
 MAX_JSON_BYTES = 4 << 20
-"""Python makes many times as much of JSON, and reads no other request meanwhile."""
+"""Most bytes of JSON: parsed, it takes many times the memory, and parsing holds the GIL."""
 MAX_LISTS = 1 << 15
-"""Lists and objects in it: a row each of as many faces as fit. A million of them take seconds."""
+"""Most lists and objects in it, enough for the rows of all faces; a million would take seconds."""
 
 
 @dataclass(frozen=True)
 class InferLimits:
-    """How much one request may bring.
+    """The limits of one request.
 
     Attributes:
-        max_faces: Rows of `faces`.
-        max_images: Elements of `image`.
-        max_image_bytes: Of each of them.
-        spec: What `faces` must be.
+        max_faces: Most rows of `faces`.
+        max_images: Most elements of `image`.
+        max_image_bytes: Most bytes of each of them.
+        spec: The size of `faces`.
     """
 
     max_faces: int
@@ -57,13 +56,13 @@ class InferLimits:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One tensor of the answer.
+class RequestedOutput:
+    """One requested output tensor.
 
     Attributes:
         name: One of `OUTPUTS`.
         binary: Whether its values follow the JSON.
-        best: Of the probabilities, so many of the best classes as text; 0 for all as numbers.
+        best: For `probabilities`, the number of best classes as text; 0 for all as numbers.
     """
 
     name: str
@@ -72,37 +71,37 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request, understood. Either faces or images.
+class InferRequest:
+    """One parsed request, with either faces or images.
 
     Attributes:
-        name: The client's for it, to be sent back; empty if it has none.
-        faces: uint8[n, h, w], 0-255, grey, at least one; None where there are images.
-        images: Encoded pictures, at least one; empty where there are faces.
-        search: How faces are looked for in images.
-        wanted: The tensors to answer, in order.
+        name: The client's id of the request, for the answer; may be empty.
+        faces: uint8[n, h, w], 0-255, grey, at least one; None if there are images.
+        images: Encoded pictures, at least one; empty if there are faces.
+        search: The search for faces in images.
+        wanted: The requested output tensors, in order.
     """
 
     name: str
     faces: npt.NDArray[np.uint8] | None
     images: tuple[bytes, ...]
     search: FaceSearch
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[RequestedOutput, ...]
 
 
 def find_json(headers: Mapping[str, str], max_bytes: int) -> tuple[int | None, int]:
-    """Return where a body's JSON ends, and how long the body may be.
+    """Return the length of a body's JSON, and the limit of the whole body.
 
     Args:
         headers: The request's, names in lower case.
-        max_bytes: Of a body, however it is sent.
+        max_bytes: The limit of any body.
 
     Returns:
-        The JSON's length in bytes, None where it is all there is; most bytes of the whole.
+        The JSON's length in bytes, None if the whole body is JSON; most bytes of the body.
 
     Raises:
-        BadRequest: The header does not name a number above 0.
-        RequestTooLarge: Too much JSON.
+        BadRequest: The header is not a number above 0.
+        RequestTooLarge: The JSON is too long.
     """
     said = headers.get(HEADER)
     if said is None:
@@ -116,22 +115,22 @@ def find_json(headers: Mapping[str, str], max_bytes: int) -> tuple[int | None, i
     return int(said[:20]), max_bytes
 
 
-def read_request(body: bytearray, json_bytes: int | None, limits: InferLimits) -> Asked:
-    """Understand a body. Any thread may call it.
+def read_request(body: bytearray, json_bytes: int | None, limits: InferLimits) -> InferRequest:
+    """Parse a body; thread-safe.
 
     Args:
-        body: The whole of it, inflated.
-        json_bytes: Where its JSON ends, as `find_json` says.
-        limits: How much it may bring.
+        body: The whole body, inflated.
+        json_bytes: The length of its JSON, from `find_json`.
+        limits: Of the request.
 
     Returns:
-        What it asks. Faces that came as binary data are a view of `body`.
+        The request. Faces sent as binary data are a view of `body`.
 
     Raises:
-        BadRequest: It does not follow the protocol, or asks for what there is not.
-        NoImage: It has no face and no picture.
-        TooManyImages: It has too many.
-        ImageTooLarge: One of its pictures is.
+        BadRequest: It violates the protocol, or names unknown tensors.
+        NoImage: It has neither faces nor pictures.
+        TooManyImages: It has too many of them.
+        ImageTooLarge: A picture is too large.
         RequestTooLarge: Its JSON has too many lists.
     """
     view = memoryview(body)
@@ -154,7 +153,7 @@ def read_request(body: bytearray, json_bytes: int | None, limits: InferLimits) -
     parameters = request.parameters
     search = FaceSearch(parameters.detect, parameters.max_faces)
     wanted = _wanted(request.outputs, parameters.binary_data_output)
-    return Asked(request.id, faces, images, search, wanted)
+    return InferRequest(request.id, faces, images, search, wanted)
 
 
 def _parse(text: bytes) -> InferenceRequest:
@@ -163,14 +162,14 @@ def _parse(text: bytes) -> InferenceRequest:
     try:
         return InferenceRequest.model_validate_json(text)
     except ValidationError as error:
-        # Names of our own and places in lists: nothing of what the client wrote.
+        # Only names of the protocol and indices: no data of the client.
         place = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
     where = f" at {place!r}" if place else ""
     raise BadRequest(f"The JSON is not a request of the Open Inference Protocol{where}.")
 
 
 def _binary(tensor: Input, binary: memoryview) -> memoryview | None:
-    """Return the values that follow the JSON; None where they are in it."""
+    """Return the values that follow the JSON; None if they are in it."""
     size = tensor.parameters.binary_data_size
     if (size is None) == (tensor.data is None):
         raise BadRequest("An input has either 'data' or the parameter 'binary_data_size'.")
@@ -213,7 +212,7 @@ def _check_count(count: int, limit: int) -> None:
 
 
 def _flat(data: Any) -> bytes:
-    """Return the values of lists, however nested; each must be 0 to 255."""
+    """Return the values of nested lists; each must be 0 to 255."""
     try:
         if data and isinstance(data[0], list):
             return b"".join(map(_row, data))
@@ -223,13 +222,13 @@ def _flat(data: Any) -> bytes:
 
 
 def _row(data: Any) -> bytes:
-    if not isinstance(data, list):  # of a number `bytes` would make as many zeros
+    if not isinstance(data, list):  # `bytes` of a number would be as many zeros
         raise TypeError
     return _flat(data)
 
 
 def _elements(data: memoryview, count: int) -> tuple[bytes, ...]:
-    """Split BYTES: before each element its length, four bytes, the lowest first."""
+    """Split BYTES: each element is preceded by its length, four bytes, little-endian."""
     elements, place = [], 0
     for _ in range(count):
         if place + 4 > len(data):
@@ -255,16 +254,16 @@ def _mismatch(name: str) -> ServiceError:
     return BadRequest(f"The values of {name!r} are not as many as its shape says.")
 
 
-def _wanted(outputs: list[Output], binary: bool) -> tuple[Wanted, ...]:
+def _wanted(outputs: list[Output], binary: bool) -> tuple[RequestedOutput, ...]:
     if not outputs:
-        return tuple(Wanted(name, binary) for name in OUTPUTS)
+        return tuple(RequestedOutput(name, binary) for name in OUTPUTS)
     names = [output.name for output in outputs]
     if len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
         raise BadRequest(f"Ask for each of {', '.join(OUTPUTS)} once or not at all.")
     return tuple(_wanted_one(output, binary) for output in outputs)
 
 
-def _wanted_one(output: Output, binary: bool) -> Wanted:
+def _wanted_one(output: Output, binary: bool) -> RequestedOutput:
     parameters = output.parameters
     if parameters.shared_memory_region is not None:
         raise BadRequest("There is no shared memory; take the output from the answer.")
@@ -272,4 +271,4 @@ def _wanted_one(output: Output, binary: bool) -> Wanted:
         raise BadRequest("'classification' is a parameter of 'probabilities' alone.")
     if parameters.binary_data is not None:
         binary = parameters.binary_data
-    return Wanted(output.name, binary, parameters.classification)
+    return RequestedOutput(output.name, binary, parameters.classification)

@@ -64,8 +64,8 @@ def ask(request: pytest.FixtureRequest) -> Ask:
         async def sleep(seconds: float) -> None:
             script.waits.append(seconds)
 
-        async with AsyncClient(transport=transport, sleep=sleep, **options) as client:
-            return await getattr(client, method)(image, **search)
+        async with AsyncClient(transport=transport, sleep=sleep, **options) as waiting:
+            return await getattr(waiting, method)(image, **search)
 
     return run
 

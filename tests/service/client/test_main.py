@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -66,7 +66,7 @@ def test_annotated_copies_lie_as_the_pictures_do(url: str, folder: Path, tmp_pat
     for name in GREY:
         with Image.open(drawn / name / "face.png.png") as copy:
             assert copy.size == (64, 80)
-            assert len(copy.getcolors()) > 1  # the original has one
+            assert len(copy.getcolors() or []) > 1  # the original has one
 
 
 # What a photograph may hold, from a service that answers by the picture's width.
@@ -159,7 +159,8 @@ def test_several_faces_and_none_as_json(
     assert main(["--url", scripted[0], "--format", "json", str(photographs)]) == 0
     none, two = map(json.loads, capsys.readouterr().out.splitlines())
     assert none["faces"] == []
-    assert two["faces"] == FACES
+    unsaid: dict[str, Any] = {"landmarks": {}, "roll": None, "quality": None}  # by an older service
+    assert two["faces"] == [face | unsaid for face in FACES]
 
 
 def test_how_to_look_for_faces_is_passed_on(

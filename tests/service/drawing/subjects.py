@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.drawing.paint import Subject
-from service.inference.explanation import Explanation
+from service.engine.explanation import Explanation
 from service.pictures.decode import Picture
 from service.pictures.faces import Box
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from service.drawing.frames import View, describe, lay, outline
+from service.drawing.frames import View, describe, outline, project
 from service.pictures.faces import Box
 from tests.service.drawing.subjects import IDENTITY, similarity, spot
 
@@ -30,20 +30,20 @@ def test_a_place_lies_where_the_network_read_it(theta: np.ndarray) -> None:
     wide = torch.nn.functional.avg_pool2d(crop, 15, 1, 7)
     grid = affine_grid(torch.from_numpy(theta)[None], [1, 1, 48, 48], align_corners=False)
     seen = grid_sample(wide, grid, align_corners=False)[0, 0].numpy()
-    x, y = brightest(lay(seen, theta, CROP, OVER_CROP))
+    x, y = brightest(project(seen, theta, CROP, OVER_CROP))
     assert abs(x - 140.5) < 6
     assert abs(y - 100.5) < 6
 
 
 def test_without_a_transform_cells_divide_the_crop_evenly() -> None:
-    laid = lay(spot(6, 18), IDENTITY, CROP, OVER_CROP)
+    laid = project(spot(6, 18), IDENTITY, CROP, OVER_CROP)
     assert brightest(laid) == pytest.approx((185.0, 65.0), abs=1.0)
     assert not np.isnan(laid).any()
 
 
 def test_a_view_of_the_whole_picture() -> None:
     view = View(0, 0, 400, 400, 200, 200)  # half the size
-    laid = lay(np.ones((6, 6), np.float32), IDENTITY, CROP, view)
+    laid = project(np.ones((6, 6), np.float32), IDENTITY, CROP, view)
     inside = ~np.isnan(laid)
     expected = np.zeros((200, 200), bool)
     expected[20:120, 50:150] = True
@@ -52,12 +52,12 @@ def test_a_view_of_the_whole_picture() -> None:
 
 
 def test_a_view_may_leave_the_crop_behind() -> None:
-    assert np.isnan(lay(spot(0, 0), IDENTITY, CROP, View(900, 900, 50, 50, 10, 10))).all()
+    assert np.isnan(project(spot(0, 0), IDENTITY, CROP, View(900, 900, 50, 50, 10, 10))).all()
 
 
 def test_the_outline_is_around_what_is_laid() -> None:
     theta = similarity(20, 0.7, 0.1, 0.05)
-    laid = ~np.isnan(lay(np.ones((6, 6), np.float32), theta, CROP, OVER_CROP))
+    laid = ~np.isnan(project(np.ones((6, 6), np.float32), theta, CROP, OVER_CROP))
     corners = np.array(outline(theta, CROP, OVER_CROP))
     sides = corners - np.roll(corners, 1, axis=0)
     np.testing.assert_allclose(np.hypot(*sides.T), 0.7 * 240, rtol=1e-5)
@@ -83,4 +83,4 @@ def test_what_was_done_undoes_the_reading(theta: np.ndarray) -> None:
 def test_a_transform_that_flattens_the_face_is_described_too() -> None:
     made = describe(np.zeros((2, 3), np.float32))
     assert np.isfinite([made.angle_deg, made.scale, made.shift_x, made.shift_y]).all()
-    assert lay(spot(0, 0), np.zeros((2, 3), np.float32), CROP, OVER_CROP).shape == (240, 240)
+    assert project(spot(0, 0), np.zeros((2, 3), np.float32), CROP, OVER_CROP).shape == (240, 240)

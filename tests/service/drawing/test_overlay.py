@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from service.drawing.overlay import draw_overlay, frame, tag, to_png
+from service.drawing.overlay import draw_frame, draw_label, draw_overlay, to_png
 from service.pictures.faces import Box
 from tests.service.drawing.subjects import colour_of, picture, similarity, spot, subject
 
@@ -48,7 +48,7 @@ def test_box_and_label_stand_out_from_any_ground(level: int) -> None:
 def test_words_stay_inside(x: int, y: int) -> None:
     canvas = Image.new("RGB", (600, 600), "red")
     pen = ImageDraw.Draw(canvas)
-    tag(pen, (x, y), "happiness 0.93", ImageFont.load_default(14), canvas.size)
+    draw_label(pen, (x, y), "happiness 0.93", ImageFont.load_default(14), canvas.size)
     dark = np.asarray(canvas).sum(axis=2) < 60
     rows, columns = np.nonzero(dark)
     width = np.ptp(columns) + 1
@@ -78,7 +78,7 @@ def test_faces_that_leave_the_picture_are_drawn_as_far_as_they_go() -> None:
 
 def test_a_frame_of_a_tiny_face_is_a_dot() -> None:
     canvas = Image.new("RGB", (9, 9), "red")
-    frame(ImageDraw.Draw(canvas), (4, 4, 4, 4))
+    draw_frame(ImageDraw.Draw(canvas), (4, 4, 4, 4))
     assert np.asarray(canvas)[3, 3].tolist() == [16, 16, 20]
 
 

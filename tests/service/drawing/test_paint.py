@@ -5,7 +5,7 @@ import pytest
 
 from service.drawing.colours import INFERNO, VIRIDIS
 from service.drawing.frames import View
-from service.drawing.paint import paint_attention, paint_evidence, share, show
+from service.drawing.paint import format_probability, paint_attention, paint_evidence, render_view
 from service.pictures.decode import Picture
 from service.pictures.faces import Box
 from tests.service.drawing.subjects import colour_of, picture, similarity, subject
@@ -19,7 +19,7 @@ VIEW = View(0, 0, 96, 96, 96, 96)
     [(0.0, "0.00"), (0.004, "<0.01"), (0.5, "0.50"), (0.993, ">0.99"), (1.0, "1.00")],
 )
 def test_probabilities_for_people(probability: float, words: str) -> None:
-    assert share(probability) == words
+    assert format_probability(probability) == words
 
 
 def ramp(width: int, height: int, shrunk: int = 1) -> Picture:
@@ -29,22 +29,22 @@ def ramp(width: int, height: int, shrunk: int = 1) -> Picture:
 
 @pytest.mark.parametrize("shrunk", [1, 2])
 def test_a_view_shows_its_part_of_the_original(shrunk: int) -> None:
-    shown = np.asarray(show(ramp(240, 120, shrunk), View(100, 20, 40, 40, 40, 40)), int)
+    shown = np.asarray(render_view(ramp(240, 120, shrunk), View(100, 20, 40, 40, 40, 40)), int)
     assert shown.shape == (40, 40)
     np.testing.assert_allclose(shown[7], np.arange(100, 140), atol=1.5)
 
 
 def test_beyond_the_picture_its_border_is_repeated() -> None:
-    shown = np.asarray(show(ramp(240, 120), View(-20, -10, 60, 60, 60, 60)), int)
+    shown = np.asarray(render_view(ramp(240, 120), View(-20, -10, 60, 60, 60, 60)), int)
     assert (shown[:, :20] == 0).all()
     np.testing.assert_allclose(shown[3, 20:], np.arange(40), atol=1)
-    outside = show(ramp(240, 120), View(500, 500, 60, 60, 30, 30))
+    outside = render_view(ramp(240, 120), View(500, 500, 60, 60, 30, 30))
     assert outside.size == (30, 30)
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_evidence_is_brightest_where_it_is_most_and_leaves_the_rest(level: int) -> None:
-    base = show(picture(96, 96, level), VIEW)
+    base = render_view(picture(96, 96, level), VIEW)
     evidence = np.zeros((24, 24), np.float32)
     evidence[4:9, 16:21] = 3.0
     painted = paint_evidence(base, subject(BOX, evidence=evidence), VIEW)
@@ -58,7 +58,7 @@ def test_evidence_is_brightest_where_it_is_most_and_leaves_the_rest(level: int) 
 
 
 def test_no_evidence_at_all_leaves_the_picture() -> None:
-    base = show(picture(96, 96), VIEW)
+    base = render_view(picture(96, 96), VIEW)
     painted = paint_evidence(base, subject(BOX, evidence=np.zeros((24, 24), np.float32)), VIEW)
     assert (np.asarray(painted) == 128).all()
 
@@ -66,7 +66,7 @@ def test_no_evidence_at_all_leaves_the_picture() -> None:
 def test_attention_colours_what_was_straightened_and_keeps_its_shade() -> None:
     values = np.ones((12, 12), np.float32)
     values[:, :6] = 0.0
-    base = show(ramp(96, 96), VIEW)
+    base = render_view(ramp(96, 96), VIEW)
     face = subject(BOX, theta=similarity(0, 0.5), attention=values)
     pixels = np.asarray(paint_attention(base, face, VIEW), np.float64)
     inner = pixels[26:70]
@@ -78,5 +78,5 @@ def test_attention_colours_what_was_straightened_and_keeps_its_shade() -> None:
 
 
 def test_without_attention_the_picture_is_left() -> None:
-    base = show(ramp(96, 96), VIEW)
+    base = render_view(ramp(96, 96), VIEW)
     assert (colour_of(paint_attention(base, subject(BOX), VIEW)) == 0).all()

@@ -6,24 +6,29 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from service.http.disconnect import DEPARTURE, ClientGone, Departure, WhileConnected
+from service.http.disconnect import (
+    DISCONNECT_SIGNAL,
+    ClientDisconnected,
+    DisconnectSignal,
+    WhileConnected,
+)
 
 pytestmark = pytest.mark.anyio
 
 
 class Client:
-    """A client of a server that tells of departures, or of one that does not."""
+    """A client of a server that tells of signals, or of one that does not."""
 
     def __init__(self, told: bool) -> None:
-        self.departure = Departure()
+        self.signal = DisconnectSignal()
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        state = {DEPARTURE: self.departure} if told else {}
+        state = {DISCONNECT_SIGNAL: self.signal} if told else {}
         self.request = Request({"type": "http", "state": state}, self._messages.get)
 
     def leave(self) -> None:
         self._messages.put_nowait({"type": "http.request"})  # a stray piece of a body
         self._messages.put_nowait({"type": "http.disconnect"})
-        self.departure.happen()
+        self.signal.set()
 
 
 @pytest.fixture(params=[True, False], ids=["told", "watched"])
@@ -34,7 +39,7 @@ def client(request: pytest.FixtureRequest) -> Client:
 async def test_who_stays_is_not_disturbed(client: Client) -> None:
     with WhileConnected(client.request):
         await asyncio.sleep(0)
-    assert client.departure.watchers == set()
+    assert client.signal.watchers == set()
 
 
 async def test_who_leaves_ends_the_work(client: Client) -> None:
@@ -43,17 +48,17 @@ async def test_who_leaves_ends_the_work(client: Client) -> None:
             client.leave()
             await asyncio.Event().wait()
 
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         await work()
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
-    assert client.departure.watchers == set()
+    assert client.signal.watchers == set()
 
 
 async def test_who_had_left_before_gets_nothing(client: Client) -> None:
     client.leave()
-    with pytest.raises(ClientGone), WhileConnected(client.request):
+    with pytest.raises(ClientDisconnected), WhileConnected(client.request):
         await asyncio.Event().wait()
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from service.errors import BadRequest, ServiceError
 from service.http.form import Form, FormLimits
-from service.http.plain_form import read_plain
+from service.http.plain_form import parse_plain_form
 from service.http.upload_memory import UploadMemory
 
 BOUNDARY = b"----x"
@@ -28,8 +28,8 @@ def part(data: bytes, headers: bytes = DISPOSITION + TYPE) -> bytes:
 def outcome(body: bytes, step: int) -> object:
     """What a form gives that comes in pieces: its pictures, or the problem."""
     memory = UploadMemory(10_000)
-    with memory.lease() as lease:
-        form = Form(BOUNDARY, LIMITS, lease)
+    with memory.reservation() as reservation:
+        form = Form(BOUNDARY, LIMITS, reservation)
         try:
             for start in range(0, len(body), step):
                 form.write(body[start : start + step])
@@ -54,7 +54,7 @@ def outcome(body: bytes, step: int) -> object:
 @pytest.mark.parametrize("data", [b"x", b"\r\n", b"\r\n--", b"\r\n----", b"--" + BOUNDARY])
 def test_what_everybody_sends_needs_no_parser(headers: bytes, end: bytes, data: bytes) -> None:
     body = form_of(part(data, headers), end=end)
-    assert read_plain(body, BOUNDARY) == data
+    assert bytes(parse_plain_form(body, BOUNDARY) or b"") == data
     assert outcome(body, len(body)) == outcome(body, 1) == [data]
 
 
@@ -85,29 +85,29 @@ def test_what_everybody_sends_needs_no_parser(headers: bytes, end: bytes, data: 
     ],
 )
 def test_every_other_form_is_left_to_the_parser(body: bytes) -> None:
-    assert read_plain(body, BOUNDARY) is None
+    assert parse_plain_form(body, BOUNDARY) is None
     assert outcome(body, max(1, len(body))) == outcome(body, 1)
 
 
 def test_one_that_is_too_large_is_refused_as_the_parser_does() -> None:
     body = form_of(part(b"x" * 41))
-    assert read_plain(body, BOUNDARY) is not None
+    assert parse_plain_form(body, BOUNDARY) is not None
     assert outcome(body, len(body)) == outcome(body, 1)
     assert "more than 40 bytes" in str(outcome(body, len(body)))
 
 
 def test_what_follows_the_last_boundary_is_not_of_the_form() -> None:
     body = form_of(part(b"a"))
-    with UploadMemory(100).lease() as lease:
-        form = Form(BOUNDARY, LIMITS, lease)
+    with UploadMemory(100).reservation() as reservation:
+        form = Form(BOUNDARY, LIMITS, reservation)
         form.write(body)
         form.write(body)
-        assert form.finish() == [b"a"]
+        assert form.finish() == [bytearray(b"a")]
 
 
 def test_an_unfinished_form_is_refused() -> None:
-    with UploadMemory(100).lease() as lease:
-        form = Form(BOUNDARY, LIMITS, lease)
+    with UploadMemory(100).reservation() as reservation:
+        form = Form(BOUNDARY, LIMITS, reservation)
         with pytest.raises(BadRequest, match="ends before"):
             form.finish()
 

@@ -7,7 +7,7 @@ from service.pictures.search import MAX_FACES, FaceSearch
 
 def test_nothing_asked_is_the_default() -> None:
     assert read_search(b"") == FaceSearch("auto", 64)
-    assert [parameter["schema"]["default"] for parameter in PARAMETERS] == ["auto", 64]
+    assert [parameter["schema"]["default"] for parameter in PARAMETERS] == ["auto", 64, 0.02]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ import pytest
 import skimage.data
 from PIL import ExifTags, Image
 
+from service.config import detector_path
 from service.errors import NoDetector
-from service.pictures.blazeface import BlazeFace
 from service.pictures.detector import Detector
 from service.pictures.faces import Face
 from service.pictures.finder import FaceFinder
-from service.pictures.model_file import ModelFileError, default_path, read_model
+from service.pictures.model_file import ModelFileError, read_model
+from service.pictures.retinaface import CpuLook, load_network
 from service.pictures.search import FaceSearch
 from tests.service.collages import Placed, collage, landscape, portrait
 from training.model.manifest import InputSpec
@@ -24,7 +25,7 @@ AUTO, ALWAYS = FaceSearch("auto"), FaceSearch("always")
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     try:
-        return Detector(BlazeFace(read_model(default_path())))
+        return Detector(CpuLook(load_network(read_model(detector_path()))))
     except ModelFileError as error:
         pytest.skip(f"no face detector: {error}")
 
@@ -66,6 +67,56 @@ def test_turned_faces_are_found(finder: FaceFinder, angle: float) -> None:
     assert place.is_in(face.box)
 
 
+@pytest.mark.parametrize("angle", [-135, -90, -45, 0, 45, 90, 180])
+def test_a_turned_face_is_cut_out_upright(finder: FaceFinder, angle: float) -> None:
+    place = Placed(500, 380, 200)
+    (upright,) = found(finder, collage(place))
+    (face,) = found(finder, collage(place, angle=angle))
+    assert place.is_in(face.box)
+    assert face.roll is not None
+    # The picture is turned counterclockwise, roll counts clockwise.
+    assert (face.roll + angle + 180) % 360 - 180 == pytest.approx(0, abs=15)
+    assert face.turn == pytest.approx(face.roll if abs(angle) > 20 else 0, abs=0.1)
+    same = np.corrcoef(face.pixels.reshape(-1), upright.pixels.reshape(-1))[0, 1]
+    assert same > 0.8
+
+
+def test_a_crowd_of_turned_faces_is_found(finder: FaceFinder) -> None:
+    places = [Placed(150 + 180 * n, 200 + 300 * (n % 2), 60) for n in range(5)]
+    for angle in (90, 180, 270):
+        faces = found(finder, collage(*places, angle=angle))
+        assert [any(p.is_in(face.box) for face in faces) for p in places] == [True] * 5
+        assert len(faces) == 5
+
+
+def test_small_faces_of_a_large_picture_are_found(finder: FaceFinder) -> None:
+    places = [Placed(300 + 400 * (n % 9), 300 + 400 * (n // 9), 70) for n in range(45)]
+    picture = collage(*places, size=(4000, 2250))
+    answer = finder.find(saved(picture), ALWAYS)
+    hits = [any(place.is_in(face.box) for face in answer.faces) for place in places]
+    assert sum(hits) >= 43
+    assert len(answer.faces) <= 45
+    assert answer.faces_found == len(answer.faces)
+    few = finder.find(saved(picture), FaceSearch("always", max_faces=5))
+    assert len(few.faces) == 5
+    assert few.faces_found == answer.faces_found
+    assert few.truncated
+    coarse = finder.find(saved(picture), FaceSearch("always", min_face=0.1))
+    assert len(coarse.faces) < 10
+
+
+def test_landmarks_lie_where_the_face_has_them(finder: FaceFinder) -> None:
+    (face,) = found(finder, collage(Placed(500, 380, 200)))
+    left_eye, right_eye, nose, mouth_left, mouth_right = face.landmarks
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert left_eye[1] < nose[1] < min(mouth_left[1], mouth_right[1])
+    for x, y in face.landmarks:
+        assert face.box.x < x < face.box.x + face.box.width
+        assert face.box.y < y < face.box.y + face.box.height
+    assert face.quality is not None
+    assert face.quality.usable
+
+
 def test_near_and_far_faces_of_one_picture_come_largest_first(finder: FaceFinder) -> None:
     places = [Placed(300, 400, 260), Placed(760, 200, 50), Placed(800, 560, 110)]
     faces = found(finder, collage(*places))
@@ -83,7 +134,7 @@ def test_nothing_is_found_where_nobody_is(finder: FaceFinder, name: str) -> None
 
 
 def test_a_face_at_the_edge_keeps_its_box_in_the_picture(finder: FaceFinder) -> None:
-    place = Placed(60, 60, 120)
+    place = Placed(500, 45, 120)
     (face,) = found(finder, collage(place))
     assert place.is_in(face.box)
     assert face.box.x >= 0
@@ -133,8 +184,8 @@ def test_faces_are_found_in_pictures_of_every_mode(finder: FaceFinder, mode: str
 
 def test_the_crop_shows_the_face_as_training_crops_do(finder: FaceFinder) -> None:
     (face,) = found(finder, collage(Placed(500, 400, 200)))
-    # FER2013's crops reach from above the eyebrows to the chin: about 1.15 boxes.
-    assert face.crop.width == pytest.approx(1.15 * max(face.box.width, face.box.height), rel=0.02)
+    # FER2013's crops reach from the forehead to the chin: the box, made square.
+    assert face.crop.width == pytest.approx(max(face.box.width, face.box.height), abs=2)
     shown = np.asarray(collage(Placed(500, 400, 200)).convert("L"), np.float64)
     crop = face.crop
     cut = shown[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]

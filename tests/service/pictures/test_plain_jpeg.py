@@ -19,7 +19,7 @@ from training.model.manifest import InputSpec
 
 SPEC = InputSpec()
 MAX_PIXELS = 2_000_000
-pytestmark = pytest.mark.skipif(module.decode_jpeg is None, reason="simplejpeg is not installed")
+pytest.importorskip("simplejpeg", reason="simplejpeg is not installed")
 
 
 def coloured(width: int = 96, height: int = 64) -> Image.Image:

@@ -8,7 +8,7 @@ import pytest
 
 from service.http.v2.answers import Row, respond
 from service.http.v2.messages import InferenceAnswer
-from service.http.v2.requests import OUTPUTS, Asked, Wanted
+from service.http.v2.requests import OUTPUTS, InferRequest, RequestedOutput
 from service.pictures.search import FaceSearch
 from tests.service.serving import MANIFEST
 
@@ -18,16 +18,18 @@ ROWS = (
 )
 
 
-def asked(*wanted: Wanted, name: str = "") -> Asked:
-    return Asked(name, None, (b"x",), FaceSearch(), wanted)
+def asked(*wanted: RequestedOutput, name: str = "") -> InferRequest:
+    return InferRequest(name, None, (b"x",), FaceSearch(), wanted)
 
 
 def test_all_as_json() -> None:
-    response = respond(asked(*[Wanted(n, False) for n in OUTPUTS], name="mine"), ROWS, MANIFEST)
+    response = respond(
+        asked(*[RequestedOutput(n, False) for n in OUTPUTS], name="mine"), ROWS, MANIFEST
+    )
     assert response.headers["content-type"] == "application/json"
     assert "inference-header-content-length" not in response.headers
-    InferenceAnswer.model_validate_json(response.body)
-    body = json.loads(response.body)
+    InferenceAnswer.model_validate_json(bytes(response.body))
+    body = json.loads(bytes(response.body))
     assert (body["model_name"], body["model_version"], body["id"]) == ("attention-fer", "1", "mine")
     assert body["parameters"] == {"checkpoint": "fake", "checkpoint_version": "7"}
     assert body["outputs"] == [
@@ -44,12 +46,16 @@ def test_all_as_json() -> None:
 
 
 def test_without_a_name_there_is_none() -> None:
-    response = respond(asked(Wanted("emotion", False)), ROWS, MANIFEST)
-    assert "id" not in json.loads(response.body)
+    response = respond(asked(RequestedOutput("emotion", False)), ROWS, MANIFEST)
+    assert "id" not in json.loads(bytes(response.body))
 
 
 def test_binary_tensors_follow_in_the_order_asked_for() -> None:
-    wanted = Wanted("emotion", True), Wanted("box", False), Wanted("probabilities", True)
+    wanted = (
+        RequestedOutput("emotion", True),
+        RequestedOutput("box", False),
+        RequestedOutput("probabilities", True),
+    )
     response = respond(asked(*wanted), ROWS, MANIFEST)
     assert response.headers["content-type"] == "application/octet-stream"
     end = int(response.headers["inference-header-content-length"])
@@ -66,17 +72,17 @@ def test_binary_tensors_follow_in_the_order_asked_for() -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_no_face_is_an_answer(binary: bool) -> None:
-    response = respond(asked(*[Wanted(n, binary) for n in OUTPUTS]), (), MANIFEST)
+    response = respond(asked(*[RequestedOutput(n, binary) for n in OUTPUTS]), (), MANIFEST)
     end = int(response.headers.get("inference-header-content-length", len(response.body)))
     assert end == len(response.body)
-    outputs = json.loads(response.body)["outputs"]
+    outputs = json.loads(bytes(response.body))["outputs"]
     assert [output["shape"] for output in outputs] == [[0, 7], [0], [0, 4], [0]]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (2, 2), (100, 7)])
 def test_the_best_classes_as_text(count: int, expected: int) -> None:
-    response = respond(asked(Wanted("probabilities", False, count)), ROWS, MANIFEST)
-    (output,) = json.loads(response.body)["outputs"]
+    response = respond(asked(RequestedOutput("probabilities", False, count)), ROWS, MANIFEST)
+    (output,) = json.loads(bytes(response.body))["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [2, expected])
     best = ["0.600000:3:happiness", "0.300000:4:sadness"][:expected]
     assert output["data"][: len(best)] == best

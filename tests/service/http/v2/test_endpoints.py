@@ -216,7 +216,7 @@ async def test_too_many_faces_and_pictures() -> None:
 
 
 async def test_bodies_are_bounded_before_and_after_they_are_inflated() -> None:
-    limits = {"max_image_bytes": 3000, "max_request_bytes": 4000}
+    limits: dict[str, Any] = {"max_image_bytes": 3000, "max_request_bytes": 4000}
     async with serving(**limits) as (client, app):
         large = binary("faces", "UINT8", [2, 48, 48], FACE * 2)
         assert_error(await post(client, large), 413, "request_too_large")

@@ -4,7 +4,7 @@ import gzip
 import math
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -28,15 +28,17 @@ def pool() -> Iterator[DecodePool]:
 async def run(
     pool: DecodePool, body: bytes, encoding: str, most: int = LARGE, memory: int = 10 * LARGE
 ) -> bytearray:
-    with UploadMemory(memory).lease() as lease:
-        return await inflate(bytearray(body), encoding, most, lease, pool, math.inf)
+    with UploadMemory(memory).reservation() as reservation:
+        return await inflate(bytearray(body), encoding, most, reservation, pool, math.inf)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, STEP_BYTES, STEP_BYTES + 1, 3 * STEP_BYTES, LARGE])
 @pytest.mark.parametrize(
     ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
 )
-async def test_what_was_compressed_comes_out(pool: DecodePool, encoding, compress, size) -> None:
+async def test_what_was_compressed_comes_out(
+    pool: DecodePool, encoding: str, compress: Callable[[bytes], bytes], size: int
+) -> None:
     plain = bytes(range(251)) * (size // 251 + 1)
     assert await run(pool, compress(plain[:size]), encoding) == plain[:size]
 
@@ -88,6 +90,6 @@ async def test_all_that_is_inflated_is_accounted_for(pool: DecodePool) -> None:
 
 
 async def test_the_pools_refusal_is_the_requests(pool: DecodePool) -> None:
-    with UploadMemory(LARGE).lease() as lease, pytest.raises(ServiceError) as caught:
-        await inflate(bytearray(gzip.compress(b"a")), "gzip", LARGE, lease, pool, -math.inf)
-    assert caught.value.code == "overloaded"
+    with UploadMemory(LARGE).reservation() as reservation, pytest.raises(ServiceError) as caught:
+        await inflate(bytearray(gzip.compress(b"a")), "gzip", LARGE, reservation, pool, -math.inf)
+    assert caught.value.code == "deadline_exceeded"

@@ -14,9 +14,9 @@ from service.errors import BadRequest, ImageTooLarge, NoImage, RequestTooLarge, 
 from service.http.v2.requests import (
     MAX_JSON_BYTES,
     OUTPUTS,
-    Asked,
     InferLimits,
-    Wanted,
+    InferRequest,
+    RequestedOutput,
     find_json,
     read_request,
 )
@@ -28,7 +28,7 @@ LIMITS = InferLimits(max_faces=4, max_images=3, max_image_bytes=100, spec=InputS
 FACE = bytes(range(256)) * 9  # 48 x 48
 
 
-def read(body: bytes | dict[str, Any]) -> Asked:
+def read(body: bytes | dict[str, Any]) -> InferRequest:
     if isinstance(body, dict):
         return read_request(bytearray(json.dumps(body).encode()), None, LIMITS)
     return read_request(bytearray(body), find_json(header(body), len(body))[0], LIMITS)
@@ -185,7 +185,7 @@ def test_pictures_are_bounded_in_number_and_size() -> None:
 
 def test_what_is_not_asked_for_is_everything_as_json() -> None:
     asked = read(faces_json(0))
-    assert asked.wanted == tuple(Wanted(name, binary=False) for name in OUTPUTS)
+    assert asked.wanted == tuple(RequestedOutput(name, binary=False) for name in OUTPUTS)
     assert asked.name == ""
     assert asked.search == FaceSearch()
 
@@ -195,10 +195,13 @@ def test_wishes_are_understood() -> None:
         {"name": "emotion", "parameters": {"binary_data": False}},
         {"name": "probabilities", "parameters": {"classification": 3}},
     ]
-    parameters = {"binary_data_output": True, "priority": 3}
+    parameters: dict[str, Any] = {"binary_data_output": True, "priority": 3}
     parameters |= {"detect": "never", "max_faces": 2}
     asked = read(faces_json(0) | {"outputs": outputs, "parameters": parameters, "id": "a"})
-    assert asked.wanted == (Wanted("emotion", False), Wanted("probabilities", True, best=3))
+    assert asked.wanted == (
+        RequestedOutput("emotion", False),
+        RequestedOutput("probabilities", True, best=3),
+    )
     assert asked.name == "a"
     assert asked.search == FaceSearch("never", 2)
 

@@ -1,6 +1,7 @@
 """The protocol spoken by a client that is not ours: NVIDIA's tritonclient, over a real socket."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
@@ -8,10 +9,13 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
-from service.pictures.model_file import default_path
+from service.config import detector_path
 from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import listening
 from training.model.labels import FER2013_EMOTIONS
+
+if TYPE_CHECKING:
+    from tritonclient.http import InferenceServerClient, InferInput
 
 triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
 
@@ -25,23 +29,23 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture
-def client(url: str) -> Iterator["triton.InferenceServerClient"]:
+def client(url: str) -> Iterator["InferenceServerClient"]:
     with triton.InferenceServerClient(url.removeprefix("http://"), concurrency=4) as client:
         yield client
 
 
-def faces(*levels: int, binary: bool = True) -> "triton.InferInput":
+def faces(*levels: int, binary: bool = True) -> "InferInput":
     pixels = np.repeat(np.array(levels, np.uint8), 48 * 48).reshape(-1, 48, 48)
     tensor = triton.InferInput("faces", pixels.shape, "UINT8")
     return tensor.set_data_from_numpy(pixels, binary_data=binary)
 
 
-def image(*pictures: bytes) -> "triton.InferInput":
+def image(*pictures: bytes) -> "InferInput":
     tensor = triton.InferInput("image", [len(pictures)], "BYTES")
     return tensor.set_data_from_numpy(np.array(pictures, np.object_))
 
 
-def test_readiness(client: "triton.InferenceServerClient") -> None:
+def test_readiness(client: "InferenceServerClient") -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready(MODEL)
@@ -50,7 +54,7 @@ def test_readiness(client: "triton.InferenceServerClient") -> None:
     assert not client.is_model_ready("another")
 
 
-def test_metadata(client: "triton.InferenceServerClient") -> None:
+def test_metadata(client: "InferenceServerClient") -> None:
     assert client.get_server_metadata()["name"] == MODEL
     metadata = client.get_model_metadata(MODEL, "1")
     assert [tensor["name"] for tensor in metadata["inputs"]] == ["faces", "image"]
@@ -59,9 +63,7 @@ def test_metadata(client: "triton.InferenceServerClient") -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
-def test_pixels(
-    client: "triton.InferenceServerClient", binary: bool, compression: str | None
-) -> None:
+def test_pixels(client: "InferenceServerClient", binary: bool, compression: str | None) -> None:
     answer = client.infer(
         MODEL,
         [faces(10, 130, 250, binary=binary)],
@@ -78,9 +80,7 @@ def test_pixels(
     assert answer.as_numpy("image_index").tolist() == [0, 1, 2]
 
 
-def test_pictures_get_the_answers_of_predict(
-    client: "triton.InferenceServerClient", url: str
-) -> None:
+def test_pictures_get_the_answers_of_predict(client: "InferenceServerClient", url: str) -> None:
     pictures = [encoded(ramp(90, 100), "JPEG"), flat(250), flat(10, 48)]
     answer = client.infer(MODEL, [image(*pictures)], model_version="1")
     alone = [httpx.post(f"{url}/predict", content=p).json()["faces"] for p in pictures]
@@ -92,10 +92,8 @@ def test_pictures_get_the_answers_of_predict(
     assert (answer.as_numpy("probabilities") == values).all()
 
 
-@pytest.mark.skipif(not default_path().exists(), reason="the face detector is not in the cache")
-def test_photographs_with_several_faces_and_none(
-    client: "triton.InferenceServerClient", url: str
-) -> None:
+@pytest.mark.skipif(not detector_path().exists(), reason="the face detector is not in the cache")
+def test_photographs_with_several_faces_and_none(client: "InferenceServerClient", url: str) -> None:
     portrait = Image.fromarray(astronaut())
     two = Image.new("RGB", (1024, 512))
     two.paste(portrait)
@@ -117,7 +115,7 @@ def test_photographs_with_several_faces_and_none(
         assert none.as_numpy("emotion").shape == (0,)
 
 
-def test_outputs_as_asked_for(client: "triton.InferenceServerClient") -> None:
+def test_outputs_as_asked_for(client: "InferenceServerClient") -> None:
     outputs = [
         triton.InferRequestedOutput("emotion", binary_data=False),
         triton.InferRequestedOutput("probabilities", class_count=2),
@@ -130,14 +128,14 @@ def test_outputs_as_asked_for(client: "triton.InferenceServerClient") -> None:
     assert answer.as_numpy("box") is None
 
 
-def test_several_at_once(client: "triton.InferenceServerClient") -> None:
+def test_several_at_once(client: "InferenceServerClient") -> None:
     levels = [10, 50, 80, 130, 160, 200, 250] * 3
     waiting = [client.async_infer(MODEL, [faces(level)]) for level in levels]
     emotions = [pending.get_result().as_numpy("emotion").item().decode() for pending in waiting]
     assert emotions == [FER2013_EMOTIONS[level // 37] for level in levels]
 
 
-def test_errors_are_understood(client: "triton.InferenceServerClient") -> None:
+def test_errors_are_understood(client: "InferenceServerClient") -> None:
     wrong = [
         ([image(flat(130), b"no picture")], "400", "element 1: "),
         ([triton.InferInput("faces", [1, 48, 48], "UINT8")], "400", "binary_data_size"),

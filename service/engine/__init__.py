@@ -1,0 +1,1 @@
+"""The engine: a checkpoint on a device."""

@@ -1,0 +1,143 @@
+"""The network optimised for a CPU: plain functions over tensors, most of them in C.
+
+Eager torch packs a convolution's weights in every pass, computes the convolutions of a single face
+in a slow loop, and reads each result again for the activation. Here weights are packed once, an
+activation is part of its convolution, and attention is part of a block's end. Operations that the
+kernels of `service.kernels` do not support are computed by torch's modules. All is float32, so
+that results differ by rounding only.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from service.kernels import Kernels, attention, im2col, winograd
+from training.model.attention import ChannelAttention, SpatialAttention
+from training.model.manifest import InputSpec
+from training.model.network import AttentionFER, Block
+from training.model.stn import SpatialTransformer, identity
+
+Sizes = Mapping[nn.Module, tuple[int, int]]
+"""Rows and columns of each convolution's input."""
+Step = Callable[[Tensor], Tensor]
+"""A part of the network, without gradients; features are float32[n, c, h, w], channels last."""
+
+
+def fuse(kernels: Kernels, network: AttentionFER, spec: InputSpec) -> Step:
+    """Return a faster function for a network's logits on the CPU.
+
+    Args:
+        kernels: For this CPU.
+        network: On the CPU, in evaluation mode, batch norm folded, without gradients; it is not
+            modified, and must not be modified afterwards.
+        spec: Sizes of its input.
+
+    Returns:
+        Maps float32[n, 1, h, w], normalised and channels last, to logits float32[n, classes].
+        Called in one thread at a time.
+    """
+    sizes = find_input_sizes(network, spec)
+    steps = [] if network.stn is None else [create_straightener(kernels, network.stn, spec, sizes)]
+    steps += _steps(kernels, network.stem, sizes)
+    blocks = (module for module in network.stages.modules() if isinstance(module, Block))
+    steps += [_block(kernels, block, sizes) for block in blocks]
+    features, classify = _chain(steps), network.classify.forward
+    return lambda images: classify(features(images).mean(dim=(2, 3)))
+
+
+def create_straightener(
+    kernels: Kernels, stn: SpatialTransformer, spec: InputSpec, sizes: Sizes
+) -> Step:
+    """Return the function of a spatial transformer, float32[n, 1, h, w] to the same shape.
+
+    Args:
+        kernels: For this CPU.
+        stn: As the network for `fuse`.
+        spec: Sizes of the images.
+        sizes: Of the inputs of the localisation network's convolutions.
+    """
+    size = [spec.height, spec.width]
+    # The homogeneous coordinates of each pixel, equal for every batch.
+    grid = F.affine_grid(identity(torch.zeros(1)), [1, 1, *size], align_corners=False)
+    places = F.pad(grid.view(-1, 2), (0, 1), value=1.0)
+    localise = _chain(_steps(kernels, stn.localise, sizes))
+    parameters = _chain([*(layer.forward for layer in stn.hidden), stn.head.forward])
+
+    def straighten(images: Tensor) -> Tensor:
+        theta = stn.theta(parameters(localise(images)))
+        read = (places @ theta.transpose(1, 2)).view(-1, *size, 2)
+        return F.grid_sample(images, read, padding_mode="border", align_corners=False)
+
+    return straighten
+
+
+def find_input_sizes(network: AttentionFER, spec: InputSpec) -> Sizes:
+    """Run a network once, to find the input sizes of its convolutions.
+
+    Args:
+        network: As for `fuse`.
+        spec: As for `fuse`.
+    """
+    sizes: dict[nn.Module, tuple[int, int]] = {}
+
+    def keep(module: nn.Module, given: tuple[Tensor]) -> None:
+        sizes[module] = (given[0].shape[2], given[0].shape[3])
+
+    convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
+    handles = [module.register_forward_pre_hook(keep) for module in convolutions]
+    with torch.inference_mode():
+        network(torch.zeros(1, 1, spec.height, spec.width))
+    for handle in handles:
+        handle.remove()
+    return sizes
+
+
+def _block(kernels: Kernels, block: Block, sizes: Sizes) -> Step:
+    layers = [m for m in block.body if not isinstance(m, ChannelAttention | SpatialAttention)]
+    convolve = _chain(_steps(kernels, layers, sizes))
+    beside = _chain(_steps(kernels, block.shortcut, sizes))
+    end = _ending(kernels, block, sizes)
+    return lambda features: end(convolve(features), beside(features))
+
+
+def _ending(kernels: Kernels, block: Block, sizes: Sizes) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the function from a block's convolved features and its shortcut to its output."""
+    last = [module for module in block.body if isinstance(module, nn.Conv2d)][-1]
+    if attention.suits(kernels, block, last.out_channels):
+        return attention.ending(kernels, block, last.out_channels, *sizes[last])
+    weigh = _chain(
+        m.forward for m in block.body if isinstance(m, ChannelAttention | SpatialAttention)
+    )
+    activate: Step = block.activation.forward
+    return lambda features, shortcut: activate(weigh(features) + shortcut)
+
+
+def _steps(kernels: Kernels, layers: Iterable[nn.Module], sizes: Sizes) -> Iterator[Step]:
+    """Yield one step per layer; a convolution includes the activation after it."""
+    left = list(layers)
+    while left:
+        layer = left.pop(0)
+        if not isinstance(layer, nn.Conv2d):
+            yield layer.forward
+            continue
+        activation = left[0] if left and isinstance(left[0], nn.GELU | nn.ReLU) else None
+        way = next((w for w in (winograd, im2col) if w.suits(kernels, layer, activation)), None)
+        if way is None:
+            yield layer.forward
+        else:
+            yield way.convolution(kernels, layer, *sizes[layer], activation)
+            del left[: activation is not None]
+
+
+def _chain(steps: Iterable[Step]) -> Step:
+    """Return the composition of the steps; without steps, the identity."""
+    every = tuple(steps)
+
+    def run(features: Tensor) -> Tensor:
+        for step in every:
+            features = step(features)
+        return features
+
+    return every[0] if len(every) == 1 else run

@@ -1,0 +1,195 @@
+"""Reads the pictures from a request's body.
+
+Bytes are counted as they arrive, and reading ends at the first byte above a limit. Pictures stay in
+memory: common form parsers spool to disk, where faces must never be stored.
+"""
+
+from collections.abc import Callable, Mapping
+
+from starlette.types import Receive
+
+from service.errors import (
+    BadRequest,
+    ImageTooLarge,
+    NoImage,
+    RequestTooLarge,
+    ServiceError,
+    UnsupportedType,
+)
+from service.http.disconnect import ClientDisconnected
+from service.http.form import Form, FormLimits, Upload, find_boundary
+from service.http.upload_memory import MemoryReservation
+
+# Of a form besides the picture: boundaries, headers, a few other fields.
+FORM_OVERHEAD_BYTES = 64 << 10
+
+
+async def read_image(
+    headers: Mapping[str, str],
+    receive: Receive,
+    max_image_bytes: int,
+    reservation: MemoryReservation,
+) -> bytearray:
+    """Read the picture of a request, from a form or as the raw body.
+
+    Args:
+        headers: The request's headers, names in lower case.
+        receive: The request's ASGI channel; nothing may have been received yet.
+        max_image_bytes: Of the picture.
+        reservation: Accounts for the memory.
+
+    Returns:
+        The picture's bytes.
+
+    Raises:
+        NoImage: There is no picture, or an empty one.
+        BadRequest: The form is malformed.
+        UnsupportedType: The body is neither a form nor a picture.
+        ImageTooLarge: It has more bytes than allowed; the rest was not read.
+        TooManyImages: There are several pictures.
+        QueueFull: The memory for uploads is full.
+        ClientDisconnected: The client disconnected.
+    """
+    kind = _content_type(headers)
+    if kind == "multipart/form-data":
+        limits = FormLimits(max_image_bytes, max_image_bytes + FORM_OVERHEAD_BYTES, 1)
+        (image,) = await _read_form(headers, receive, limits, reservation, ImageTooLarge)
+        if isinstance(image, ServiceError):
+            raise image
+        return image
+    if not is_picture(kind):
+        raise _refuse_type(
+            headers,
+            "Send the picture as the form field 'image' (multipart/form-data), or as the body "
+            "with its own content type, such as image/jpeg.",
+        )
+    image = await read_body(headers, receive, max_image_bytes, reservation, ImageTooLarge)
+    if not image:
+        raise _no_image()
+    return image
+
+
+async def read_images(
+    headers: Mapping[str, str], receive: Receive, limits: FormLimits, reservation: MemoryReservation
+) -> list[Upload]:
+    """Read the pictures of a form.
+
+    Args:
+        headers: The request's headers, names in lower case.
+        receive: The request's ASGI channel; nothing may have been received yet.
+        limits: Of the form.
+        reservation: Accounts for the memory.
+
+    Returns:
+        For each field `image`, in order, its bytes, or its error if it is empty or too large.
+
+    Raises:
+        NoImage: The form has no picture.
+        BadRequest: The form is malformed.
+        UnsupportedType: The body is not a form.
+        RequestTooLarge: It has more bytes than allowed; the rest was not read.
+        TooManyImages: It has more pictures than allowed; the rest was not read.
+        QueueFull: The memory for uploads is full.
+        ClientDisconnected: The client disconnected.
+    """
+    if _content_type(headers) != "multipart/form-data":
+        raise _refuse_type(
+            headers, "Send the pictures as form fields 'image' (multipart/form-data)."
+        )
+    return await _read_form(headers, receive, limits, reservation, RequestTooLarge)
+
+
+async def read_body(
+    headers: Mapping[str, str],
+    receive: Receive,
+    max_bytes: int,
+    reservation: MemoryReservation,
+    too_large: Callable[[str], ServiceError] = RequestTooLarge,
+) -> bytearray:
+    """Read a whole body of any type.
+
+    Args:
+        headers: The request's headers, names in lower case.
+        receive: The request's ASGI channel; nothing may have been received yet.
+        max_bytes: Most bytes.
+        reservation: Accounts for the memory.
+        too_large: The error for a larger body.
+
+    Returns:
+        The body; it may be empty.
+
+    Raises:
+        BadRequest: The Content-Length is not a number.
+        RequestTooLarge: It has more bytes than allowed (or the error `too_large`); the rest was
+            not read.
+        QueueFull: The memory for uploads is full.
+        ClientDisconnected: The client disconnected.
+    """
+    body = bytearray()
+
+    def keep(chunk: bytes) -> None:
+        reservation.take(len(chunk))
+        body.extend(chunk)
+
+    await _receive(headers, receive, max_bytes, too_large, keep)
+    return body
+
+
+def is_picture(kind: str) -> bool:
+    """Return whether a body of this media type, in lower case, is treated as a picture."""
+    return kind in ("", "application/octet-stream") or kind.startswith("image/")
+
+
+def _no_image() -> NoImage:
+    return NoImage("Send a picture as the form field 'image', or as the request's body.")
+
+
+def _refuse_type(headers: Mapping[str, str], detail: str) -> ServiceError:
+    # A missing body is the more useful error than its type.
+    empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+    return _no_image() if empty else UnsupportedType(detail)
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedType("Compressed requests are not read; send the picture as it is.")
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _receive(
+    headers: Mapping[str, str],
+    receive: Receive,
+    max_bytes: int,
+    too_large: Callable[[str], ServiceError],
+    keep: Callable[[bytes], None],
+) -> None:
+    """Pass a body's chunks to `keep`; raises as soon as the body is known to be too large."""
+    declared = headers.get("content-length", "0")
+    if not (declared.isascii() and declared.isdigit()):
+        raise BadRequest("The Content-Length is not a number.")
+    left = max_bytes
+    if int(declared[:20]) > left:
+        raise too_large(f"At most {max_bytes} bytes are read; send less.")
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        more = message.get("more_body", False)
+        if chunk := message.get("body", b""):
+            left -= len(chunk)
+            if left < 0:
+                raise too_large(f"At most {max_bytes} bytes are read; send less.")
+            keep(chunk)
+
+
+async def _read_form(
+    headers: Mapping[str, str],
+    receive: Receive,
+    limits: FormLimits,
+    reservation: MemoryReservation,
+    too_large: Callable[[str], ServiceError],
+) -> list[Upload]:
+    form = Form(find_boundary(headers["content-type"]), limits, reservation)
+    await _receive(headers, receive, limits.max_request_bytes, too_large, form.write)
+    return form.finish()

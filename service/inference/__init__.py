@@ -1,1 +1,0 @@
-"""From faces to probabilities."""

@@ -1,0 +1,1 @@
+"""The batched queue in front of an engine."""

@@ -1,0 +1,1 @@
+"""An engine in another process: the protocol, its client and its server."""

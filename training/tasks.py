@@ -1,0 +1,171 @@
+"""Multi-task training: one network learns several label sets of the same faces.
+
+The logits of all tasks are concatenated. A second label set improves the shared features (Caruana
+1997, "Multitask Learning"). Each task's checkpoint is an ordinary network, with its own rows of the
+last layer.
+"""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.dataset import Dataset, Split
+from training.model.checkpoint import Checkpoint
+from training.model.network import AttentionFER
+
+
+def blended(data: Dataset, label_share: float) -> Dataset:
+    """Return a data set whose training targets are made of both of its tasks.
+
+    Args:
+        data: Its second task names no emotion that the first one does not.
+        label_share: Share of each target that the second task gives.
+
+    Returns:
+        The data set with other training targets and one task; its other parts are as before.
+
+    Raises:
+        ValueError: There is no second task.
+    """
+    if data.second is None:
+        raise ValueError(
+            f"label_share is {label_share:g}, but {data.name} has one task; give FER+'s "
+            "votes on FER2013's csv, or set label_share=0"
+        )
+    targets = (1.0 - label_share) * data.train.targets
+    columns = [data.emotions.index(emotion) for emotion in data.second.emotions]
+    targets[:, columns] += label_share * data.second.train.targets
+    return dataclasses.replace(data, train=Split(data.train.faces, targets), second=None)
+
+
+def prior(data: Dataset) -> Tensor:
+    """Return the share of each emotion in a data set's training targets, float32[classes]."""
+    return data.train.targets.mean(dim=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One task's share of the network's last layer and of the loss.
+
+    Attributes:
+        data: Its emotions, its validation and test faces.
+        columns: Where its logits and targets stand.
+        weight: Its share of the loss; all tasks' together are 1.
+        offset: float32[classes], what the loss adds to its logits, and what is kept has in its
+            bias: the recipe's power of the log prior of the training labels.
+    """
+
+    data: Dataset
+    columns: slice
+    weight: float
+    offset: Tensor
+
+
+def tasks(data: Dataset, second_target: float, balance: float = 0.0) -> tuple[Task, ...]:
+    """Lay a data set's tasks side by side.
+
+    Args:
+        data: What to learn; its second task is learnt too where `second_target` is above 0.
+        second_target: Weight of the second task beside the first one's 1.
+        balance: Power of each task's prior that the loss adds to its logits.
+
+    Raises:
+        ValueError: A second task is asked for and the data has none.
+    """
+    first = len(data.emotions)
+    offset = balance * prior(data).log()
+    if second_target == 0.0:
+        return (Task(data, slice(0, first), 1.0, offset),)
+    if data.second is None:
+        raise ValueError(
+            f"second_target is {second_target:g}, but {data.name} has one task; give FER+'s "
+            "votes on FER2013's csv, or set second_target=0"
+        )
+    whole = 1.0 + second_target
+    both = slice(first, first + len(data.second.emotions))
+    return (
+        Task(data, slice(0, first), 1.0 / whole, offset),
+        Task(data.second, both, second_target / whole, balance * prior(data.second).log()),
+    )
+
+
+def train_split(learnt: tuple[Task, ...]) -> Split:
+    """Return the training faces, with the targets of every task side by side."""
+    targets = torch.cat([task.data.train.targets for task in learnt], dim=1)
+    return Split(learnt[0].data.train.faces, targets)
+
+
+def loss(logits: Tensor, targets: Tensor, learnt: tuple[Task, ...], smoothing: float) -> Tensor:
+    """Return the mean cross-entropy of all tasks, weighted.
+
+    Args:
+        logits: float32[n, all classes].
+        targets: float32[n, all classes]; each task's columns sum to 1 in every row.
+        learnt: From `tasks`.
+        smoothing: Share of each target spread over its task's emotions.
+
+    Returns:
+        float32[].
+    """
+    parts = [
+        task.weight
+        * F.cross_entropy(
+            logits[:, task.columns] + task.offset.to(logits.device),
+            targets[:, task.columns],
+            label_smoothing=smoothing,
+        )
+        for task in learnt
+    ]
+    return torch.stack(parts).sum()
+
+
+def network_of(network: AttentionFER, task: Task) -> AttentionFER:
+    """Return a copy that names this task's emotions only.
+
+    Args:
+        network: That learns all tasks.
+        task: Which to keep.
+    """
+    single = copy.deepcopy(network)
+    rows = task.columns
+    single.config = dataclasses.replace(network.config, classes=rows.stop - rows.start)
+    single.classify = nn.Linear(network.classify.in_features, rows.stop - rows.start)
+    single.classify.to(network.classify.weight.device)
+    with torch.no_grad():
+        single.classify.weight.copy_(network.classify.weight[rows])
+        offset = task.offset.to(network.classify.bias.device)
+        single.classify.bias.copy_(network.classify.bias[rows] + offset)
+    return single.train(network.training)
+
+
+@torch.no_grad()
+def start_from(network: AttentionFER, learnt: tuple[Task, ...], checkpoint: Checkpoint) -> None:
+    """Give a fresh network the weights of a trained one, its last layer emotion by emotion.
+
+    An emotion that the checkpoint does not name keeps its fresh weights.
+
+    Args:
+        network: To change.
+        learnt: What its logits mean.
+        checkpoint: Of the same shape, but for its emotions.
+
+    Raises:
+        ValueError: The checkpoint's network has another shape.
+    """
+    shape = dataclasses.replace(checkpoint.manifest.network, classes=network.config.classes)
+    if dataclasses.replace(shape, dropout=network.config.dropout) != network.config:
+        raise ValueError("the checkpoint to start from has a network of another shape")
+    given = checkpoint.network.state_dict()
+    last = {name: given.pop(name) for name in ("classify.weight", "classify.bias")}
+    network.load_state_dict(given, strict=False)
+    known = checkpoint.manifest.emotions
+    for task in learnt:
+        for row, emotion in enumerate(task.data.emotions, task.columns.start):
+            if emotion in known:
+                network.classify.weight[row] = last["classify.weight"][known.index(emotion)]
+                bias = last["classify.bias"][known.index(emotion)]
+                network.classify.bias[row] = bias - task.offset[row - task.columns.start]

@@ -1,0 +1,122 @@
+"""After an epoch: the averaged network on the validation faces, and the best one kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.dataset import Dataset
+from training.evaluate import Scores, predict, score
+from training.machine import Machine
+from training.model.checkpoint import save_checkpoint
+from training.model.manifest import InputSpec, Manifest
+from training.model.network import AttentionFER
+from training.model.prior import Shares
+from training.tasks import Task, network_of, prior
+
+BEST_FILE = "best.safetensors"
+
+
+def best_checkpoint(folder: Path, data: Dataset) -> Path:
+    """Return the file of a run's best epoch by the labels of this data.
+
+    The run's first task has `best.safetensors`; another has a file of its name beside it.
+    """
+    other = _other_file(folder, data)
+    return other if other.is_file() else folder / BEST_FILE
+
+
+def _other_file(folder: Path, data: Dataset) -> Path:
+    return folder / f"best-{data.name}.safetensors"
+
+
+def validate(
+    network: AttentionFER, learnt: Sequence[Task], spec: InputSpec, machine: Machine
+) -> list[Scores]:
+    """Score a network on each task's validation faces.
+
+    Its logits count as the loss has trained them: with the recipe's `balance`, that is without the
+    part of the prior that the kept network has in its bias.
+    """
+    scores = []
+    for task in learnt:
+        split = task.data.validation
+        logits = predict(network, split.faces, spec, machine)[:, task.columns]
+        scores.append(score(logits, split.targets))
+    return scores
+
+
+def figures(scores: Sequence[Scores]) -> dict[str, float | None]:
+    """Return what the history says of an epoch's scores; None of one that was not validated."""
+    first = scores[0] if scores else None
+    return {
+        "validation_accuracy": first.accuracy if first else None,
+        "validation_macro_f1": first.macro_f1 if first else None,
+        "validation_mean_recall": first.mean_recall if first else None,
+        "validation_cross_entropy": first.cross_entropy if first else None,
+        "second_validation_accuracy": scores[1].accuracy if len(scores) > 1 else None,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Keeper:
+    """Keeps the best network of each task.
+
+    Attributes:
+        folder: Where.
+        learnt: The tasks.
+        spec: What the network sees of a face.
+        by_recall: Whether the better one has the higher mean recall, because all emotions count
+            the same; else the higher accuracy.
+        provenance: What checkpoints say of where they come from.
+    """
+
+    folder: Path
+    learnt: tuple[Task, ...]
+    spec: InputSpec
+    by_recall: bool
+    provenance: Mapping[str, Any]
+
+    def keep(
+        self,
+        network: AttentionFER,
+        scores: Sequence[Scores],
+        entry: dict[str, Any],
+        best: dict[str, float],
+    ) -> None:
+        """Write the network with each task's last layer where none was better.
+
+        Args:
+            network: That learns all tasks.
+            scores: Of each task.
+            entry: The epoch's line of the history.
+            best: The best figure so far by data set's name; brought up to date.
+        """
+        for task, scored in zip(self.learnt, scores, strict=True):
+            reached = scored.mean_recall if self.by_recall else scored.accuracy
+            if reached > best.get(task.data.name, -1.0):
+                best[task.data.name] = reached
+                self._write(network_of(network, task), task, entry)
+
+    def _write(self, network: AttentionFER, task: Task, entry: dict[str, Any]) -> None:
+        first = task is self.learnt[0]
+        path = self.folder / BEST_FILE if first else _other_file(self.folder, task.data)
+        manifest = Manifest(
+            name=f"attention-fer-{task.data.name}",
+            version=f"epoch-{entry['epoch']}",
+            network=network.config,
+            emotions=task.data.emotions,
+            input_spec=self.spec,
+            metrics={"validation": entry},
+            provenance=dict(self.provenance) | {"data": task.data.describe()},
+            prior=_shares(task.data),
+        )
+        save_checkpoint(path, network, manifest, torch.float32)
+
+
+def _shares(data: Dataset) -> Shares | None:
+    """Return the prior of a data set's training labels; None where it lacks an emotion."""
+    shares = prior(data).double()
+    return tuple((shares / shares.sum()).tolist()) if (shares > 0).all() else None
