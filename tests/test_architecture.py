@@ -122,3 +122,24 @@ def test_importing_the_service_loads_no_training_code_beyond_the_model() -> None
     loaded = {m for m in loaded if m.split(".")[0] == "training"}
     assert loaded
     assert {m for m in loaded if m != "training" and not within(m, LEAF)} == set()
+
+
+def graph() -> list[str]:
+    """Return a line for each layer: which lower layers its modules import."""
+    lines = []
+    for number, layer in enumerate(LAYERS):
+        names = " ".join(name.removeprefix("service.") for name in layer)
+        if layer == [LEAF]:
+            lines.append(f"{number:2} {names}")
+            continue
+        paths = [path for path in SERVICE if name_of(path) != "service"]
+        own = [p for p in paths if not any(within(name_of(p), a) for a in ALONE)]
+        own = [path for path in own if layer_of(name_of(path)) == number]
+        used = {layer_of(one) for p in own for one in ours(p) if one != "service.__version__"}
+        below = [LAYERS[lower][0].removeprefix("service.") for lower in sorted(used - {number})]
+        lines.append(f"{number:2} {names} ({len(own)} modules) -> {', '.join(below)}")
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(graph()))  # noqa: T201

@@ -160,4 +160,5 @@ class Explainer:
 def _subject(recognised: RecognisedFace) -> Subject:
     face, expression = recognised.face, recognised.expression
     assert expression.explanation is not None  # `explain` requests it
-    return Subject(face.box, face.crop, expression.probabilities, expression.explanation)
+    probabilities, explanation = expression.probabilities, expression.explanation
+    return Subject(face.box, face.crop, probabilities, explanation, face.turn)

@@ -54,7 +54,7 @@ def draw_tiles(picture: Picture, subject: Subject) -> Tiles:
     view = _view(subject.crop)
     grey = render_view(picture, view)
     crop = grey.convert("RGB")
-    _draw_outline(crop, outline(subject.explanation.theta, subject.crop, view))
+    _draw_outline(crop, outline(subject.theta, subject.crop, view))
     straightened = Image.fromarray(subject.explanation.straightened)
     return Tiles(
         crop,

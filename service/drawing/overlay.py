@@ -90,7 +90,7 @@ def _paint_evidence_on(
     canvas: Image.Image, grey: Image.Image, whole: View, subject: Subject
 ) -> None:
     """Draw the evidence on the part of the canvas that the face covers."""
-    across, down = zip(*outline(subject.explanation.theta, subject.crop, whole), strict=True)
+    across, down = zip(*outline(subject.theta, subject.crop, whole), strict=True)
     left, right = max(0, math.floor(min(across))), min(whole.columns, math.ceil(max(across)))
     top, bottom = max(0, math.floor(min(down))), min(whole.rows, math.ceil(max(down)))
     if left >= right or top >= bottom:

@@ -3,6 +3,7 @@
 On a coloured picture the hues would mix, and one colour would stand for different values.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,12 +37,25 @@ class Subject:
         crop: The part of the picture that the network received.
         probabilities: Of each emotion, 0 to 1.
         explanation: Of the most probable emotion.
+        turn: The degrees by which the face is turned clockwise in the picture: its crop was turned
+            upright before the network received it.
     """
 
     box: Box
     crop: Box
     probabilities: Mapping[str, float]
     explanation: Explanation
+    turn: float = 0.0
+
+    @property
+    def theta(self) -> npt.NDArray[np.float32]:
+        """float32[2, 3], the sampling positions in the crop as it lies in the picture."""
+        angle = math.radians(self.turn)
+        cos, sin = math.cos(angle), math.sin(angle)
+        turned: npt.NDArray[np.float32] = (
+            np.array([[cos, -sin], [sin, cos]], np.float32) @ self.explanation.theta
+        )
+        return turned
 
     @property
     def emotion(self) -> str:
@@ -96,11 +110,11 @@ def paint_attention(base: Image.Image, subject: Subject, view: View) -> Image.Im
     attention = subject.explanation.attention
     if attention is None:
         return base.convert("RGB")
-    values = project(attention, subject.explanation.theta, subject.crop, view)
+    values = project(attention, subject.theta, subject.crop, view)
     grey = np.asarray(base, np.float32)[..., None]
     shade = np.float32(1 - _SHADE) + np.float32(_SHADE / 255) * grey
     painted = _blend(values, grey, _apply_colours(VIRIDIS, values) * shade)
-    corners = outline(subject.explanation.theta, subject.crop, view)
+    corners = outline(subject.theta, subject.crop, view)
     return Image.composite(painted, base.convert("RGB"), _polygon_mask(corners, base.size))
 
 
@@ -119,7 +133,7 @@ def paint_evidence(base: Image.Image, subject: Subject, view: View) -> Image.Ima
     most = np.float32(evidence.max())
     if most > 0:
         evidence = evidence / most
-    values = project(evidence, subject.explanation.theta, subject.crop, view).clip(0, 1)
+    values = project(evidence, subject.theta, subject.crop, view).clip(0, 1)
     values **= np.float32(_GAMMA)
     grey = np.asarray(base, np.float32)[..., None]
     opacity = np.float32(_MOST) * values[..., None]

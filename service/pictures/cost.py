@@ -12,6 +12,7 @@ from PIL import Image, TiffImagePlugin
 
 from service.errors import TooManyPixels
 from service.pictures.jpeg_head import JpegHead
+from service.pictures.search import FINEST_SIDE
 
 LIGHT_BYTES, LIGHT_S = 16 << 20, 0.15
 """A picture that takes no more than both is light: it need not wait for others' memory."""
@@ -25,6 +26,7 @@ _GREY = 2
 _BESIDE = {"WEBP": 12, "GIF": 1, "BMP_RLE": 4}
 _JPEG_PIXEL = 9  # of the reduced picture: RGB, Pillow's copy, two in grey
 _COEFFICIENT = 2
+_COLOUR, _COLOUR_FROM = 8, 26  # of each pixel of the copy in colour: made straight, or on white
 
 _PIXEL_S = {"WEBP": 30e-9, "BMP_RLE": 120e-9}
 _OTHER_PIXEL_S, _TRANSPARENT_S, _BYTE_S = 20e-9, 12e-9, 20e-9
@@ -116,22 +118,27 @@ def cost_of_jpeg(
     return _total(_JPEG_PIXEL * reduced[0] * reduced[1] + kept, seconds)
 
 
-def cost_of(image: Image.Image, file_bytes: int) -> Cost:
+def cost_of(image: Image.Image, file_bytes: int, searched: bool = False) -> Cost:
     """Return what a picture of any format but JPEG takes.
 
     Args:
         image: Opened, not loaded.
         file_bytes: Of the file.
+        searched: Whether faces are searched for in it, in a copy in colour.
     """
     kind, pixels = image.format or "", image.width * image.height
     if any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ())):
         kind = "BMP_RLE"
     each = _STORED.get(image.mode, 4) + _GREY + _BESIDE.get(kind, 0)
-    beside = _tile_bytes(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
+    beside: float = _tile_bytes(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
     pixel_s = _PIXEL_S.get(kind, _OTHER_PIXEL_S)
     if image.has_transparency_data:
         pixel_s += _TRANSPARENT_S
     seconds = pixel_s * pixels + _BYTE_S * file_bytes
+    if searched:
+        plain = image.mode != "P" and not image.has_transparency_data
+        colour = pixels * min(1.0, FINEST_SIDE / max(image.size)) ** 2
+        beside += colour * (_COLOUR if plain else _COLOUR_FROM)
     return _total(each * pixels + beside, seconds)
 
 

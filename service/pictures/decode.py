@@ -150,7 +150,7 @@ def weigh(
             if (head := read_jpeg_head(data)) is None:
                 raise _damaged()
             return cost_of_jpeg(image.size, reduced, len(data), head)
-        return cost_of(image, len(data))
+        return cost_of(image, len(data), search.looks_in(*image.size))
 
 
 def decode(

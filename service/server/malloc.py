@@ -5,12 +5,18 @@ threshold above which it maps buffers separately, up to 32 MiB, with each large 
 memory grows for a long time. Here all threads share one arena, so that they reuse each other's
 freed memory; large buffers are returned to the system at once; and a trim every 30 seconds returns
 all other free memory. glibc trims the end of the heap only in the main arena.
+
+oneDNN keeps what it prepared for each convolution at each size of picture, by default 1,024 of
+them, and the face detector sees many sizes. With 256 it keeps 50 MB less and takes no longer:
+12.4 CPU s for 240 photographs of 120 sizes with either number, 14.1 with 128.
 """
 
 import ctypes
+import os
 import threading
 from typing import Any
 
+_PRIMITIVES_KEPT = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # oneDNN reads it at its first operator
 TRIM_EVERY_S = 30.0
 """A trim takes 1 to 3 ms in a busy service; no thread can allocate meanwhile."""
 
@@ -39,6 +45,7 @@ def tune_malloc(library: Any = None) -> threading.Thread | None:
     Returns:
         The daemon thread that trims; None with another C library.
     """
+    os.environ.setdefault(_PRIMITIVES_KEPT, "256")
     library = ctypes.CDLL(None) if library is None else library
     if not hasattr(library, "gnu_get_libc_version"):
         return None

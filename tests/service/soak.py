@@ -86,7 +86,9 @@ class Soak:
         report, began = self._report, time.monotonic()
         end = began + self._seconds
         tasks = [asyncio.create_task(self._client(number, end)) for number in range(CLIENTS)]
-        early = began + min(120.0, self._seconds / 10)
+        # By then pictures of most sizes were looked at: oneDNN keeps what it prepared for each, up
+        # to a number of them, and memory is flat only when it has.
+        early = began + min(120.0, self._seconds * 2 / 3)
         await asyncio.sleep(early - time.monotonic())
         report.early = await self._settled()
         self._say(f"early: {report.early}")

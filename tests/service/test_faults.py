@@ -408,7 +408,8 @@ def test_connections_that_never_stop_sending(row: Row, kind: str) -> None:
         )
         flooding.start()
         try:
-            eventually(lambda: server.sample("fer_connections") >= floods)
+            # Not all at once: those that are refused connect again.
+            eventually(lambda: server.sample("fer_connections") >= floods / 2)
             times: list[float] = []
             answers: Counter[int] = Counter()
             with httpx.Client(base_url=server.url, timeout=60) as client:

@@ -1,4 +1,4 @@
-"""A minute of what `tests.service.soak` does by hand for twenty."""
+"""A minute and a half of what `tests.service.soak` does by hand for twenty."""
 
 import sys
 
@@ -10,7 +10,7 @@ from tests.service.soak import soak
 @pytest.mark.slow
 def test_a_minute_of_everything(capfd: pytest.CaptureFixture[str]) -> None:
     lines: list[str] = []
-    report = soak(1.0, 1, lines.append)
+    report = soak(1.5, 1, lines.append)
     with capfd.disabled():
         sys.stdout.write("\n".join(["", *lines, ""]))
     assert report.complaints() == []

@@ -35,12 +35,13 @@ def subject(
     theta: NDArray[np.float32] = IDENTITY,
     evidence: NDArray[np.float32] | None = None,
     attention: NDArray[np.float32] | None = None,
+    turn: float = 0.0,
 ) -> Subject:
     """Return a happy face whose straightened pixels are a ramp."""
     straightened = np.tile(np.arange(0, 240, 5, dtype=np.uint8), (48, 1))
     found = spot(12, 12) if evidence is None else evidence
     reasons = Explanation(theta, straightened, attention, found)
-    return Subject(box, crop or box, {"anger": 0.07, "happiness": 0.93}, reasons)
+    return Subject(box, crop or box, {"anger": 0.07, "happiness": 0.93}, reasons, turn)
 
 
 def picture(width: int, height: int, level: int = 128) -> Picture:

@@ -7,8 +7,9 @@ from service.drawing.colours import INFERNO, VIRIDIS
 from service.drawing.frames import View
 from service.drawing.paint import format_probability, paint_attention, paint_evidence, render_view
 from service.pictures.decode import Picture
-from service.pictures.faces import Box
-from tests.service.drawing.subjects import colour_of, picture, similarity, subject
+from service.pictures.faces import Box, cut_faces
+from tests.service.drawing.subjects import colour_of, picture, similarity, spot, subject
+from training.model.manifest import InputSpec
 
 BOX = Box(0, 0, 96, 96)
 VIEW = View(0, 0, 96, 96, 96, 96)
@@ -80,3 +81,24 @@ def test_attention_colours_what_was_straightened_and_keeps_its_shade() -> None:
 def test_without_attention_the_picture_is_left() -> None:
     base = render_view(ramp(96, 96), VIEW)
     assert (colour_of(paint_attention(base, subject(BOX), VIEW)) == 0).all()
+
+
+@pytest.mark.parametrize("angle_deg", [0, 45, 90, 180, -90])
+def test_evidence_lies_where_it_was_in_the_picture_however_a_face_is_turned(angle_deg: int) -> None:
+    grey = np.full((400, 400), 90, np.uint8)
+    angle = np.radians(angle_deg)
+    clockwise = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    upright = np.array([[-30, -20], [30, -20], [0, 5], [-20, 40], [20, 40]], float)
+    points = 200 + upright @ clockwise.T
+    across, down = (200 + np.array([-40.0, -30.0]) @ clockwise.T).round().astype(int)
+    grey[down - 6 : down + 6, across - 6 : across + 6] = 250
+    found = np.array([[130, 130, 270, 270, 0.99, *points.ravel()]], np.float32)
+    (face,) = cut_faces(Picture(grey, 400, 400), InputSpec(), found)
+    row, column = np.unravel_index(np.asarray(face.pixels, int).argmax(), face.pixels.shape)
+    evidence = spot(int(row) // 2, int(column) // 2)
+    drawn = subject(face.box, face.crop, evidence=evidence, turn=face.turn)
+    view = View(0, 0, 400, 400, 400, 400)
+    base = render_view(Picture(np.full((400, 400), 90, np.uint8), 400, 400), view)
+    colour = colour_of(paint_evidence(base, drawn, view))
+    painted = np.argwhere(colour > 0.5 * colour.max()).mean(axis=0)
+    assert painted == pytest.approx([down, across], abs=9)
