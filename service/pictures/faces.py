@@ -10,6 +10,7 @@ from PIL import Image
 from service.pictures.boxes import CONFIDENCE, POINTS, Faces, rolls
 from service.pictures.decode import Picture
 from service.pictures.quality import Quality, judge
+from training.model.grey import resized
 from training.model.manifest import InputSpec
 
 # A training crop is the square around the middle of the detector's box, as wide as the box's longer
@@ -76,9 +77,7 @@ def cut_faces(picture: Picture, spec: InputSpec, found: Faces) -> list[Face]:
 def whole_picture(picture: Picture, spec: InputSpec) -> Face:
     """Return the whole picture as a face, squeezed to the input's size as in training."""
     box, pixels = Box(0, 0, picture.width, picture.height), picture.grey
-    if pixels.shape != (spec.height, spec.width):
-        pixels = np.asarray(_resized(Image.fromarray(pixels), spec))
-    return Face(box, pixels, box)
+    return Face(box, resized(pixels, spec), box)
 
 
 def _cut(picture: Picture, spec: InputSpec, found: Faces) -> Face:
@@ -88,7 +87,7 @@ def _cut(picture: Picture, spec: InputSpec, found: Faces) -> Face:
     turn = roll if abs(roll) >= _TURNED_FROM else 0.0
     crop = _square((left + right) / 2, (top + bottom) / 2, side)
     cut = _turned_cut_out(picture, crop, turn) if turn else _cut_out(picture, crop)
-    pixels = np.asarray(_resized(cut, spec))
+    pixels = resized(np.asarray(cut), spec)
     points = found[CONFIDENCE + 1 :].reshape(len(POINTS), 2)
     return Face(
         _clipped(found, picture),
@@ -142,9 +141,3 @@ def _clipped(found: Faces, picture: Picture) -> Box:
     top, bottom = (min(max(round(float(v)), 0), picture.height) for v in found[[1, 3]])
     left, top = min(left, picture.width - 1), min(top, picture.height - 1)
     return Box(left, top, max(1, right - left), max(1, bottom - top))
-
-
-def _resized(grey: Image.Image, spec: InputSpec) -> Image.Image:
-    if grey.size == (spec.width, spec.height):
-        return grey
-    return grey.resize((spec.width, spec.height), Image.Resampling[spec.resample.upper()])
