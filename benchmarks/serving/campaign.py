@@ -1,6 +1,6 @@
 """The order of things: which server runs when, under what load, and where the figures go.
 
-Not its duty: measuring (`load`, `behaviour`, `ceiling`), showing (`report`).
+`load`, `behaviour` and `ceiling` measure, and `report` shows it.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What /proc says about a server: all of its processes, their CPU time, memory and end.
 
-Works on Linux alone. Not its duty: starting and stopping (`benchmarks.serving.server`).
+Works on Linux alone; `benchmarks.serving.server` starts and stops the processes.
 """
 
 import ctypes
