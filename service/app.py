@@ -131,9 +131,10 @@ def create_app(
     )
     app.state.service = None
     app.state.metrics = metrics
-    page = add_page(app)
+    # In the order of traffic: the router tries one route after the other.
     add_routes(app)
     add_protocol(app)
+    page = add_page(app)
     if swagger_ui is not None:
         add_docs(app, swagger_ui)
 
