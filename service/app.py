@@ -23,7 +23,7 @@ from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.host import count_cores
 from service.http.admission import Admission
 from service.http.api_keys import ApiKeyMiddleware, ApiKeys, add_cors, describe_keys
-from service.http.docs import add_docs, find_swagger_ui
+from service.http.docs import DOCUMENT, add_docs, find_swagger_ui
 from service.http.early_rejection import EarlyRejection
 from service.http.page import add_page
 from service.http.problems import PROTOCOL
@@ -126,6 +126,9 @@ def create_app(
         description=_DESCRIPTION,
         version=__version__,
         docs_url="/docs" if swagger_ui is None else None,
+        openapi_url=DOCUMENT,
+        # Relative to the document, so that it works behind a proxy's path prefix.
+        servers=[{"url": "."}],
         redoc_url=None,
         # A redirect would quote the client's Host header, and lose the upload.
         redirect_slashes=False,
@@ -139,9 +142,9 @@ def create_app(
     # In the order of traffic: the router tries one route after the other.
     add_routes(app)
     add_protocol(app)
-    page = add_page(app)
+    always_open = add_page(app)
     if swagger_ui is not None:
-        add_docs(app, swagger_ui)
+        always_open |= add_docs(app, swagger_ui)
 
     async def answer_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # registered for this class only
@@ -149,7 +152,7 @@ def create_app(
         return reject(_as_service_error(error, path), metrics, dict(error.headers or {}), path)
 
     app.add_exception_handler(HTTPException, answer_error)
-    _add_middleware(app, settings, metrics, page)
+    _add_middleware(app, settings, metrics, always_open)
     return app
 
 
@@ -178,7 +181,9 @@ def _add_middleware(
         metrics=metrics,
         keys=keys,
     )
-    app.add_middleware(RequestContextMiddleware, request_metrics=RequestMetrics(metrics, paths))
+    app.add_middleware(
+        RequestContextMiddleware, request_metrics=RequestMetrics(metrics, paths), paths=paths
+    )
 
 
 def _find_work_paths(app: FastAPI) -> set[str]:
