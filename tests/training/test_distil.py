@@ -76,7 +76,7 @@ def test_processes_share_the_faces(
     data: Dataset, either_cpu: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each sums its own; what the sums of all are is asked of the process group."""
-    monkeypatch.setattr(distil, "_FACES_AT_ONCE", 10)
+    monkeypatch.setattr(distil, "FACES_AT_ONCE", 10)
     shares: list[torch.Tensor] = []
     monkeypatch.setattr(dist, "all_reduce", shares.append)
     learnt, teachers = tasks(data, 0.0), [teacher(data.emotions, 0)]
