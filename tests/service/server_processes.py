@@ -32,6 +32,7 @@ class Server:
     ) -> None:
         defaults = {"FER_HOST": "127.0.0.1", "FER_PORT": "0", "FER_DEVICE": "cpu"}
         defaults |= {"FER_TIMEOUT_S": "60", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        defaults |= {"FER_WORKERS": "1"}
         others = {key: value for key, value in os.environ.items() if not key.startswith("FER_")}
         self.process: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-m", module],

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 WORKERS = 2
 REQUESTS = 200
-NO_DETECTOR = {"FER_DETECTOR": "/nowhere"}
+NO_DETECTOR = {"FER_DETECTOR": "none"}
 
 
 @pytest.fixture(scope="module")
