@@ -4,7 +4,8 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,27 +18,16 @@ _COLUMNS = (
 )
 
 
+_MAX_NAME_WIDTH = 80  # a longer name takes its own line's place only
+_EMOTION_WIDTH = 9
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The result for one file: an answer, or an error message."""
 
     file: Path
     answer: Prediction | str
-
-
-def format_table(outcome: Outcome) -> str:
-    """Return one line per face, with its box if faces were searched for."""
-    if isinstance(outcome.answer, str):
-        return f"{outcome.file}: {outcome.answer}"
-    faces = [_described(face) for face in outcome.answer.faces]
-    return "\n".join(f"{outcome.file}: {face}" for face in faces or ["no face"])
-
-
-def _described(face: Face) -> str:
-    box, named = face.box, f"{face.emotion} {face.confidence:.3f}"
-    if face.detection is None:
-        return named
-    return f"{named} at {box.x},{box.y} {box.width}x{box.height}"
 
 
 def format_json(outcome: Outcome) -> str:
@@ -76,9 +66,52 @@ class Format:
     write: Callable[[Outcome], str]
 
 
-FORMATS: Final[Mapping[str, Format]] = {
-    "table": Format("", format_table),
-    "json": Format("", format_json),
-    "csv": Format(",".join(_COLUMNS), format_csv),
-}
-"""The formats by name, as the command line takes them."""
+FORMATS: Final = ("csv", "json", "table")
+"""The formats' names, as the command line takes them."""
+
+
+def choose_format(name: str, files: Iterable[Path]) -> Format:
+    """Return the format of a name for the answers about these files."""
+    if name == "csv":
+        return Format(",".join(_COLUMNS), format_csv)
+    return Format("", format_json) if name == "json" else table_of(files)
+
+
+def table_of(files: Iterable[Path]) -> Format:
+    """Return a table with aligned columns: one line per face, one for a picture without."""
+    widths = (_width(shown(str(file))) for file in files)
+    width = max(_width("file"), *(one for one in widths if one <= _MAX_NAME_WIDTH), 0)
+
+    def line(file: str, *cells: str) -> str:
+        padding = " " * max(0, width - _width(file))
+        return "  ".join([file + padding, *cells]).rstrip()
+
+    def write(outcome: Outcome) -> str:
+        answer, file = outcome.answer, shown(str(outcome.file))
+        if isinstance(answer, str):
+            return line(file, shown(answer))
+        return "\n".join(line(file, *_table_cells(face)) for face in answer.faces) or line(
+            file, "no face"
+        )
+
+    return Format(line("file", f"{'emotion':{_EMOTION_WIDTH}}", "confidence", "box"), write)
+
+
+def _table_cells(face: Face) -> tuple[str, ...]:
+    emotion = f"{shown(face.emotion):{_EMOTION_WIDTH}}"
+    confidence = f"{face.confidence:{len('confidence')}.3f}"
+    box = face.box
+    if face.detection is None:  # the whole picture
+        return emotion, confidence
+    return emotion, confidence, f"{box.x},{box.y} {box.width}x{box.height}"
+
+
+def shown(text: str) -> str:
+    """Return a text for a terminal: what is not printable, as a line's end, is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) != 0 for c in text)
