@@ -220,8 +220,8 @@ async def test_not_a_picture() -> None:
         assert "diary" not in body["detail"]
         assert_problem(await client.post("/predict", files=form(HAPPY[:60])), 400, "bad_image")
         assert sample(app, "fer_rejections_total", reason="bad_image") == 2
-        heic = b"\x00\x00\x00\x18ftypheic" + bytes(20)
-        assert_problem(await client.post("/predict", files=form(heic)), 415, "unsupported_type")
+        video = b"\x00\x00\x00\x18ftypisom" + bytes(20)
+        assert_problem(await client.post("/predict", files=form(video)), 415, "unsupported_type")
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "video/mp4"])
