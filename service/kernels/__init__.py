@@ -90,7 +90,9 @@ def load(path: Path) -> Kernels:
     library.im2col.argtypes = [*[pointer] * 5, *[size] * 8, integer]
     library.attend_scratch.argtypes = [size] * 4
     library.attend.argtypes = [*[pointer] * 4, *[size] * 5, *[pointer] * 5, real, integer]
-    library.winograd.restype = library.im2col.restype = library.attend.restype = None
+    library.sample.argtypes = [*[pointer] * 4, *[size] * 3]
+    for function in (library.winograd, library.im2col, library.attend, library.sample):
+        function.restype = None
     return Kernels(library, integer.in_dll(library, "lanes").value)
 
 

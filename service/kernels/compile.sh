@@ -9,7 +9,7 @@ compile() {
   out=$folder/libkernels-$1.so
   shift
   ${CC:-cc} -O3 "$@" -mfma -Wall -Wextra -shared -fPIC -o "$out.part" \
-    "$here/attention.c" "$here/im2col.c" "$here/winograd.c" -lm && mv "$out.part" "$out"
+    "$here"/*.c -lm && mv "$out.part" "$out"
 }
 if ! { compile avx2 -mavx2 && compile avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl; }; then
   rm -f "$folder"/libkernels*.so "$folder"/libkernels*.so.part
