@@ -22,12 +22,12 @@ def sampler(
         kernels: For this CPU.
         stn: Gives the kind of transform and its bounds.
         height: Of the images, in pixels.
-        width: Likewise.
+        width: Of the images, in pixels.
 
     Returns:
         Maps images float32[n, 1, height, width] and what `stn.head` gives, float32[n, 4] or
-        float32[n, 6], to straightened images of the same shape; without gradients. Raises
-        ValueError for images or parameters of another size or dtype.
+        float32[n, 6], to straightened images of the same shape, without gradients. Called in any
+        thread. Raises ValueError for images or parameters of another size or dtype.
     """
     limits = stn.bounds
     bounds = (

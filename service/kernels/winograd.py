@@ -1,7 +1,7 @@
-"""Convolutions of 3x3 by Winograd's minimal filtering, in a third of the time.
+"""Convolutions with 3x3 kernels by Winograd's minimal filtering.
 
-oneDNN computes as fast as a core can multiply; this way multiplies less. After Lavin & Gray 2015,
-arXiv:1509.09308.
+oneDNN already multiplies at the core's peak rate. This algorithm needs fewer multiplications.
+After Lavin & Gray 2015, arXiv:1509.09308.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from service.kernels import Kernels, activation_number, as_read
 
-# Evaluates a kernel of three weights at 0, 1, -1, infinity, 2 and -2, in the order of winograd.c.
+# Each row evaluates a kernel of three weights at one point: 0, 1, -1, infinity, 2 and -2. Factors
+# are those for tiles of four outputs a side; for smaller tiles winograd.c scales the pixels.
 _KERNEL_AT = [
     [1 / 4, 0, 0],
     [-1 / 6, -1 / 6, -1 / 6],
@@ -24,7 +25,7 @@ _LARGEST_TILES = (3, 4)
 
 
 def suits(kernels: Kernels, conv: nn.Conv2d, activation: nn.Module | None) -> bool:
-    """Tell whether a convolution, with the activation behind it, can be computed so."""
+    """Tell whether `convolution` supports a convolution and the activation after it."""
     plain = (
         conv.kernel_size == (3, 3)
         and conv.stride == conv.padding == conv.dilation == (1, 1)
@@ -38,19 +39,19 @@ def suits(kernels: Kernels, conv: nn.Conv2d, activation: nn.Module | None) -> bo
 def convolution(
     kernels: Kernels, conv: nn.Conv2d, height: int, width: int, activation: nn.Module | None
 ) -> Callable[[Tensor], Tensor]:
-    """Pack a convolution and the activation behind it.
+    """Return the function of a convolution and the activation after it.
 
     Args:
         kernels: For this CPU.
-        conv: One that `suits`, on the CPU.
-        height: Of the features that it will be given.
-        width: Likewise.
+        conv: On the CPU; `suits` must hold for it.
+        height: Of the input features.
+        width: Of the input features.
         activation: `nn.GELU` or `nn.ReLU`, if any.
 
     Returns:
-        Maps features float32[n, c, height, width], channels last, to such; without gradients.
-        Exact to about 1e-5 of their size. To be called from one thread at a time; raises
-        ValueError for features of another size or dtype.
+        Maps float32[n, c, height, width], channels last, to the output of `conv` and `activation`
+        in the same layout, without gradients. Its relative error is about 1e-5. Called in one
+        thread at a time. Raises ValueError for features of another size or dtype.
     """
     number, largest = activation_number(activation), _largest_tile(height, width)
     before, after = conv.in_channels, conv.out_channels

@@ -1,10 +1,10 @@
-"""The network optimised for a CPU: plain functions over tensors, most of them in C.
+"""The network as a chain of plain functions over tensors, most of them in C, for a CPU.
 
-Eager torch packs a convolution's weights in every pass, computes the convolutions of a single face
-in a slow loop, and reads each result again for the activation. Here weights are packed once, an
-activation is part of its convolution, and attention is part of a block's end. Operations that the
-kernels of `service.kernels` do not support are computed by torch's modules. All is float32, so
-that results differ by rounding only.
+Eager torch packs a convolution's weights again in every pass. It computes the convolutions of a
+single face slowly, and it reads each result again for the activation. Here weights are packed once,
+and a convolution includes its activation. One function computes the attention of a block, its sum
+with the shortcut and its activation. Torch's modules compute what `service.kernels` does not
+support. All is float32, so results differ from eager torch by rounding only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
