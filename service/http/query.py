@@ -60,6 +60,7 @@ PARAMETERS: Final[list[dict[str, Any]]] = [
     },
 ]
 """The query parameters for the OpenAPI document."""
+_NAMES: Final = frozenset(parameter["name"] for parameter in PARAMETERS)
 
 
 # Clients repeat few queries; the server limits their length to 64 kB.
@@ -71,11 +72,14 @@ def read_search(query_string: bytes) -> FaceSearch:
         query_string: As received; missing parameters have their defaults.
 
     Raises:
-        BadRequest: A value is invalid; says which values are valid.
+        BadRequest: A parameter is unknown, or its value invalid; says what is valid.
     """
     if not query_string:
         return _DEFAULT
     query = QueryParams(query_string)
+    if unknown := sorted(query.keys() - _NAMES - {""}):
+        known = ", ".join(sorted(_NAMES))
+        raise BadRequest(f"There is no parameter {unknown[0][:40]!r}; expected {known}.")
     detect = query.get("detect", _DEFAULT.detect)
     if detect not in get_args(Detect):
         raise BadRequest(f"detect is none of {', '.join(get_args(Detect))}.")

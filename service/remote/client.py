@@ -46,8 +46,8 @@ from service.remote.protocol import (
 )
 from training.model.prior import Adjustment
 
+HELLO_TIMEOUT_S = 10.0
 _RECONNECT_S = 0.1
-_HELLO_S = 10.0
 # An engine process is restarted, loaded and warm again in about this time.
 _RETRY_S = 3.0
 
@@ -91,8 +91,11 @@ class RemoteBackend(InferenceBackend):
         """Whether any engine is connected and answers."""
         return bool(self._usable())
 
-    async def start(self) -> None:
+    async def start(self, timeout_s: float = HELLO_TIMEOUT_S) -> None:
         """Connect, and reconnect whenever a connection is lost; returns after the first hello.
+
+        Args:
+            timeout_s: How long the first hello may take, in seconds.
 
         Raises:
             TimeoutError: No engine sent its hello in time, although one ran when this process was
@@ -101,7 +104,7 @@ class RemoteBackend(InferenceBackend):
         self._connecting = [
             asyncio.create_task(self._keep_connected(index)) for index in range(len(self._sockets))
         ]
-        async with asyncio.timeout(_HELLO_S):
+        async with asyncio.timeout(timeout_s):
             await self._hello_received.wait()
 
     def enqueue(

@@ -6,7 +6,6 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +19,6 @@ from service.engine.explanation import Explanation
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
 
-NOWHERE = Path("/nowhere")
 MANIFEST = Manifest("fake", "7", NetworkConfig(), FER2013_EMOTIONS)
 STATED = replace(MANIFEST, prior=(0.1, 0.02, 0.04, 0.3, 0.14, 0.1, 0.3))
 """The same, with the prior of its training labels."""
@@ -89,7 +87,7 @@ async def serving(
     Every picture is a face, unless a `detector` is among the settings: loading one takes twice
     as long as all else.
     """
-    app = create_app(Settings(**{"detector": NOWHERE} | settings), engine or FakeEngine())
+    app = create_app(Settings(**{"detector": None} | settings), engine or FakeEngine())
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -119,7 +117,7 @@ def listening(engine: FakeEngine | None = None, **settings: Any) -> Iterator[str
     """Serve the application on a real socket, from a thread; give its address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        app = create_app(Settings(**settings), engine or FakeEngine())
+        app = create_app(Settings(**{"detector": None} | settings), engine or FakeEngine())
         server = Listener(uvicorn.Config(app, log_config=None, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -20,7 +20,6 @@ def test_nothing_asked_is_the_default() -> None:
         (b"detect=never", FaceSearch("never", 64)),
         (b"max_faces=1", FaceSearch("auto", 1)),
         (b"detect=always&max_faces=%d" % MAX_FACES, FaceSearch("always", MAX_FACES)),
-        (b"other=x", FaceSearch()),
         (b"detect=always&detect=never", FaceSearch("never", 64)),
         (b"%64etect=n%65ver&max_faces=2", FaceSearch("never", 2)),
         (b"&&detect&=&max_faces=3&detect=never", FaceSearch("never", 3)),
@@ -42,6 +41,12 @@ def test_an_unknown_way_is_refused_by_name(detect: bytes) -> None:
 def test_a_count_out_of_range_is_refused_by_name(count: bytes) -> None:
     with pytest.raises(BadRequest, match="max_faces is not a whole number from 1 to 256"):
         read_search(b"max_faces=" + count)
+
+
+@pytest.mark.parametrize("query", [b"maxfaces=2", b"detect=auto&Detect=never", b"x"])
+def test_an_unknown_parameter_is_refused_by_name(query: bytes) -> None:
+    with pytest.raises(BadRequest, match=r"There is no parameter '.*'; expected detect, max_faces"):
+        read_search(query)
 
 
 @pytest.mark.parametrize(
