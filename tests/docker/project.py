@@ -34,15 +34,27 @@ def alerts() -> dict[str, dict[str, Any]]:
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
+def dashboard() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(DASHBOARD.read_text())
+    return read
+
+
 def panels() -> list[dict[str, Any]]:
-    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if "targets" in panel]
+    return [panel for panel in dashboard()["panels"] if "targets" in panel]
 
 
 def panel_queries() -> list[tuple[str, str, str]]:
     """Title, expression and legend of everything that the dashboard asks Prometheus."""
     return [
-        # What Grafana puts in its place: four scrapes at least.
-        (panel["title"], target["expr"].replace("$__rate_interval", "1m"), target["legendFormat"])
+        (panel["title"], _as_grafana_asks(target["expr"]), target["legendFormat"])
         for panel in panels()
         for target in panel["targets"]
     ]
+
+
+def _as_grafana_asks(expression: str) -> str:
+    """Put values for the variables: four scrapes at least, and what is selected at first."""
+    values = {"$__rate_interval": "1m", "$job": "attention-fer", "$instance": ".+"}
+    for variable, value in values.items():
+        expression = expression.replace(variable, value)
+    return expression
