@@ -1,7 +1,8 @@
 """Writes into the documents what code, checkpoints and results say, so that they cannot drift.
 
-usage: python docs/quote.py           write the blocks between `begin` and `end` marks anew, and
-                                      the release's version where a file has to spell it out
+usage: python docs/quote.py           write the blocks between `begin` and `end` marks anew, the
+                                      release's version where a file has to spell it out, and the
+                                      page of the alerts that Prometheus shows
        python docs/quote.py --check   exit with 1 if that would change anything
 """
 
@@ -18,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from prometheus_client import CollectorRegistry  # noqa: E402
 
 from benchmarks.serving import report  # noqa: E402
+from docs import runbook  # noqa: E402
 from service import __version__  # noqa: E402
 from service.config import SHIPPED, describe  # noqa: E402
 from service.errors import ServiceError  # noqa: E402
@@ -194,10 +196,13 @@ VERSIONED = {
     "docker/Dockerfile": r"(?m)^ARG VERSION=(.*)$",
 }
 """Files that cannot read the version from the code, and where in them it stands."""
+RUNBOOK = "docker/prometheus/consoles/alerts.html"
 
 
 def quoted(document: str) -> str:
     """Return a document with its blocks, or its version, written anew."""
+    if document == RUNBOOK:
+        return runbook.render((ROOT / runbook.SOURCE).read_text())
     text = (ROOT / document).read_text()
     if document in VERSIONED:
         return _with_version(document, text)
@@ -219,9 +224,8 @@ def _with_version(document: str, text: str) -> str:
 
 def main() -> None:
     """Write the blocks and the versions, or check them."""
-    changed = [
-        name for name in (*DOCUMENTS, *VERSIONED) if quoted(name) != (ROOT / name).read_text()
-    ]
+    written = (*DOCUMENTS, *VERSIONED, RUNBOOK)
+    changed = [name for name in written if quoted(name) != (ROOT / name).read_text()]
     if sys.argv[1:] == ["--check"]:
         said = f"out of date: {', '.join(changed)}; run python docs/quote.py"
         sys.exit(said if changed else 0)

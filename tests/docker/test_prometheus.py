@@ -2,9 +2,12 @@
 
 import re
 import shutil
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -18,6 +21,7 @@ from tests.docker.project import (
     read_yaml,
     rules,
 )
+from tests.docker.waiting import until
 
 OPERATIONS = ROOT / "docs/operations.md"
 
@@ -37,6 +41,51 @@ def test_config_and_rules_are_valid() -> None:
     said = promtool("check", "config", PROMETHEUS / "prometheus.yml")
     assert "2 rule files found" in said
     assert f"{len(alerts())} rules found" in said
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[str]:
+    """Start Prometheus with Compose's options, and return where it answers on this host."""
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("prometheus is not installed (Debian: apt-get install prometheus)")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    options = " ".join(read_yaml(ROOT / "docker-compose.yml")["services"]["prometheus"]["command"])
+    options = options.replace("=/prometheus", f"={tmp_path}")
+    options = options.replace("/etc/prometheus", str(PROMETHEUS))
+    url = "${PROMETHEUS_URL:-http://localhost:${PROMETHEUS_PORT:-9090}}"
+    assert url in options
+    options = options.replace(url, "https://example.org/watch")
+    command = [program, *options.split(), f"--web.listen-address={address}"]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, stderr=log) as process,
+    ):
+        try:
+            until(lambda: _answers(f"http://{address}/-/ready"), within_s=30)
+            yield f"http://{address}"
+        finally:
+            process.terminate()
+
+
+def _answers(url: str) -> bool | None:
+    try:
+        return httpx.get(url).status_code == 200 or None
+    except httpx.TransportError:
+        return None
+
+
+def test_prometheus_serves_the_page_that_alerts_link_to(prometheus: str) -> None:
+    page = httpx.get(f"{prometheus}/consoles/alerts.html")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    linked = {alert["annotations"]["runbook_url"].rpartition("#")[2] for alert in alerts().values()}
+    assert set(re.findall(r'<h2 id="(\w+)">', page.text)) == linked
+    written = (PROMETHEUS / "consoles/alerts.html").read_text()
+    assert page.text == re.sub("<!--.*-->", "", written)  # Prometheus drops comments
+    # Redirects and links lead to the address that readers use.
+    assert httpx.get(prometheus).headers["location"].startswith("/watch/")
 
 
 @pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.name)
@@ -75,7 +124,8 @@ def test_every_alert_has_its_paragraph() -> None:
     )
     assert set(sections) == set(alerts())
     for name, alert in alerts().items():
-        assert alert["annotations"]["runbook_url"] == f"docs/operations.md#{name.lower()}"
+        page = "{{ $externalURL }}/consoles/alerts.html"
+        assert alert["annotations"]["runbook_url"] == f"{page}#{name.lower()}"
         assert {"summary", "description"} <= set(alert["annotations"])
         assert alert["labels"]["severity"] in ("critical", "warning")
         assert len(sections[name].split()) > 40, f"the paragraph on {name} says too little"
