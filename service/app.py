@@ -19,11 +19,12 @@ from service.config import Settings, SettingsError
 from service.drawing.explainer import Explainer
 from service.engine.contract import Engine, EngineInfo
 from service.engine.loading import open_engine
+from service.engine.prior import Priors
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.host import count_cores
 from service.http.admission import Admission
 from service.http.api_keys import ApiKeyMiddleware, ApiKeys, add_cors, describe_keys
-from service.http.docs import add_docs, find_swagger_ui
+from service.http.docs import DOCUMENT, add_docs, find_swagger_ui
 from service.http.early_rejection import EarlyRejection
 from service.http.page import add_page
 from service.http.problems import PROTOCOL
@@ -126,6 +127,9 @@ def create_app(
         description=_DESCRIPTION,
         version=__version__,
         docs_url="/docs" if swagger_ui is None else None,
+        openapi_url=DOCUMENT,
+        # Relative to the document, so that it works behind a proxy's path prefix.
+        servers=[{"url": "."}],
         redoc_url=None,
         # A redirect would quote the client's Host header, and lose the upload.
         redirect_slashes=False,
@@ -139,9 +143,9 @@ def create_app(
     # In the order of traffic: the router tries one route after the other.
     add_routes(app)
     add_protocol(app)
-    page = add_page(app)
+    always_open = add_page(app)
     if swagger_ui is not None:
-        add_docs(app, swagger_ui)
+        always_open |= add_docs(app, swagger_ui)
 
     async def answer_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # registered for this class only
@@ -149,7 +153,7 @@ def create_app(
         return reject(_as_service_error(error, path), metrics, dict(error.headers or {}), path)
 
     app.add_exception_handler(HTTPException, answer_error)
-    _add_middleware(app, settings, metrics, page)
+    _add_middleware(app, settings, metrics, always_open)
     return app
 
 
@@ -180,7 +184,7 @@ def _add_middleware(
         keys=keys,
     )
     request_metrics = RequestMetrics(metrics, paths, predictions)
-    app.add_middleware(RequestContextMiddleware, request_metrics=request_metrics)
+    app.add_middleware(RequestContextMiddleware, request_metrics=request_metrics, paths=paths)
 
 
 def _find_prediction_paths(app: FastAPI) -> set[str]:
@@ -286,14 +290,15 @@ def _start(
     worker_slot: WorkerSlot | None,
 ) -> Service:
     """Create and start the parts, on the event loop, after the backend has started."""
-    manifest = about.manifest
-    metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
+    manifest, priors = about.manifest, Priors(about.manifest, settings.prior)
+    names = manifest.name, manifest.version, about.device, priors.default.kind
+    metrics.describe_model(*names, manifest.emotions)
     threads = settings.decode_threads or count_cores()
     pool = DecodePool(threads, settings.queue_size, settings.max_decode_bytes)
     if about.device == "cpu":
         backend.defer_batches_while(pool.saturated)
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
-    predictor = Predictor(manifest, backend, pool, metrics, finder)
+    predictor = Predictor(priors, backend, pool, metrics, finder)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
     admission = Admission(settings.queue_size, overload=worker_slot)
     memory = UploadMemory(settings.max_buffered_bytes)
