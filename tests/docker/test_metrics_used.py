@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry.gpu import GpuUsage
-from tests.docker.project import dashboard, panel_queries, panels, rules
+from tests.docker.project import dashboard, panel_queries, panels, rules, scaling_queries
 from tests.docker.promql import Selector, grouped_labels, selectors
 from tests.service.made_pictures import flat
 from tests.service.serving import BrokenEngine, serving
@@ -23,6 +23,7 @@ PROMETHEUS_METRICS = {"up": [TARGET]}
 
 QUERIES = [(rule.get("record") or rule["alert"], rule["expr"], "") for rule in rules()]
 QUERIES += panel_queries()
+QUERIES += [(title, expression, "") for title, expression in scaling_queries()]
 
 
 @pytest.fixture(scope="module")

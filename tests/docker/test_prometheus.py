@@ -20,6 +20,7 @@ from tests.docker.project import (
     panel_queries,
     read_yaml,
     rules,
+    scaling_queries,
 )
 from tests.docker.waiting import until
 
@@ -93,13 +94,15 @@ def test_alerts_fire_when_they_should(path: Path) -> None:
     assert "SUCCESS" in promtool("test", "rules", path)
 
 
-def test_the_dashboards_queries_are_promql(tmp_path: Path) -> None:
+def test_queries_of_dashboard_and_autoscalers_are_promql(tmp_path: Path) -> None:
+    expressions = [expression for _, expression, _ in panel_queries()]
+    expressions += [expression for _, expression in scaling_queries()]
     queries = [
         {"record": f"query:{number}", "expr": expression}
-        for number, (_, expression, _) in enumerate(panel_queries())
+        for number, expression in enumerate(expressions)
     ]
     path = tmp_path / "rules.yml"
-    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": queries}]}))
+    path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": queries}]}))
     assert f"{len(queries)} rules found" in promtool("check", "rules", path)
 
 
