@@ -5,6 +5,7 @@ Either `directory/{train,validation,test}/<class>/<picture>`, of which any part 
 a class is left out, counted and named in `Samples.notes`.
 """
 
+import difflib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ _LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave behind
 _LITTER_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "lost+found")  # and archives and disks
 
 _NAMED = 3  # files or folders that a note names
+_SLIP = 0.8  # how alike names are of which one is taken for a slip, 0 to 1
 _LONGEST_NAME = 100  # of a label, as a checkpoint's manifest takes it
 
 
@@ -136,7 +138,7 @@ def read(
         are left out and named in the notes.
 
     Raises:
-        DataError: No file is a picture, or only some of the folders are named as emotions.
+        DataError: No file is a picture, or a folder's name is a slip or no label.
     """
     named = name_emotions(directory, {picture.folder for picture in listing.pictures})
     decoded = _decode(listing.pictures, spec, progress)
@@ -220,11 +222,12 @@ def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
         folders: Their names.
 
     Returns:
-        The name used in training.model.labels, for each folder, if all are known there or by a
-        synonym in any case; their own names if none is.
+        For each folder, the name used in training.model.labels, if it is known there or by a
+        synonym in any case. Otherwise its own name: a label of one's own.
 
     Raises:
-        DataError: Some are known, some are not: most likely a slip. Or a name is no label.
+        DataError: Beside known names, one is nearly known: most likely a slip. Or a name is no
+            label.
     """
     if wrong := [f for f in folders if not f.isprintable() or len(f) > _LONGEST_NAME]:
         raise DataError(
@@ -232,14 +235,14 @@ def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
             f"{_LONGEST_NAME} printable characters"
         )
     known = {folder: _SYNONYMS[folder.lower()] for folder in folders if folder.lower() in _SYNONYMS}
-    if not known:
-        return {folder: folder for folder in folders}
-    if strange := sorted(folders - known.keys()):
-        raise DataError(
-            f"{directory}: folder {strange[0]} is none of {', '.join(FERPLUS_EMOTIONS)}, "
-            f"but {min(known)} is; expected all folders to be named so, or none"
-        )
-    return known
+    for folder in sorted(folders - known.keys()):
+        near = difflib.get_close_matches(folder.lower(), _SYNONYMS, n=1, cutoff=_SLIP)
+        if known and near:
+            raise DataError(
+                f"{directory}: folder {folder} is none of {', '.join(FERPLUS_EMOTIONS)}, but "
+                f"{min(known)} is; name it {_SYNONYMS[near[0]]} if that is meant"
+            )
+    return {folder: known.get(folder, folder) for folder in folders}
 
 
 def _in_order(emotions: set[str]) -> tuple[str, ...]:

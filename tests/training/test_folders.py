@@ -85,9 +85,17 @@ def test_emotions_come_in_the_order_of_the_labels(tmp_path: Path) -> None:
     assert read_all(tmp_path).emotions == FERPLUS_EMOTIONS
 
 
-def test_some_known_names_beside_unknown_ones_are_a_slip() -> None:
-    with pytest.raises(DataError, match=r"folder hapiness is none of anger, .* but neutral is"):
+def test_a_name_that_is_nearly_known_beside_known_ones_is_a_slip() -> None:
+    said = r"folder hapiness is none of anger, .* but neutral is; name it happiness if"
+    with pytest.raises(DataError, match=said):
         name_emotions(Path("d"), {"sad", "hapiness", "neutral"})
+    with pytest.raises(DataError, match=r"folder Suprise is none of .* name it surprise"):
+        name_emotions(Path("d"), {"Suprise", "sad"})
+
+
+def test_labels_of_one_s_own_may_stand_beside_emotions() -> None:
+    named = name_emotions(Path("d"), {"Happy", "bored", "Calm", "confusion"})
+    assert named == {x: x for x in ("bored", "Calm", "confusion")} | {"Happy": "happiness"}
 
 
 def test_synonyms_of_one_emotion_are_one_class(tmp_path: Path) -> None:

@@ -349,6 +349,40 @@ def test_without_a_home_or_a_folder_to_write_to_nothing_is_kept_and_all_works(
     assert "the faces are not kept for the next run" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["quick"], "recipes that fit are finetune, fer2013, "),
+        (["ablation-cpu"], "recipes that fit are finetune, fer2013, "),
+        (["ferplus"], "take the recipe finetune"),
+        (["everywhere"], "take the recipe finetune"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_names_one_that_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    data = write_folder(tmp_path / "own", ["happy", "sad"])
+    weights = str(ROOT / "service/weights/attention-fer-ferplus.safetensors")
+    where = ["--data", str(data), "--folder", str(tmp_path / "run"), "--weights", weights]
+    assert main(["train", *where, *CPU, "--recipe", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_finetune_begins_with_the_shipped_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = write_folder(tmp_path / "own", ["cross", "glad"]), tmp_path / "run"
+    short = ["--set", "epochs=1", "--set", "clean_epochs=0"]
+    where = ["--data", str(data), "--folder", str(run)]
+    assert main(["train", "--recipe", "finetune", *where, *short, *CPU]) == 0
+    shipped = load_checkpoint(ROOT / "service/weights/attention-fer-ferplus.safetensors").manifest
+    said = capsys.readouterr().err
+    assert f"beginning with the weights of {shipped.name} {shipped.version}" in said
+    best = load_checkpoint(run / "best.safetensors").manifest
+    assert best.provenance["start"] == shipped.version
+    assert best.emotions == ("cross", "glad")
+
+
 STILL = (
     "augment.flip=0", "augment.rotate_deg=0", "augment.scale=0", "augment.shift=0",
     "augment.brightness=0", "augment.contrast=0", "network.dropout=0", "epochs=16",
