@@ -18,22 +18,22 @@ from tests.service.server_processes import running
 from training.__main__ import main as train
 
 ROOT = Path(__file__).parent.parent
-TITLE = "## On your own photographs"
+TRAINED, MEASURED = "## On your own photographs", "### Is the shipped checkpoint good enough?"
 SHORT = ("--set", "epochs=2", "--set", "clean_epochs=1", "--set", "batch_size=8")
 DEVICE = ("--device", "cpu", "--threads", "1")
 
 
-def commands() -> list[list[str]]:
-    """Return the words of each command of the section, without the set-up of this checkout."""
+def commands(title: str) -> list[list[str]]:
+    """Return the words of each command of a section, without the set-up of this checkout."""
     text = (ROOT / "docs/training.md").read_text()
-    section = text[text.index(TITLE) :].partition("\n### ")[0]
+    section = text[text.index(title) + len(title) :].partition("\n### ")[0]
     lines = re.findall(r"^    (?!photographs/)(.*)$", section, re.MULTILINE)
     return [shlex.split(line) for line in lines if line != "make setup"]
 
 
-def take_photographs(folder: Path) -> None:
-    """Make pictures of two classes: one bright, one dark."""
-    for name, brightness in (("happy", 1.0), ("bored", 0.5)):
+def take_photographs(folder: Path, bright: str, dark: str) -> None:
+    """Make pictures of two classes."""
+    for name, brightness in ((bright, 1.0), (dark, 0.5)):
         (folder / name).mkdir(parents=True)
         for index in range(10):
             picture = np.asarray(portrait(70 + 4 * index, 2.0 * index - 10)) * brightness
@@ -53,16 +53,41 @@ def do(command: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert left.value.code == 0
 
 
-@pytest.mark.skipif(not detector_path().is_file(), reason="no face detector was fetched")
-def test_from_photographs_to_a_served_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    detector = str(detector_path())  # before the cache folder changes
-    monkeypatch.setenv("FER_DETECTOR", detector)
+@pytest.fixture
+def detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder to work in with a cache of its own; the face detector is where it was."""
+    path = detector_path()
+    if not path.is_file():
+        pytest.skip("no face detector was fetched")
+    monkeypatch.setenv("FER_DETECTOR", str(path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    take_photographs(tmp_path / "photographs")
-    *done, serving = commands()
+    return str(path)
+
+
+def test_the_shipped_checkpoint_measured(
+    detector: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    take_photographs(tmp_path / "photographs", "happy", "sad")
+    for command in commands(MEASURED):
+        do(command, monkeypatch)
+    said = capsys.readouterr().out
+    assert "attention-fer-fer2013" in said
+    [measured] = [line for line in said.splitlines() if line.startswith("test  ")][:1]
+    assert measured.split()[1] == "20"
+
+
+def test_from_photographs_to_a_served_checkpoint(
+    detector: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    take_photographs(tmp_path / "photographs", "happy", "bored")
+    *done, serving = commands(TRAINED)
     assert [command[3] for command in done] == ["crop", "train", "export", "evaluate"]
     for command in done:
         do(command, monkeypatch)

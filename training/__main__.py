@@ -70,6 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
     ) as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"training: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
     return status
 
 
@@ -160,6 +166,7 @@ def _ablate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    options.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
     data = _read(options)
     with machine(options.device, options.threads) as here:
         runs = [load_checkpoint(best_checkpoint(run, data)) for run in options.folder]

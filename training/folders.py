@@ -20,7 +20,7 @@ from PIL import Image
 from training.model.labels import FERPLUS_EMOTIONS
 from training.model.manifest import InputSpec
 from training.partition import draw_parts, find_copies, missing_parts
-from training.pictures import read_face
+from training.pictures import is_crop, read_face
 from training.samples import PARTS, TEST, TRAIN, VALIDATION, DataError, Progress, Samples
 
 READER = "folders 2"
@@ -47,6 +47,10 @@ _LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave behind
 _LITTER_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "lost+found")  # and archives and disks
 
 _NAMED = 3  # files or folders that a note names
+_UNCUT = (
+    "larger than a crop of a face: resized as a whole, but the service would cut the face out, as "
+    "python -m service crop does"
+)
 _SLIP = 0.8  # how alike names are of which one is taken for a slip, 0 to 1
 _LONGEST_NAME = 100  # of a label, as a checkpoint's manifest takes it
 
@@ -156,6 +160,7 @@ def read(
     notes = (
         *listing.notes,
         _note("file", "left out, not a whole picture", directory, decoded.broken),
+        _note("picture", _UNCUT, directory, decoded.uncut),
         _drawn(given),
         *_doubts(emotions, find_copies(parts, labels, decoded.digests)),
     )
@@ -165,18 +170,22 @@ def read(
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """Pictures that could be read, their faces and the digests of their files; and the others."""
+    """Pictures that could be read, their faces and the digests of their files; and the others.
+
+    `uncut` are those among them in which the service would look for a face.
+    """
 
     pictures: list[Picture]
     faces: npt.NDArray[np.uint8]
     digests: list[bytes]
     broken: list[Path]
+    uncut: list[Path]
 
 
 def _decode(pictures: Sequence[Picture], spec: InputSpec, progress: Progress | None) -> _Decoded:
     faces = np.empty((len(pictures), spec.height, spec.width), np.uint8)
     kept: list[Picture] = []
-    digests, broken = [], []
+    digests, broken, uncut = [], [], []
     for index, picture in enumerate(pictures):
         try:
             faces[len(kept)], content = read_face(picture.path, spec)
@@ -185,16 +194,16 @@ def _decode(pictures: Sequence[Picture], spec: InputSpec, progress: Progress | N
         else:
             kept.append(picture)
             digests.append(hashlib.sha256(content).digest())
+            uncut += [] if is_crop(content) else [picture.path]
         if progress is not None:
             progress(index + 1, len(pictures))
-    return _Decoded(kept, faces[: len(kept)], digests, broken)
+    return _Decoded(kept, faces[: len(kept)], digests, broken, uncut)
 
 
 def _drawn(given: Sequence[int | None]) -> str:
     """Say which parts were drawn; nothing if none was."""
     names = [PARTS[part] for part in missing_parts(given)]
-    each = " each" if len(names) > 1 else ""
-    text = f"no folder {' and '.join(names)}: given a tenth of each class{each}, by content"
+    text = f"no folder {' and '.join(names)}: drawn from the others, a tenth of each class for each"
     return text if names else ""
 
 

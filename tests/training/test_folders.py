@@ -215,6 +215,16 @@ def test_missing_parts_are_drawn_from_train_alike_in_each_class(
     assert any(note.startswith(f"no folder {drawn}: ") for note in samples.notes)
 
 
+def test_pictures_that_the_service_would_cut_are_counted(tmp_path: Path) -> None:
+    folder = write_split(tmp_path, ["a", "b"]) / "train" / "a"
+    assert read_all(tmp_path).notes == ()
+    Image.new("L", (640, 480)).save(folder / "photograph.png")
+    Image.new("L", (112, 112), 9).save(folder / "crop.png")
+    [note] = read_all(tmp_path).notes
+    assert note.startswith("1 picture larger than a crop of a face: ")
+    assert note.endswith("python -m service crop does: train/a/photograph.png")
+
+
 def test_test_alone_is_not_split(tmp_path: Path) -> None:
     write_pictures(tmp_path / "test" / "happy", 20)
     samples = read_all(tmp_path)

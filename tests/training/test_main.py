@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ SMALL = (
     "learning_rate=0.01", "warmup_epochs=0.5", "ema_decay=0.8", "augment.mixup=0",
     "augment.erase=0",
 )  # fmt: skip
+
+CPU = ("--device", "cpu", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +186,38 @@ def test_wrong_arguments_are_named(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--folder", "file/run"],
+        ["export", "--out", "file/mine.safetensors"],
+        ["evaluate", "--json", "gone/figures.json"],
+        ["report", "--out", "file/report"],
+    ],
+)
+def test_where_nothing_can_be_written_is_named(
+    csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_bytes(b"")
+    recipe = ["--recipe", "quick"] if arguments[0] == "train" else []
+    assert main([*arguments, *recipe, "--data", str(csv), *CPU]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"training: {arguments[-1].partition('/')[0]}")
+
+
+def test_ctrl_c_while_reading_is_no_traceback(
+    csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mock.patch("training.__main__.load", side_effect=KeyboardInterrupt):
+        assert main(["evaluate", "--data", str(csv), *CPU]) == 130
+    assert capsys.readouterr().err.endswith("stopped\n")
+
+
 def test_missing_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(tmp_path / "none.csv", tmp_path)) == 2
     assert "none.csv" in capsys.readouterr().err
@@ -197,9 +232,6 @@ def write_folder(directory: Path, emotions: Sequence[str], per_class: int = 4) -
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(face.numpy()).save(folder / f"{place}.png")
     return directory
-
-
-CPU = ("--device", "cpu", "--threads", "1")
 
 
 @pytest.mark.parametrize(
