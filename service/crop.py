@@ -203,12 +203,12 @@ def summarise(outcomes: Sequence[Outcome]) -> list[str]:
         lines.append(f"{name:{width}s}{cells}")
     for result, meaning in _MEANINGS.items():
         found = [outcome for outcome in outcomes if outcome.result == result]
-        names = ": " + _name_some(found) if found and not found[0].crop else ""
-        lines += [f"{len(found):,} {meaning}{names}"] if found else []
+        names = f" ({_name_some(found)})" if found and not found[0].crop else ""
+        lines += [f"{meaning}: {len(found):,}{names}"] if found else []
     several = sum(outcome.faces_found > 1 for outcome in outcomes)
     poor = sum(outcome.result == "face" and not outcome.usable for outcome in outcomes)
-    lines += [f"{several:,} pictures show several faces; the largest was cut"] if several else []
-    lines += [f"{poor:,} of the faces are small, blurred, dark or glaring"] if poor else []
+    lines += [f"pictures of several faces, the largest was cut: {several:,}"] if several else []
+    lines += [f"faces that are small, blurred, dark or glaring: {poor:,}"] if poor else []
     return lines
 
 

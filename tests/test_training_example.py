@@ -92,7 +92,7 @@ def test_from_photographs_to_a_served_checkpoint(
     for command in done:
         do(command, monkeypatch)
     said = capsys.readouterr()
-    assert "20 faces cut" in said.out
+    assert "faces cut: 20" in said.out
     assert "beginning with the weights of attention-fer-ferplus" in said.err
 
     key, _, checkpoint = serving[0].partition("=")

@@ -355,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             required=True,
             metavar="PATH",
-            help="FER2013's csv, or a folder with a folder of pictures per emotion",
+            help="FER2013's csv, or a folder with a folder of pictures for each class",
         )
         to.add_argument("--votes", type=Path, metavar="CSV", help="FER+'s votes for that csv")
         to.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")

@@ -212,9 +212,9 @@ def _doubts(emotions: Sequence[str], copies: tuple[int, int]) -> list[str]:
     doubtful, leaked = copies
     notes = []
     if doubtful:
-        notes.append(f"{doubtful} of the pictures are also in another class")
+        notes.append(f"pictures that are also in another class: {doubtful}")
     if leaked:
-        notes.append(f"{leaked} of the pictures to measure on are also in train")
+        notes.append(f"pictures to measure on that are also in train: {leaked}")
     if all(emotion.isdecimal() for emotion in emotions):
         notes.append(
             "the classes are numbers; to use a shipped checkpoint, name the folders by emotions "

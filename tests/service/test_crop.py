@@ -92,9 +92,9 @@ def test_faces_are_cut_as_serving_cuts_them(
     assert 150 < int(rows["happy/one.jpg"]["size_px"]) < 300
     assert rows["sad/broken.jpg"]["reason"]
     said = capsys.readouterr().out
-    assert "1 without a face: sad/none.jpg" in said
-    assert "2 not readable: sad/broken.jpg, sad/notes.txt" in said
-    assert "1 pictures show several faces; the largest was cut" in said
+    assert "without a face: 1 (sad/none.jpg)" in said
+    assert "not readable: 2 (sad/broken.jpg, sad/notes.txt)" in said
+    assert "pictures of several faces, the largest was cut: 1" in said
     assert f"faces: {out}\n" in said
     assert [line.split() for line in said.splitlines()[1:3]] == [
         ["happy", "2", "1", "0", "0"],

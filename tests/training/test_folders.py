@@ -236,9 +236,9 @@ def test_copies_where_they_harm_are_counted(tmp_path: Path) -> None:
     write_split(tmp_path, ["a", "b"])
     original = next((tmp_path / "train" / "a").iterdir())
     (tmp_path / "test" / "a" / "copy.png").write_bytes(original.read_bytes())
-    assert read_all(tmp_path).notes == ("1 of the pictures to measure on are also in train",)
+    assert read_all(tmp_path).notes == ("pictures to measure on that are also in train: 1",)
     (tmp_path / "train" / "b" / "copy.png").write_bytes(original.read_bytes())
-    assert "1 of the pictures are also in another class" in read_all(tmp_path).notes
+    assert "pictures that are also in another class: 1" in read_all(tmp_path).notes
 
 
 def test_numbers_for_classes_are_doubted(tmp_path: Path) -> None:
