@@ -410,8 +410,10 @@ def test_connections_that_never_stop_sending(row: Row, kind: str) -> None:
         try:
             # A flood that is refused at once connects again, so few of it are ever open together.
             eventually(
-                lambda: server.sample("fer_connections") + server.sample("fer_rejections_total")
-                >= floods / 2
+                lambda: (
+                    server.sample("fer_connections") + server.sample("fer_rejections_total")
+                    >= floods / 2
+                )
             )
             times: list[float] = []
             answers: Counter[int] = Counter()
