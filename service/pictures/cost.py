@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin
 
 from service.errors import TooManyPixels
 from service.pictures.jpeg_head import JpegHead
-from service.pictures.search import FINEST_SIDE
+from service.pictures.search import shrinking
 
 LIGHT_BYTES, LIGHT_S = 16 << 20, 0.15
 """A picture that takes no more than both is light: it need not wait for others' memory."""
@@ -137,7 +137,7 @@ def cost_of(image: Image.Image, file_bytes: int, searched: bool = False) -> Cost
     seconds = pixel_s * pixels + _BYTE_S * file_bytes
     if searched:
         plain = image.mode != "P" and not image.has_transparency_data
-        colour = pixels * min(1.0, FINEST_SIDE / max(image.size)) ** 2
+        colour = pixels * shrinking(max(image.size)) ** 2
         beside += colour * (_COLOUR if plain else _COLOUR_FROM)
     return _total(each * pixels + beside, seconds)
 
