@@ -150,6 +150,18 @@ _REFINE: Final = TrainConfig(
 )
 
 RECIPES: Final[Mapping[str, TrainConfig]] = {
+    # Own labels, or few faces: on from the weights of a shipped checkpoint (--weights), in small
+    # batches, so that some hundred faces are enough for some hundred steps.
+    "finetune": replace(
+        _REFINE,
+        epochs=20,
+        batch_size=32,
+        learning_rate=3e-4,
+        second_target=0.0,
+        label_smoothing=0.05,
+        ema_decay=0.99,
+        clean_epochs=4,
+    ),
     # The shipped checkpoint's; sized for two CPU cores and two hours. AdamW, because SGD at the
     # usual rates had not left the first plateau after two epochs where AdamW had after one.
     "fer2013": TrainConfig(),
@@ -244,3 +256,16 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
     "quick": TrainConfig(network=NetworkConfig(widths=(32, 64, 128), depths=(1, 1, 1)), epochs=5),
 }
 """The recipes by name, as the command line takes them."""
+
+
+def recipes_of_shape(shape: NetworkConfig) -> list[str]:
+    """Return the recipes that can begin with the weights of a network of this shape.
+
+    Args:
+        shape: The network's configuration; classes and dropout do not matter.
+    """
+
+    def comparable(network: NetworkConfig) -> NetworkConfig:
+        return replace(network, classes=shape.classes, dropout=shape.dropout)
+
+    return [name for name, recipe in RECIPES.items() if comparable(recipe.network) == shape]

@@ -335,7 +335,7 @@ async def test_who_leaves_is_dropped() -> None:
             await asyncio.sleep(0)
         for writer in writers:
             writer.close()
-        gone = {"route": "/predict", "method": "POST", "status": "499"}
+        gone = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "499"}
         while (server.app.state.metrics.registry.get_sample_value("fer_requests_total", gone)) != 8:
             await asyncio.sleep(0)
         assert server.sample("fer_queue_faces") == 0
@@ -423,9 +423,8 @@ async def test_who_is_turned_away_may_go_on(monkeypatch: pytest.MonkeyPatch) -> 
         writer.write(GET)
         assert (await answer(reader))[0] == 200
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 0
-        assert (
-            server.sample("fer_requests_total", route="/predict", method="POST", status="503") == 7
-        )
+        refused = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "503"}
+        assert server.sample("fer_requests_total", **refused) == 7
         writer.close()
 
 
@@ -525,7 +524,7 @@ async def test_who_leaves_altogether_is_noticed(how: str) -> None:
         writer.write(b"\r\n\r\n" + picture)
         await asyncio.to_thread(engine.entered.wait)
         getattr(writer.transport, how)()
-        gone = {"route": "/predict", "method": "POST", "status": "499"}
+        gone = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "499"}
         registry = server.app.state.metrics.registry
         while registry.get_sample_value("fer_requests_total", gone) != 1:
             await asyncio.sleep(0)
