@@ -19,6 +19,7 @@ from service.config import Settings, SettingsError
 from service.drawing.explainer import Explainer
 from service.engine.contract import Engine, EngineInfo
 from service.engine.loading import open_engine
+from service.engine.prior import Priors
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
 from service.host import count_cores
 from service.http.admission import Admission
@@ -289,14 +290,15 @@ def _start(
     worker_slot: WorkerSlot | None,
 ) -> Service:
     """Create and start the parts, on the event loop, after the backend has started."""
-    manifest = about.manifest
-    metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
+    manifest, priors = about.manifest, Priors(about.manifest, settings.prior)
+    names = manifest.name, manifest.version, about.device, priors.default.kind
+    metrics.describe_model(*names, manifest.emotions)
     threads = settings.decode_threads or count_cores()
     pool = DecodePool(threads, settings.queue_size, settings.max_decode_bytes)
     if about.device == "cpu":
         backend.defer_batches_while(pool.saturated)
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
-    predictor = Predictor(manifest, backend, pool, metrics, finder)
+    predictor = Predictor(priors, backend, pool, metrics, finder)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
     admission = Admission(settings.queue_size, overload=worker_slot)
     memory = UploadMemory(settings.max_buffered_bytes)

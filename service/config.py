@@ -79,6 +79,7 @@ class Settings:
     Attributes:
         device: The device of the network; several GPUs are separated by commas.
         checkpoint: The checkpoint file.
+        prior: The prior of requests that name none, as text; auto depends on the checkpoint.
         detector: The face detector's weights; with None every picture is taken as one face.
         gpu_memory: Largest share of a GPU's memory for tensors.
         max_batch: Most faces in one batch; None measures at start which size is best.
@@ -124,6 +125,15 @@ class Settings:
             lambda text: SHIPPED.get(text) or read_path(text),
             f"{', '.join(SHIPPED)} or a path",
             "the checkpoint that is served",
+        ),
+    )
+    prior: str = field(
+        default="auto",
+        metadata=rule(
+            rules.read_prior,
+            "auto, uniform, training, balanced or emotion:share,...",
+            "how frequent each emotion is taken to be before a face is seen; auto: balanced where "
+            "the checkpoint states its labels' prior, else training",
         ),
     )
     detector: Path | None = field(

@@ -24,7 +24,8 @@ from training.model.checkpoint import Checkpoint, digest
 from training.state import write_whole
 from training.tasks import Task
 
-_FACES_AT_ONCE = 256
+FACES_AT_ONCE = 256
+"""Faces in a batch of the teachers; with several processes each takes every n-th batch."""
 
 
 def soften(
@@ -203,9 +204,9 @@ def _mean(group: Sequence[Checkpoint], faces: Tensor, machine: Machine) -> Tenso
     In a step's precision: the mean of several tells no more.
     """
     total = torch.zeros(len(faces), len(group[0].manifest.emotions), device=machine.device)
-    mine = range(machine.rank * _FACES_AT_ONCE, len(faces), machine.world * _FACES_AT_ONCE)
+    mine = range(machine.rank * FACES_AT_ONCE, len(faces), machine.world * FACES_AT_ONCE)
     for start in _shown(mine, machine):
-        rows = slice(start, start + _FACES_AT_ONCE)
+        rows = slice(start, start + FACES_AT_ONCE)
         for teacher in group:
             network = teacher.network.to(machine.device).eval()
             spec = teacher.manifest.input_spec

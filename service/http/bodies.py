@@ -29,7 +29,11 @@ def prediction_body(prediction: Prediction, manifest: Manifest) -> Body:
         "faces_found": prediction.faces_found,
         "truncated": prediction.truncated,
         "image": {"width": prediction.width, "height": prediction.height},
-        "model": {"name": manifest.name, "version": manifest.version},
+        "model": {
+            "name": manifest.name,
+            "version": manifest.version,
+            "prior": prediction.prior.text,
+        },
         "timing": {
             "decode_ms": _ms(timing.decode_s),
             "queue_ms": _ms(timing.queue_s),

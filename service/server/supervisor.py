@@ -2,7 +2,7 @@
 
     supervisor ─▶ worker 0 ┐                                                       ┌▶ engine 0
                ─▶ worker 1 ┼▶ one listener, one folder in memory (workers, metrics) ─┤
-               ─▶ worker 2 ┘                                    sockets, or nobody └▶ engine 1
+               ─▶ worker 2 ┘                                    engine sockets     └▶ engine 1
 
 Each worker is a new interpreter with its own limits. It has its own engine and queue, unless all
 workers share one engine process per device. The supervisor itself does not load torch.
@@ -33,7 +33,8 @@ from service.telemetry.shared_metrics import FOLDER_VARIABLE, retire_metrics
 
 _LONGEST_PAUSE_S = 30.0
 _HUNG_S = 60.0  # a process without a report for so long is killed
-_GRACE_S = 10.0  # after the drain, for a worker to exit
+GRACE_S = 10.0
+"""How long a process may take to exit after the drain."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 EXIT_MISCONFIGURED = 2
@@ -132,6 +133,7 @@ class Supervisor:
         drain_s: float,
         url: str,
         stop_accepting: Callable[[], object] = lambda: None,
+        grace_s: float = GRACE_S,
     ) -> None:
         """Create the supervisor; `run` starts the processes.
 
@@ -141,9 +143,11 @@ class Supervisor:
             drain_s: How long a process may take to finish.
             url: Of the service, for the log.
             stop_accepting: Called before the processes get SIGTERM.
+            grace_s: How long a process may take to exit after `drain_s`.
         """
         self._workers, self._start = workers, start
-        self._drain_s, self._url, self._stop_accepting = drain_s, url, stop_accepting
+        self._drain_s, self._grace_s = drain_s, grace_s
+        self._url, self._stop_accepting = url, stop_accepting
         # Engines first, because the workers wait for them.
         self._processes = [
             _Process(slot, workers.name(slot).replace("-", " "))
@@ -211,7 +215,7 @@ class Supervisor:
         managed.start_at = time.monotonic() + pause_s
         self._announced = False
         if not self._stopping and (self._started or code != EXIT_MISCONFIGURED):
-            again = f"again in {pause_s:.0f} s" if self._started else "giving up"
+            again = f"starts again in {pause_s:.0f} s" if self._started else "giving up"
             _log.error("%s ended with %d; %s", managed.name, code, again)
         return code
 
@@ -233,7 +237,7 @@ class Supervisor:
         """Let the processes of these slots finish; returns 1 if one had to be killed."""
         for managed in self._running(slots):
             _signal(managed, signal.SIGTERM)
-        give_up = time.monotonic() + self._drain_s + _GRACE_S
+        give_up = time.monotonic() + self._drain_s + self._grace_s
         while self._running(slots) and time.monotonic() < give_up:
             for managed in self._running(slots):
                 if managed.process is not None and managed.process.poll() is not None:

@@ -1,5 +1,6 @@
 """The topology: how many workers there are, and which engines run as separate processes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ _SHARED_ENGINE_BYTES = 1300 * _MIB
 _SMALL_PICTURE_BYTES = 16 * _MIB  # of each decoding thread, and of one more
 
 # Device files of the GPU driver, visible in containers too; the second is that of WSL.
-_GPU_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+GPU_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 
 def fit_to_host(
@@ -59,29 +60,30 @@ def engine_bytes(settings: Settings) -> int:
     return _SHARED_ENGINE_BYTES * len(settings.devices) if _shares_engine(settings) else 0
 
 
-def engine_devices(settings: Settings) -> tuple[str, ...]:
+def engine_devices(settings: Settings, gpu_files: Sequence[Path] = GPU_FILES) -> tuple[str, ...]:
     """Return the device of each engine process.
 
     Args:
         settings: The operator's. `auto` shares an engine if several workers would use one GPU: a
             CUDA context for each costs memory, and their batches would not run together.
+        gpu_files: One of them exists if the host has a GPU.
 
     Returns:
         As `FER_DEVICE` names them; empty if every worker has its own engine.
     """
-    return settings.devices if _shares_engine(settings) else ()
+    return settings.devices if _shares_engine(settings, gpu_files) else ()
 
 
-def _shares_engine(settings: Settings) -> bool:
+def _shares_engine(settings: Settings, gpu_files: Sequence[Path] = GPU_FILES) -> bool:
     if settings.engine != "auto":
         return settings.engine == "shared"
     several = settings.workers is None or settings.workers > 1 or len(settings.devices) > 1
-    return several and _is_gpu(settings.devices[0])
+    return several and _is_gpu(settings.devices[0], gpu_files)
 
 
-def _is_gpu(device: str) -> bool:
+def _is_gpu(device: str, gpu_files: Sequence[Path]) -> bool:
     # Without torch, which a supervisor does not load. If torch cannot use the GPU, the service
     # still works.
     return device.startswith("cuda") or (
-        device == "auto" and any(path.exists() for path in _GPU_FILES)
+        device == "auto" and any(path.exists() for path in gpu_files)
     )

@@ -99,6 +99,13 @@ class Server:
             self._more.notify_all()
 
 
+def only_line(standard_error: str) -> str:
+    """Return the line that says why a start failed; it is the last one, and no event of the log."""
+    *others, line = standard_error.splitlines()
+    assert all(" INFO " in other for other in others), standard_error
+    return line
+
+
 @contextmanager
 def running(environ: Mapping[str, str], *args: str, **options: object) -> Iterator[Server]:
     """Start a server, and leave none behind."""

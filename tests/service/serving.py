@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -20,6 +20,8 @@ from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
 
 MANIFEST = Manifest("fake", "7", NetworkConfig(), FER2013_EMOTIONS)
+STATED = replace(MANIFEST, prior=(0.1, 0.02, 0.04, 0.3, 0.14, 0.1, 0.3))
+"""The same, with the prior of its training labels."""
 
 
 class FakeEngine:
@@ -32,6 +34,7 @@ class FakeEngine:
         self.warmed = False
         self.batches: list[int] = []
         self.explained: list[int] = []
+        self.emotions: list[str] = []
 
     def warm(self) -> dict[int, float]:
         self.warmed = True
@@ -44,9 +47,10 @@ class FakeEngine:
         answers[np.arange(len(faces)), faces.mean(axis=(1, 2)).astype(int) // 37] = 0.76
         return answers
 
-    def explain(self, faces: np.ndarray) -> list[Explanation]:
+    def explain(self, faces: np.ndarray, emotions: np.ndarray) -> list[Explanation]:
         """Say that nothing was straightened, and that all lies in the upper left corner."""
         self.explained.append(len(faces))
+        self.emotions += [self.manifest.emotions[emotion] for emotion in emotions]
         theta, corner = np.eye(2, 3, dtype=np.float32), np.zeros((6, 6), np.float32)
         corner[0, 0] = 1.0
         return [Explanation(theta, face, corner, corner) for face in faces]

@@ -76,7 +76,7 @@ async def test_a_picture_in_a_form_gets_the_documented_answer() -> None:
     assert face["box"] == {"x": 0, "y": 0, "width": 120, "height": 80}
     assert face["detection"] is None
     assert body["image"] == {"width": 120, "height": 80}
-    assert body["model"] == {"name": "fake", "version": "7"}
+    assert body["model"] == {"name": "fake", "version": "7", "prior": "training"}
     assert tuple(face["probabilities"]) == FER2013_EMOTIONS
     assert math.isclose(sum(face["probabilities"].values()), 1.0, abs_tol=1e-5)
     assert face["confidence"] == face["probabilities"][face["emotion"]] == 0.76
@@ -625,7 +625,7 @@ async def test_metrics_tell_what_happened() -> None:
         for stage in ("receive", "decode", "queue", "inference"):
             assert sample(app, "fer_stage_seconds_count", stage=stage) == 3
         assert sample(app, "fer_image_pixels_sum") == 3 * 64 * 64
-        model = {"name": "fake", "version": "7", "device": "fake"}
+        model = {"name": "fake", "version": "7", "device": "fake", "prior": "training"}
         assert sample(app, "fer_model_info", **model) == 1
         response = await client.get("/metrics")
         assert response.headers["content-type"].startswith("text/plain; version=0.0.4")

@@ -31,6 +31,7 @@ DEVICES = "auto, cpu, cuda, cuda:N or several cuda:N between commas"
 CHOSEN = {
     "device": ("cuda:1", "cuda:1"),
     "checkpoint": ("/models/x.safetensors", Path("/models/x.safetensors")),
+    "prior": ("anger:1,joy:2", "anger:1,joy:2"),
     "detector": ("/models/face.tflite", Path("/models/face.tflite")),
     "gpu_memory": ("0.5", 0.5),
     "max_batch": ("8", 8),
@@ -66,6 +67,11 @@ def test_the_batch_limit_may_be_measured_by_name() -> None:
     assert Settings.from_environ({"FER_MAX_BATCH": "AUTO"}).max_batch is None
 
 
+@pytest.mark.parametrize("name", ["auto", "uniform", "training", "balanced"])
+def test_a_prior_may_be_named(name: str) -> None:
+    assert Settings.from_environ({"FER_PRIOR": name.upper()}).prior == name
+
+
 def test_every_variable_sets_its_field() -> None:
     assert CHOSEN.keys() == {f.name for f in fields(Settings)}
     settings = Settings.from_environ({key_of(name): text for name, (text, _) in CHOSEN.items()})
@@ -81,6 +87,8 @@ def test_every_variable_sets_its_field() -> None:
         ("FER_DEVICE", "cuda:", DEVICES),
         ("FER_DEVICE", "cpu:0", DEVICES),
         ("FER_CHECKPOINT", " ", "ferplus, fer2013 or a path"),
+        ("FER_PRIOR", "even", "auto, uniform, training, balanced or emotion:share,..."),
+        ("FER_PRIOR", "", "auto, uniform, training, balanced or emotion:share,..."),
         ("FER_MAX_BATCH", "0", "auto or a whole number from 1 to 1024"),
         ("FER_MAX_BATCH", "many", "auto or a whole number from 1 to 1024"),
         ("FER_MAX_BATCH", "1.5", "auto or a whole number from 1 to 1024"),

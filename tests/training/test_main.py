@@ -72,11 +72,18 @@ def metrics(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in e.items() if k != "faces_per_second"} for e in entries]
 
 
+@pytest.fixture(scope="module")
+def run(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("training") / "run"
+    assert main(command(csv, folder)) == 0
+    return folder
+
+
 def test_train_export_evaluate_inspect(
-    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    csv: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, shipped = tmp_path / "run", tmp_path / "shipped.safetensors"
-    assert main(command(csv, run)) == 0
+    shipped = tmp_path / "shipped.safetensors"
     for name in ("best.safetensors", "history.jsonl", "curves.png", "confusion.png"):
         assert (run / name).stat().st_size > 0
     data = ["--data", str(csv), "--device", "cpu", "--threads", "1"]
@@ -111,10 +118,9 @@ def test_train_export_evaluate_inspect(
 
 
 def test_an_annotated_checkpoint_states_its_prior_and_keeps_its_weights(
-    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    csv: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, shipped = tmp_path / "run", tmp_path / "shipped.safetensors"
-    assert main(command(csv, run)) == 0
+    shipped = tmp_path / "shipped.safetensors"
     data = ["--data", str(csv), "--device", "cpu", "--threads", "1"]
     assert main(["export", *data, "--folder", str(run), "--out", str(shipped)]) == 0
     exported = load_checkpoint(shipped)

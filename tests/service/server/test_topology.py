@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from service.config import Settings
-from service.server import topology
 from service.server.topology import engine_devices, fit_to_host, worker_bytes
 
 
@@ -27,10 +26,10 @@ def test_which_engines_are_apart(settings: Settings, devices: tuple[str, ...]) -
 
 @pytest.mark.parametrize(("there", "devices"), [(True, ("auto",)), (False, ())])
 def test_a_device_to_be_found_is_a_gpu_where_the_driver_shows_one(
-    there: bool, devices: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    there: bool, devices: tuple[str, ...], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(topology, "_GPU_FILES", (tmp_path if there else tmp_path / "none",))
-    assert engine_devices(Settings(workers=2)) == devices
+    file = tmp_path if there else tmp_path / "none"
+    assert engine_devices(Settings(workers=2), [file]) == devices
 
 
 GIB = 1 << 30

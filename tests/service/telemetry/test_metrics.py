@@ -31,7 +31,7 @@ OURS = {
     "fer_faceless_images": ("counter", set()),
     "fer_truncated_images": ("counter", set()),
     "fer_abandoned_faces": ("counter", set()),
-    "fer_model_info": ("gauge", {"name", "version", "device"}),
+    "fer_model_info": ("gauge", {"name", "version", "device", "prior"}),
     "fer_ready": ("gauge", set()),
     "fer_connections": ("gauge", set()),
     "fer_connections_dropped": ("counter", {"reason"}),
@@ -83,7 +83,7 @@ def test_every_kind_of_error_is_a_reason(metrics: Metrics) -> None:
 
 
 def test_the_model_is_described(metrics: Metrics) -> None:
-    labels = {"name": "attention-fer-test", "version": "0", "device": "cpu"}
+    labels = {"name": "attention-fer-test", "version": "0", "device": "cpu", "prior": "training"}
     assert sample(metrics, "fer_model_info", **labels) == 1
 
 
@@ -143,30 +143,3 @@ def test_registries_do_not_share(metrics: Metrics) -> None:
     other = Metrics(CollectorRegistry())
     metrics.engine_failures.inc()
     assert sample(other, "fer_engine_failures_total") == 0
-
-
-def test_gauges_stay_right_with_several_processes(metrics: Metrics) -> None:
-    # The sum of the queues; ready as the one found that looked last; one model.
-    modes = {
-        gauge._name: gauge._multiprocess_mode
-        for gauge in (
-            metrics.queue_faces,
-            metrics.queue_limit_faces,
-            metrics.batch_limit_faces,
-            metrics.ready,
-            metrics.workers,
-            metrics.workers_ready,
-            metrics.model_info,
-            metrics.connections,
-        )
-    }
-    assert modes == {
-        "fer_queue_faces": "livesum",
-        "fer_queue_limit_faces": "livesum",
-        "fer_batch_limit_faces": "livemax",
-        "fer_ready": "livemostrecent",
-        "fer_workers": "livemax",
-        "fer_workers_ready": "livemostrecent",
-        "fer_model_info": "livemax",
-        "fer_connections": "livesum",
-    }

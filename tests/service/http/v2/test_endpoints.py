@@ -84,6 +84,7 @@ async def test_the_model_is_the_checkpoints(path: str) -> None:
     assert body["parameters"] == {
         "checkpoint": "fake",
         "checkpoint_version": "7",
+        "prior": "training",
         "emotions": ",".join(FER2013_EMOTIONS),
         "max_faces": 100,
         "max_images": 32,
