@@ -263,15 +263,16 @@ def _checked(data: Dataset, source: Path, to_train: bool) -> Dataset:
     Raises:
         DataError: Names the empty split, or the emotion without a training face.
     """
+    drawn = "; a part is drawn where a class has 3 pictures or more" if source.is_dir() else ""
     if not to_train:
         if not len(data.validation) + len(data.test):
-            raise DataError(f"{source}: no faces for validation or test, expected 1 or more")
+            raise DataError(f"{source}: no faces for validation or test, expected 1 or more{drawn}")
         return data
     if len(data.emotions) < 2:
         raise DataError(f"{source}: {data.emotions[0]} is the only class, expected 2 or more")
     for name, split in zip(PARTS, (data.train, data.validation, data.test), strict=True):
         if len(split) == 0:
-            raise DataError(f"{source}: no faces for {name}, expected 1 or more")
+            raise DataError(f"{source}: no faces for {name}, expected 1 or more{drawn}")
     for emotion, weight in zip(data.emotions, data.train.targets.sum(dim=0).tolist(), strict=True):
         if weight == 0:
             raise DataError(f"{source}: no training face shows {emotion}, expected 1 or more")

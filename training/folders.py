@@ -286,7 +286,8 @@ def _empty(directory: Path, folders: Sequence[Path]) -> str:
     if len(inner) == 1 and not _is_part(inner[0]) and _folders(inner[0]):
         return f"{directory}: no pictures; perhaps --data {inner[0]} is meant"
     what = "no pictures in its folders" if inner else "no folders"
-    return f"{directory}: {what}, expected a folder of pictures for each class"
+    below = "; folders inside a class's folder are not read" if any(map(_folders, inner)) else ""
+    return f"{directory}: {what}, expected a folder of pictures for each class{below}"
 
 
 def _note(kind: str, what: str, directory: Path, paths: Sequence[Path]) -> str:
