@@ -122,7 +122,7 @@ class ConnectionBalancer:
         except (BlockingIOError, ConnectionAbortedError):
             return  # another worker has accepted it, or the client disconnected
         except OSError as error:
-            _log.error("no connection can be taken at present: %s", error.strerror)
+            _log.error("no connection can be accepted at present: %s", error.strerror)
             self._pause(EXHAUSTED_PAUSE_S)
             return
         self._opening += 1

@@ -2,7 +2,7 @@
 
     supervisor ─▶ worker 0 ┐                                                       ┌▶ engine 0
                ─▶ worker 1 ┼▶ one listener, one folder in memory (workers, metrics) ─┤
-               ─▶ worker 2 ┘                                    sockets, or nobody └▶ engine 1
+               ─▶ worker 2 ┘                                    engine sockets     └▶ engine 1
 
 Each worker is a new interpreter with its own limits. It has its own engine and queue, unless all
 workers share one engine process per device. The supervisor itself does not load torch.
@@ -210,7 +210,7 @@ class Supervisor:
         managed.start_at = time.monotonic() + pause_s
         self._announced = False
         if not self._stopping and (self._started or code != EXIT_MISCONFIGURED):
-            again = f"again in {pause_s:.0f} s" if self._started else "giving up"
+            again = f"starts again in {pause_s:.0f} s" if self._started else "giving up"
             _log.error("%s ended with %d; %s", managed.name, code, again)
         return code
 

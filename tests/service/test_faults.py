@@ -608,7 +608,7 @@ def test_a_checkpoint_swapped_under_a_running_service(row: Row, tmp_path: Path) 
         path.write_bytes(sound[:100])  # in place: nothing may still be mapped from it
         assert httpx.post(f"{server.url}/predict", content=HAPPY).status_code == 200
         os.kill(workers_of(server)[1], signal.SIGKILL)
-        server.wait_for(r"worker 1 ended with 2; again in 1 s")
+        server.wait_for(r"worker 1 ended with 2; starts again in 1 s")
         statuses = Counter(
             httpx.post(f"{server.url}/predict", content=HAPPY).status_code for _ in range(50)
         )

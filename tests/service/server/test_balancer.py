@@ -212,5 +212,5 @@ async def test_without_descriptors_it_goes_on_later(
     first.balancer.start()
     await place.connect(1)
     assert place.counts == [1, 0]
-    assert caplog.text.count("no connection can be taken at present: Too many open files") == 2
+    assert caplog.text.count("no connection can be accepted at present: Too many open files") == 2
     await first.balancer.close()

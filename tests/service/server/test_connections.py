@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from service.errors import Overloaded
-from service.server.connections import LAST_CALL_S, BoundedProtocol, ConnectionLimits
+from service.server.connections import LAST_REQUEST_S, BoundedProtocol, ConnectionLimits
 from service.server.framing import MAX_HEAD_BYTES
 from service.server.sockets import allow_descriptors
 from tests.service.made_pictures import flat
@@ -474,7 +474,7 @@ async def test_a_request_that_a_busy_loop_has_not_read_at_shutdown_is_answered()
         def keep_busy() -> None:
             # The loop has asked which sockets have something to read; next it looks at its timers.
             os.write(writer.get_extra_info("socket").fileno(), GET)
-            time.sleep(2 * LAST_CALL_S)
+            time.sleep(2 * LAST_REQUEST_S)
             loop.remove_reader(ours)
 
         with ours, theirs:

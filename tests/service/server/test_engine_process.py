@@ -116,7 +116,7 @@ async def test_a_killed_engine_is_replaced_and_costs_only_whom_it_had(apart: Ser
             group.create_task(ask(client))
         await asyncio.to_thread(kill_and_await_another)
         replaced.set()
-    apart.wait_for(r"engine 0 ended with -9; again in 0 s")
+    apart.wait_for(r"engine 0 ended with -9; starts again in 0 s")
     workers = {slot: process for slot, process in workers_of(apart).items() if slot != ENGINE}
     assert workers == {slot: processes[slot] for slot in workers}, "a worker died with it"
     assert await post_many(apart, 50) == 50
@@ -126,7 +126,7 @@ async def test_a_killed_worker_is_replaced_and_reaches_the_same_engine(apart: Se
     eventually(lambda: apart.sample("fer_workers_ready") == WORKERS)
     before = workers_of(apart)
     os.kill(before[0], signal.SIGKILL)
-    apart.wait_for(r"worker 0 ended with -9; again in 0 s")
+    apart.wait_for(r"worker 0 ended with -9; starts again in 0 s")
     assert await post_many(apart, 30, clients=3) == 30
     eventually(lambda: apart.sample("fer_workers_ready") == WORKERS)
     after = workers_of(apart)

@@ -160,7 +160,7 @@ async def test_a_killed_worker_is_replaced_and_the_count_goes_on(several: Server
     before = several.sample("fer_faces_total")
     victim = workers_of(several)[1]
     os.kill(victim, signal.SIGKILL)
-    several.wait_for(r"worker 1 ended with -9; again in 0 s")
+    several.wait_for(r"worker 1 ended with -9; starts again in 0 s")
     # The other goes on meanwhile: nobody knocks at the dead one's door.
     text = httpx.get(f"{several.url}/metrics", timeout=60).text
     shown = {name: total(text, f"fer_{name}") for name in ("ready", "workers_ready", "workers")}

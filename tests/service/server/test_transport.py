@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from service.server.connections import LAST_CALL_S, ConnectionLimits
+from service.server.connections import LAST_REQUEST_S, ConnectionLimits
 from service.server.transport import LINGER_S, MAX_LINGER_BYTES, LingeringTransport
 from tests.service.server.test_connections import PATIENT, answer, ended, listening
 
@@ -77,20 +77,20 @@ def test_who_still_sends_is_read_for_a_while(wire: Wire, clock: Clock) -> None:
 def test_who_sends_too_much_is_cut_off(wire: Wire, clock: Clock) -> None:
     transport = around(wire, clock)
     transport.close()
-    transport.drop(bytes(MAX_LINGER_BYTES))
+    transport.discard(bytes(MAX_LINGER_BYTES))
     assert "abort" not in wire.done
-    transport.drop(b"x")
+    transport.discard(b"x")
     assert wire.done[-1] == "abort"
 
 
 def test_lingering_can_be_cut_short(wire: Wire, clock: Clock) -> None:
     transport = around(wire, clock)
-    transport.hurry(1.0)
+    transport.limit_linger(1.0)
     assert clock.timers == []
     transport.close()
-    transport.hurry(1.0)
+    transport.limit_linger(1.0)
     assert [seconds for seconds, _ in clock.timers] == [1.0]
-    transport.lost()
+    transport.cancel_timer()
     assert clock.timers == []
 
 
@@ -120,7 +120,7 @@ async def test_a_shutdown_does_not_wait_for_who_goes_on_sending() -> None:
         connection.shutdown()
         while server.state.connections:
             await asyncio.sleep(0.001)
-        assert asyncio.get_running_loop().time() - began >= 0.9 * LAST_CALL_S
+        assert asyncio.get_running_loop().time() - began >= 0.9 * LAST_REQUEST_S
         writer.close()
 
 
