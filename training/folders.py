@@ -1,8 +1,9 @@
-"""A folder of pictures for each class: one's own data, in any format and size that Pillow reads.
+"""Reads a folder of pictures per class, in any format and size that Pillow reads.
 
-Either `directory/{train,validation,test}/<class>/<picture>`, or `directory/<class>/<picture>`,
-which is split here by what the files hold: 80 % train, 10 % validation, 10 % test. Copies of a
-picture therefore share a part, and pictures added later move none of the earlier ones.
+The layout is `directory/{train,validation,test}/<class>/<picture>` or
+`directory/<class>/<picture>`. The latter is split by a hash of the files' content: 80 % train, 10 %
+validation, 10 % test. Copies of a picture are therefore in the same part, and pictures that are
+added later do not change the part of the others.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from training.pictures import read_face
 from training.samples import PARTS, TEST, TRAIN, VALIDATION, DataError, Progress, Samples
 
 READER = "folders 1"
-"""Name and version of this reader; a change of what it returns counts the version up."""
+"""Name and version of this reader. A new version makes older caches invalid."""
 
 _PARTS: Final[dict[str, int]] = {
     **dict.fromkeys(("train", "training"), TRAIN),
@@ -38,17 +39,17 @@ _SYNONYMS: Final[dict[str, str]] = {
     **dict.fromkeys(("contempt", "contemptuous"), "contempt"),
 }
 
-_LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave behind
+_IGNORED = ("thumbs.db", "desktop.ini")  # written by file managers
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file of the data, not read yet.
+    """A file that is not read yet.
 
     Attributes:
-        path: Where it lies.
-        folder: Name of the folder that is its class.
-        part: Which of PARTS it is in; None if that is for its content to say.
+        path: Of the file.
+        folder: The name of its folder, which is its class.
+        part: Its index in PARTS; None if it follows from the content.
     """
 
     path: Path
@@ -88,10 +89,10 @@ def find_pictures(directory: Path) -> list[Picture]:
 
 
 def listing_key(directory: Path, pictures: list[Picture], spec: InputSpec) -> str:
-    """Return what the samples depend on: each file's path, size and time, and the input spec.
+    """Return the cache key: of the path, size and time of each file, and of the input spec.
 
     Raises:
-        DataError: A picture is gone.
+        DataError: A picture cannot be opened any more.
     """
     digest = hashlib.sha256()
     for picture in pictures:
@@ -110,16 +111,16 @@ def read(
     """Decode pictures.
 
     Args:
-        directory: Where they were found.
+        directory: The argument of `find_pictures`.
         pictures: From `find_pictures`.
-        spec: Size of a face, and the filter that makes a picture this size.
-        progress: Told the pictures done and the pictures in all.
+        spec: The size of a face, and the filter for resizing.
+        progress: Called with the pictures read so far and the pictures in all.
 
     Returns:
         Their faces, uint8[n, height, width], in the same order.
 
     Raises:
-        DataError: A picture cannot be read, or only some of the folders are named as emotions.
+        DataError: A picture cannot be read, or only some folders have names of emotions.
     """
     named = name_emotions(directory, {picture.folder for picture in pictures})
     emotions = _in_order(set(named.values()))
@@ -132,7 +133,7 @@ def read(
     for index, picture in enumerate(pictures):
         faces[index], content = read_face(picture.path, spec)
         own = hashlib.sha256(content).digest()
-        parts[index] = _draw_part(own) if picture.part is None else picture.part
+        parts[index] = _part_of(own) if picture.part is None else picture.part
         digest.update(_place(picture, directory) + b"\0" + own)
         if progress is not None:
             progress(index + 1, len(pictures))
@@ -140,18 +141,18 @@ def read(
 
 
 def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
-    """Say which emotion each folder holds.
+    """Return the emotion of each folder.
 
     Args:
-        directory: Where they are, for messages.
+        directory: Their parent, for messages.
         folders: Their names.
 
     Returns:
-        The name used in training.model.labels, for each folder, if all are known there or by a
-        synonym in any case; their own names if none is.
+        For each folder its name in `training.model.labels`, if all folders have such names or
+        synonyms of them, in any case. The folders' own names if none has.
 
     Raises:
-        DataError: Some are known, some are not: most likely a slip.
+        DataError: Only some folders have such names, which is most likely a mistake.
     """
     known = {folder: _SYNONYMS[folder.lower()] for folder in folders if folder.lower() in _SYNONYMS}
     if not known:
@@ -165,14 +166,14 @@ def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
 
 
 def _in_order(emotions: set[str]) -> tuple[str, ...]:
-    """Order emotions as everywhere, labels of one's own by the alphabet."""
+    """Return known emotions in the project's order, other labels in alphabetical order."""
     if emotions <= set(FERPLUS_EMOTIONS):
         return tuple(emotion for emotion in FERPLUS_EMOTIONS if emotion in emotions)
     return tuple(sorted(emotions))
 
 
 def _folders(directory: Path) -> list[Path]:
-    """List the folders in a directory, or say that there are none."""
+    """List the folders in a directory; without any, raise DataError."""
     folders = [path for path in _entries(directory) if path.is_dir()]
     if not folders:
         raise DataError(f"{directory}: no folders, expected one for each class")
@@ -180,7 +181,7 @@ def _folders(directory: Path) -> list[Path]:
 
 
 def _pictures(folder: Path, part: int | None) -> list[Picture]:
-    paths = [path for path in _entries(folder) if path.name.lower() not in _LITTER]
+    paths = [path for path in _entries(folder) if path.name.lower() not in _IGNORED]
     if not paths:
         raise DataError(f"{folder}: no pictures, expected 1 or more")
     if inner := [path for path in paths if path.is_dir()]:
@@ -189,7 +190,7 @@ def _pictures(folder: Path, part: int | None) -> list[Picture]:
 
 
 def _entries(directory: Path) -> list[Path]:
-    """List what lies in a directory, in one order everywhere, without hidden files."""
+    """List a directory without hidden files, in the same order on every system."""
     try:
         entries = [path for path in directory.iterdir() if not path.name.startswith(".")]
     except OSError as error:
@@ -201,7 +202,7 @@ def _place(picture: Picture, directory: Path) -> bytes:
     return os.fsencode(picture.path.relative_to(directory).as_posix())
 
 
-def _draw_part(digest: bytes) -> int:
-    """Draw a part from the digest of a picture: 80 % train, 10 % validation, 10 % test."""
+def _part_of(digest: bytes) -> int:
+    """Return the part that follows from a hash: 80 % train, 10 % validation, 10 % test."""
     draw = int.from_bytes(digest[:8], "big") % 10
     return TRAIN if draw < 8 else (VALIDATION if draw == 8 else TEST)

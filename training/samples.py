@@ -1,4 +1,4 @@
-"""Faces with labels and parts, as read from any format, and their cache beside the data."""
+"""Faces with labels and parts, read from any format, and their cache beside the data."""
 
 import logging
 import os
@@ -18,24 +18,24 @@ PARTS: Final[tuple[str, ...]] = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 
 Progress = Callable[[int, int], None]
-"""Told now and then how much is done and of how much, in bytes or in pictures."""
+"""Called from time to time with the amount done and in all, in bytes or in pictures."""
 
 _LAYOUT = 1  # of the cache's arrays
 _log = logging.getLogger(__name__)
 
 
 class DataError(Exception):
-    """Data that cannot be used; names file and row, or picture, what was expected and found."""
+    """The data cannot be used; names the file and row, what was expected and what was found."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """All faces of one source, in its own order.
+    """All faces of one source, in its order.
 
     Attributes:
         faces: uint8[n, h, w], 0-255, grey.
-        labels: uint8[n], which of `emotions` each face shows.
-        parts: uint8[n], which of `PARTS` each face is in.
+        labels: uint8[n], each face's index in `emotions`.
+        parts: uint8[n], each face's index in `PARTS`.
         emotions: The labels' names.
         fingerprint: sha256 of the source's content, in hexadecimal.
     """
@@ -48,20 +48,20 @@ class Samples:
 
 
 def cache_path(data: Path) -> Path:
-    """Return where the arrays of a source are kept: beside it, under its name."""
+    """Return the path of a source's cache: beside it, with its name."""
     whole = data.absolute()  # "." has no name of its own
     return whole.with_name(f"{whole.name}.cache.npz")
 
 
 def cached(path: Path, key: str, read: Callable[[], Samples]) -> Samples:
-    """Return the samples kept in a file, or read them and keep them there.
+    """Return the samples from the cache, or read them and write the cache.
 
-    A file of another key, a damaged one or one that cannot be read is replaced. Where nothing
-    can be written, a note is logged and nothing is kept. Several processes may do so at once.
+    A cache with another key, or a damaged one, is replaced. If it cannot be written, this is logged
+    and not an error. Several processes may call this at the same time.
 
     Args:
         path: The cache.
-        key: What the samples depend on; equal keys mean equal samples.
+        key: Equal keys mean equal samples.
         read: Reads the source.
 
     Returns:
@@ -77,13 +77,13 @@ def cached(path: Path, key: str, read: Callable[[], Samples]) -> Samples:
     try:
         _save(path, key, samples)
     except OSError as error:
-        _log.info("%s: not kept for the next run (%s)", path, error.strerror or error)
+        _log.info("%s: the cache cannot be written (%s)", path, error.strerror or error)
     return samples
 
 
 def _load(path: Path, key: str) -> Samples | None:
     try:
-        with zipfile.ZipFile(path) as archive:  # numpy itself does not check every sum
+        with zipfile.ZipFile(path) as archive:  # numpy does not verify all checksums
             if archive.testzip() is not None:
                 raise ValueError("a checksum does not match")
         with np.load(path, allow_pickle=False) as arrays:
@@ -98,14 +98,14 @@ def _load(path: Path, key: str) -> Samples | None:
             )
     except FileNotFoundError:
         return None
-    # What zipfile and numpy raise on bytes that are not theirs.
+    # The exceptions that zipfile and numpy raise for invalid data.
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
-        _log.info("%s: damaged, made anew (%s)", path, error)
+        _log.info("%s: the cache is damaged, and is written again (%s)", path, error)
         return None
 
 
 def _save(path: Path, key: str, samples: Samples) -> None:
-    """Write the cache; it appears whole or not at all."""
+    """Write the cache atomically."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".npz", dir=path.parent)
     part = Path(name)
     try:
