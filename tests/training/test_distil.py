@@ -8,13 +8,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from tests.training.conftest import teacher
+from tests.training.conftest import made_up_data, quick_recipe, teacher
 from training import distil
 from training.config import TrainConfig
 from training.dataset import Dataset, Split
 from training.distil import Panel, soften
 from training.evaluate import predict
-from training.machine import Machine
+from training.machine import Machine, machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.manifest import InputSpec
 from training.run import Run, fit
@@ -166,12 +166,26 @@ def test_a_panel_without_a_teacher_of_a_labelling_is_refused(
         Panel(tasks(data, 0.0), [teacher(names, 0) for names in named], 0.5, cpu)
 
 
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A teacher that has learnt the made-up faces."""
+    data, folder = made_up_data(), tmp_path_factory.mktemp("teacher")
+    before = torch.get_num_threads()
+    with machine("cpu", threads=1) as here:
+        fit(Run(data, dataclasses.replace(quick_recipe(), epochs=10), InputSpec(), folder, here))
+    torch.set_num_threads(before)
+    return load_checkpoint(best_checkpoint(folder, data))
+
+
 @pytest.mark.parametrize("watch", [False, True])
 def test_a_student_learns_what_only_its_teacher_knows(
-    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine, watch: bool
+    data: Dataset,
+    recipe: TrainConfig,
+    tmp_path: Path,
+    cpu: Machine,
+    known: Checkpoint,
+    watch: bool,
 ) -> None:
-    fit(Run(data, dataclasses.replace(recipe, epochs=10), InputSpec(), tmp_path / "t", cpu))
-    known = load_checkpoint(best_checkpoint(tmp_path / "t", data))
     shuffled = data.train.targets[torch.randperm(len(data.train))]
     unlabelled = dataclasses.replace(data, train=Split(data.train.faces, shuffled))
     taught = dataclasses.replace(recipe, epochs=10, teacher_share=1.0, teachers_watch=watch)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.training.conftest import made_up
+from tests.waiting import eventually
 from training.__main__ import main
 from training.model.checkpoint import digest, load_checkpoint, save_checkpoint
 
@@ -59,17 +60,30 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def wait_for_state(process: subprocess.Popen[str], folder: Path) -> None:
+    """Wait until a run has saved its state: after a step of its first epoch."""
+    eventually(lambda: (folder / "state.pt").exists() or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+
+
 def metrics(folder: Path) -> list[dict[str, object]]:
     lines = (folder / "history.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     return [{k: v for k, v in e.items() if k != "faces_per_second"} for e in entries]
 
 
+@pytest.fixture(scope="module")
+def run(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("training") / "run"
+    assert main(command(csv, folder)) == 0
+    return folder
+
+
 def test_train_export_evaluate_inspect(
-    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    csv: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, shipped = tmp_path / "run", tmp_path / "shipped.safetensors"
-    assert main(command(csv, run)) == 0
+    shipped = tmp_path / "shipped.safetensors"
     for name in ("best.safetensors", "history.jsonl", "curves.png", "confusion.png"):
         assert (run / name).stat().st_size > 0
     data = ["--data", str(csv), "--device", "cpu", "--threads", "1"]
@@ -104,10 +118,9 @@ def test_train_export_evaluate_inspect(
 
 
 def test_an_annotated_checkpoint_states_its_prior_and_keeps_its_weights(
-    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    csv: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, shipped = tmp_path / "run", tmp_path / "shipped.safetensors"
-    assert main(command(csv, run)) == 0
+    shipped = tmp_path / "shipped.safetensors"
     data = ["--data", str(csv), "--device", "cpu", "--threads", "1"]
     assert main(["export", *data, "--folder", str(run), "--out", str(shipped)]) == 0
     exported = load_checkpoint(shipped)
@@ -139,10 +152,7 @@ def test_killed_in_mid_epoch_and_resumed_is_the_uncut_run(csv: Path, tmp_path: P
     short = ("--set", "epochs=2")
     assert main(command(csv, tmp_path / "uncut", *short)) == 0
     cut = start(*command(csv, tmp_path / "cut", "--save-every", "0", *short))
-    state = tmp_path / "cut" / "state.pt"
-    assert cut.stderr is not None
-    while not state.exists():  # every step is saved: some step of the first epoch
-        assert cut.poll() is None, cut.stderr.read()
+    wait_for_state(cut, tmp_path / "cut")
     cut.send_signal(signal.SIGKILL)
     cut.communicate()
     assert main(command(csv, tmp_path / "cut", "--save-every", "0", *short)) == 0
@@ -151,13 +161,11 @@ def test_killed_in_mid_epoch_and_resumed_is_the_uncut_run(csv: Path, tmp_path: P
 
 def test_ctrl_c_saves_and_says_how_to_go_on(csv: Path, tmp_path: Path) -> None:
     process = start(*command(csv, tmp_path, "--set", "epochs=100000", "--save-every", "0"))
-    assert process.stderr is not None
-    while not (tmp_path / "state.pt").exists():
-        assert process.poll() is None, process.stderr.read()
+    wait_for_state(process, tmp_path)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     assert "Traceback" not in said
 
 
