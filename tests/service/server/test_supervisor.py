@@ -23,11 +23,11 @@ from tests.service.server_processes import (
     ALL_READY,
     REPOSITORY,
     Server,
-    eventually,
     ready,
     running,
     total,
 )
+from tests.waiting import eventually
 from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
