@@ -15,7 +15,7 @@ LEAF_LIBRARIES = {"torch", "safetensors", "numpy", "PIL"}
 
 # The lowest first; what stands in one line is one layer.
 LAYERS = [
-    ["service.errors", "service.config", "service.rules", "service.cores", "service.threads"],
+    ["service.errors", "service.config", "service.rules", "service.host", "service.threads"],
     ["service.telemetry"],
     [LEAF],
     ["service.kernels"],

@@ -1,5 +1,7 @@
 """Reads crops from other sources, for evaluation only: an .npz file, or a folder per emotion."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -11,6 +13,9 @@ from training import folders
 from training.dataset import DataError, Split
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import InputSpec
+from training.samples import TEST
+
+_log = logging.getLogger(__name__)
 
 
 def read_crops(path: Path, emotions: tuple[str, ...], spec: InputSpec) -> Split:
@@ -19,7 +24,7 @@ def read_crops(path: Path, emotions: tuple[str, ...], spec: InputSpec) -> Split:
     Args:
         path: An .npz with `faces` uint8[n, h, w] and `labels` integers[n]. The labels are indices
             in its array `emotions`, or without that in FER2013's seven emotions. Or a folder with
-            a folder of pictures per emotion.
+            a folder of pictures per emotion; files that cannot be read are logged as a warning.
         emotions: The emotions of the targets' columns.
         spec: The size of a face.
 
@@ -41,7 +46,11 @@ def read_crops(path: Path, emotions: tuple[str, ...], spec: InputSpec) -> Split:
 
 
 def _read_folder(path: Path, spec: InputSpec) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    samples = folders.read(path, folders.find_pictures(path), spec)
+    listing = folders.find_pictures(path)
+    pictures = tuple(replace(picture, part=TEST) for picture in listing.pictures)
+    samples = folders.read(path, replace(listing, pictures=pictures), spec)
+    for note in samples.notes:
+        _log.warning("%s: %s", path, note)
     return samples.faces, samples.labels, samples.emotions
 
 

@@ -1,25 +1,28 @@
 """Reads a folder of pictures per class, in any format and size that Pillow reads.
 
-The layout is `directory/{train,validation,test}/<class>/<picture>` or
-`directory/<class>/<picture>`. The latter is split by a hash of the files' content: 80 % train, 10 %
-validation, 10 % test. Copies of a picture are therefore in the same part, and pictures that are
-added later do not change the part of the others.
+The layout is `directory/{train,validation,test}/<class>/<picture>`, of which any part may be
+missing, or `directory/<class>/<picture>`. `training.partition` selects the pictures of a missing
+part. Other files are left out, counted and named in `Samples.notes`.
 """
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from training.model.labels import FERPLUS_EMOTIONS
 from training.model.manifest import InputSpec
+from training.partition import draw_parts, find_copies, missing_parts
 from training.pictures import read_face
 from training.samples import PARTS, TEST, TRAIN, VALIDATION, DataError, Progress, Samples
 
-READER = "folders 1"
+READER = "folders 2"
 """Name and version of this reader. A new version makes older caches invalid."""
 
 _PARTS: Final[dict[str, int]] = {
@@ -40,6 +43,10 @@ _SYNONYMS: Final[dict[str, str]] = {
 }
 
 _IGNORED = ("thumbs.db", "desktop.ini")  # written by file managers
+_IGNORED_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "lost+found")  # of archives, systems
+
+_NAMED = 3  # files or folders that a note names
+_LONGEST_NAME = 100  # of a label, as a checkpoint's manifest takes it
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Picture:
     Attributes:
         path: Of the file.
         folder: The name of its folder, which is its class.
-        part: Its index in PARTS; None if it follows from the content.
+        part: Its index in PARTS; None in the layout without parts.
     """
 
     path: Path
@@ -57,87 +64,152 @@ class Picture:
     part: int | None
 
 
-def find_pictures(directory: Path) -> list[Picture]:
+@dataclass(frozen=True)
+class Listing:
+    """The content of a directory.
+
+    Attributes:
+        pictures: Files that may be pictures, 1 or more.
+        notes: Sentences about what was left out.
+    """
+
+    pictures: tuple[Picture, ...]
+    notes: tuple[str, ...]
+
+
+def find_pictures(directory: Path) -> Listing:
     """List the pictures of a directory, in the order of their paths.
 
     Args:
-        directory: In one of the two layouts.
-
-    Returns:
-        Its pictures, 1 or more.
+        directory: In one of the two layouts. Any of the three parts may be missing.
 
     Raises:
-        DataError: The directory has neither layout, lacks a part, or has a class without pictures.
+        DataError: The directory cannot be listed, or has neither layout.
     """
     folders = _folders(directory)
-    parts = {f: _PARTS[f.name.lower()] for f in folders if f.name.lower() in _PARTS}
-    if not parts:
-        return [picture for folder in folders for picture in _pictures(folder, None)]
-    if strange := [folder for folder in folders if folder not in parts]:
-        raise DataError(
-            f"{strange[0]}: beside {next(iter(parts))}, expected {', '.join(PARTS)} only"
-        )
-    for part, name in enumerate(PARTS):
-        if part not in parts.values():
-            raise DataError(f"{directory}: no folder {name}, expected {', '.join(PARTS)}")
-    return [
-        picture
-        for folder, part in parts.items()
-        for inner in _folders(folder)
-        for picture in _pictures(inner, part)
-    ]
+    parts = {folder: _PARTS[folder.name.lower()] for folder in folders if _is_part(folder)}
+    classes: list[tuple[Path, int | None]] = [(folder, None) for folder in folders]
+    if parts:
+        classes = [(inner, part) for folder, part in parts.items() for inner in _folders(folder)]
+    others = [folder for folder in folders if parts and folder not in parts]
+    pictures, nested = [], []
+    for folder, part in classes:
+        files, inner = _contents(folder)
+        pictures += [Picture(path, folder.name, part) for path in files]
+        nested += inner
+        others += [] if files or inner else [folder]
+    if not pictures:
+        raise DataError(_empty(directory, folders))
+    notes = (
+        _note("folder", "left out, without pictures of a class", directory, others),
+        _note("folder", "inside a class's folder left out", directory, nested),
+    )
+    return Listing(tuple(pictures), tuple(filter(None, notes)))
 
 
-def listing_key(directory: Path, pictures: list[Picture], spec: InputSpec) -> str:
-    """Return the cache key: of the path, size and time of each file, and of the input spec.
-
-    Raises:
-        DataError: A picture cannot be opened any more.
-    """
-    digest = hashlib.sha256()
-    for picture in pictures:
+def listing_key(directory: Path, listing: Listing, spec: InputSpec) -> str:
+    """Return the cache key: of the path, size and time of each file, and of the input spec."""
+    digest = hashlib.sha256("\n".join(listing.notes).encode("utf-8", "surrogateescape"))
+    for picture in listing.pictures:
+        digest.update(_place(picture, directory))
         try:
             stat = picture.path.stat()
-        except OSError as error:
-            raise DataError(f"{picture.path}: cannot be opened ({error.strerror})") from error
-        digest.update(_place(picture, directory))
+        except OSError:  # `read` reports it
+            continue
         digest.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return f"{READER} {spec.width}x{spec.height} {spec.resample} {digest.hexdigest()}"
 
 
 def read(
-    directory: Path, pictures: list[Picture], spec: InputSpec, progress: Progress | None = None
+    directory: Path, listing: Listing, spec: InputSpec, progress: Progress | None = None
 ) -> Samples:
     """Decode pictures.
 
     Args:
         directory: The argument of `find_pictures`.
-        pictures: From `find_pictures`.
+        listing: From `find_pictures`.
         spec: The size of a face, and the filter for resizing.
         progress: Called with the pictures read so far and the pictures in all.
 
     Returns:
-        Their faces, uint8[n, height, width], in the same order.
+        Their faces, uint8[n, height, width], in the same order. Damaged files are left out and
+        named in the notes.
 
     Raises:
-        DataError: A picture cannot be read, or only some folders have names of emotions.
+        DataError: No file is a picture, or only some folders have names of emotions.
     """
-    named = name_emotions(directory, {picture.folder for picture in pictures})
-    emotions = _in_order(set(named.values()))
+    named = name_emotions(directory, {picture.folder for picture in listing.pictures})
+    decoded = _decode(listing.pictures, spec, progress)
+    if not decoded.pictures:
+        raise DataError(f"{directory}: none of its {len(listing.pictures)} files is a picture")
+    emotions = _in_order({named[picture.folder] for picture in decoded.pictures})
     if len(emotions) > 256:
         raise DataError(f"{directory}: {len(emotions)} classes, expected 256 at most")
-    faces = np.empty((len(pictures), spec.height, spec.width), np.uint8)
-    labels = np.array([emotions.index(named[p.folder]) for p in pictures], np.uint8)
-    parts = np.empty(len(pictures), np.uint8)
+    labels = np.array([emotions.index(named[p.folder]) for p in decoded.pictures], np.uint8)
+    given = [picture.part for picture in decoded.pictures]
+    parts = draw_parts(given, labels, decoded.digests)
     digest = hashlib.sha256()
-    for index, picture in enumerate(pictures):
-        faces[index], content = read_face(picture.path, spec)
-        own = hashlib.sha256(content).digest()
-        parts[index] = _part_of(own) if picture.part is None else picture.part
+    for picture, own in zip(decoded.pictures, decoded.digests, strict=True):
         digest.update(_place(picture, directory) + b"\0" + own)
+    notes = (
+        *listing.notes,
+        _note("file", "left out, not a whole picture", directory, decoded.broken),
+        _drawn(given),
+        *_doubts(emotions, find_copies(parts, labels, decoded.digests)),
+    )
+    notes = tuple(filter(None, notes))
+    return Samples(decoded.faces, labels, parts, emotions, digest.hexdigest(), notes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """Pictures that could be read, with their faces and hashes; and files that could not."""
+
+    pictures: list[Picture]
+    faces: npt.NDArray[np.uint8]
+    digests: list[bytes]
+    broken: list[Path]
+
+
+def _decode(pictures: Sequence[Picture], spec: InputSpec, progress: Progress | None) -> _Decoded:
+    faces = np.empty((len(pictures), spec.height, spec.width), np.uint8)
+    kept: list[Picture] = []
+    digests, broken = [], []
+    for index, picture in enumerate(pictures):
+        try:
+            faces[len(kept)], content = read_face(picture.path, spec)
+        except DataError:
+            broken.append(picture.path)
+        else:
+            kept.append(picture)
+            digests.append(hashlib.sha256(content).digest())
         if progress is not None:
             progress(index + 1, len(pictures))
-    return Samples(faces, labels, parts, emotions, digest.hexdigest())
+    return _Decoded(kept, faces[: len(kept)], digests, broken)
+
+
+def _drawn(given: Sequence[int | None]) -> str:
+    """Return a note about parts that had no folder; empty if all had one."""
+    names = [PARTS[part] for part in missing_parts(given)]
+    each = " each" if len(names) > 1 else ""
+    text = f"no folder {' and '.join(names)}: given a tenth of each class{each}, by content"
+    return text if names else ""
+
+
+def _doubts(emotions: Sequence[str], copies: tuple[int, int]) -> list[str]:
+    """Return notes about doubtful labels and splits."""
+    doubtful, leaked = copies
+    notes = []
+    if doubtful:
+        notes.append(f"{doubtful} of the pictures are also in another class")
+    if leaked:
+        notes.append(f"{leaked} of the pictures to measure on are also in train")
+    if all(emotion.isdecimal() for emotion in emotions):
+        notes.append(
+            "the classes are numbers; to use a shipped checkpoint, name the folders by emotions "
+            "(RAF-DB's 1 to 7: surprise, fear, disgust, happiness, sadness, anger, neutral)"
+        )
+    return notes
 
 
 def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
@@ -152,8 +224,14 @@ def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
         synonyms of them, in any case. The folders' own names if none has.
 
     Raises:
-        DataError: Only some folders have such names, which is most likely a mistake.
+        DataError: Only some folders have such names, which is most likely a mistake; or a name
+            cannot be a label.
     """
+    if wrong := [f for f in folders if not f.isprintable() or len(f) > _LONGEST_NAME]:
+        raise DataError(
+            f"{directory}: folder {min(wrong)!r} names a class, expected at most "
+            f"{_LONGEST_NAME} printable characters"
+        )
     known = {folder: _SYNONYMS[folder.lower()] for folder in folders if folder.lower() in _SYNONYMS}
     if not known:
         return {folder: folder for folder in folders}
@@ -172,21 +250,41 @@ def _in_order(emotions: set[str]) -> tuple[str, ...]:
     return tuple(sorted(emotions))
 
 
+def _is_part(folder: Path) -> bool:
+    return folder.name.lower() in _PARTS
+
+
 def _folders(directory: Path) -> list[Path]:
-    """List the folders in a directory; without any, raise DataError."""
-    folders = [path for path in _entries(directory) if path.is_dir()]
-    if not folders:
-        raise DataError(f"{directory}: no folders, expected one for each class")
-    return folders
+    return [path for path in _entries(directory) if path.is_dir()]
 
 
-def _pictures(folder: Path, part: int | None) -> list[Picture]:
-    paths = [path for path in _entries(folder) if path.name.lower() not in _IGNORED]
+def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files in a class's folder, or none if none can be a picture; and its folders."""
+    if folder.name.lower() in _IGNORED_FOLDERS:
+        return [], []
+    entries = [path for path in _entries(folder) if path.name.lower() not in _IGNORED]
+    files = [path for path in entries if path.is_file()]  # reading a pipe would block
+    known = Image.registered_extensions()
+    possible = any(not path.suffix or path.suffix.lower() in known for path in files)
+    return files if possible else [], [path for path in entries if path.is_dir()]
+
+
+def _empty(directory: Path, folders: Sequence[Path]) -> str:
+    """Return the error message for a directory without pictures in the expected places."""
+    inner = [folder for folder in folders if folder.name.lower() not in _IGNORED_FOLDERS]
+    if len(inner) == 1 and not _is_part(inner[0]) and _folders(inner[0]):
+        return f"{directory}: no pictures; perhaps --data {inner[0]} is meant"
+    what = "no pictures in its folders" if inner else "no folders"
+    return f"{directory}: {what}, expected a folder of pictures for each class"
+
+
+def _note(kind: str, what: str, directory: Path, paths: Sequence[Path]) -> str:
+    """Count paths and name some of them; empty if there are none."""
     if not paths:
-        raise DataError(f"{folder}: no pictures, expected 1 or more")
-    if inner := [path for path in paths if path.is_dir()]:
-        raise DataError(f"{inner[0]}: a folder, expected only pictures in {folder}")
-    return [Picture(path, folder.name, part) for path in paths]
+        return ""
+    names = [path.relative_to(directory).as_posix() for path in paths[:_NAMED]]
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return f"{len(paths)} {kind}{'s' if len(paths) > 1 else ''} {what}: {', '.join(names)}{more}"
 
 
 def _entries(directory: Path) -> list[Path]:
@@ -200,9 +298,3 @@ def _entries(directory: Path) -> list[Path]:
 
 def _place(picture: Picture, directory: Path) -> bytes:
     return os.fsencode(picture.path.relative_to(directory).as_posix())
-
-
-def _part_of(digest: bytes) -> int:
-    """Return the part that follows from a hash: 80 % train, 10 % validation, 10 % test."""
-    draw = int.from_bytes(digest[:8], "big") % 10
-    return TRAIN if draw < 8 else (VALIDATION if draw == 8 else TEST)

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 _PASSES = (
@@ -26,7 +27,8 @@ def tabulate(figures: Mapping[str, Any], emotions: Sequence[str]) -> str:
 
     Returns:
         Lines of text: a row for each split and pass and for each split and prior, then the recall
-        of each emotion, then the cost. The cell of an emotion without faces is empty.
+        of each emotion, then the cost. The cell of an emotion without faces in a split is empty;
+        an emotion without faces in all splits has no column.
     """
     rows = [(name, figures[key]) for name, key in _PASSES if key in figures]
     rows += [
@@ -43,8 +45,13 @@ def tabulate(figures: Mapping[str, Any], emotions: Sequence[str]) -> str:
             f"  {s['macro_f1']:8.4f}  {s['calibration_error']:6.4f}"
             for name, s in rows
         ]
-        lines += ["", f"{'recall':26s}" + "".join(f"  {name:>9s}" for name in emotions)]
-        lines += [f"{name:26s}" + "".join(map(_cell, s["recall"])) for name, s in rows]
+        there = [
+            any(s["recall"][place] is not None for _, s in rows) for place in range(len(emotions))
+        ]
+        lines += ["", f"{'recall':26s}" + "".join(f"  {n:>9s}" for n in compress(emotions, there))]
+        lines += [
+            f"{name:26s}" + "".join(map(_cell, compress(s["recall"], there))) for name, s in rows
+        ]
     if "cost" in figures:
         parameters, adds = figures["cost"]["parameters"], figures["cost"]["multiply_adds"]
         lines += ["", f"{parameters:,} parameters, {adds:,} multiply-adds a face"]

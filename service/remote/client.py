@@ -44,6 +44,7 @@ from service.remote.protocol import (
     write_cancel,
     write_faces,
 )
+from training.model.prior import Adjustment
 
 HELLO_TIMEOUT_S = 10.0
 _RECONNECT_S = 0.1
@@ -107,14 +108,18 @@ class RemoteBackend(InferenceBackend):
             await self._hello_received.wait()
 
     def enqueue(
-        self, faces: Faces, deadline: float, explained: bool, on_result: OnResult
+        self,
+        faces: Faces,
+        deadline: float,
+        explain_under: Adjustment | None,
+        on_result: OnResult,
     ) -> Cancel:
         """Submit faces to an engine, as `InferenceBackend.enqueue`.
 
         Args:
             faces: uint8[n, h, w]; copied.
             deadline: In the clock's time.
-            explained: Whether each answer includes its explanation.
+            explain_under: The adjustment to explain under; None without explanations.
             on_result: Called with the answers, with the error that the engine's batcher raised, or
                 with `NotReady` if the engine died.
         """
@@ -128,7 +133,7 @@ class RemoteBackend(InferenceBackend):
         # The engine bounds its queue; this bound keeps the socket from becoming a second queue.
         if faces.nbytes > MAX_FACES_BYTES or connection.faces + len(faces) > 2 * self._queue_size:
             raise QueueFull("The queue's places are taken; try again later.", _RETRY_S)
-        submission = Submission(np.ascontiguousarray(faces), deadline, explained)
+        submission = Submission(np.ascontiguousarray(faces), deadline, explain_under)
         return connection.send(submission, deadline - self._clock(), on_result)
 
     async def drain(self, timeout_s: float) -> None:

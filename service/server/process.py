@@ -118,6 +118,7 @@ class _Server(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _log.info("shutting down: accepted requests are answered, new ones refused")
         self._app.state.service.begin_drain()
         # With a supervisor, it has stopped accepting, or the other workers go on.
         if self._worker_slot is None or self._orphaned:

@@ -28,6 +28,7 @@ from typing import NoReturn
 from service.config import Settings, key_of
 from service.server.registry import REPORT_EVERY_S, WorkerRegistry, open_registry
 from service.server.sockets import bind, format_url, stop_accepting
+from service.telemetry.logs import log_fatal
 from service.telemetry.shared_metrics import FOLDER_VARIABLE, retire_metrics
 
 _LONGEST_PAUSE_S = 30.0
@@ -43,8 +44,8 @@ _log = logging.getLogger(__name__)
 
 
 def refuse(error: Exception) -> NoReturn:
-    """Print an error in one line, and exit with 2."""
-    sys.stderr.write(f"attention-fer: {error}\n")
+    """Write an error in one line, and exit with 2."""
+    log_fatal(f"attention-fer: {error}")
     sys.exit(EXIT_MISCONFIGURED)
 
 
@@ -66,7 +67,8 @@ def supervise(settings: Settings) -> int:
     """Run the workers until SIGTERM or SIGINT, then let them finish the accepted requests.
 
     Args:
-        settings: The operator's; each worker reads the same from its environment.
+        settings: The operator's, fitted to the host; each worker reads the same from its
+            environment.
 
     Returns:
         The exit code: 0; 1 if a worker had to be killed; 2 if the first one could not start, and
@@ -86,7 +88,10 @@ def supervise(settings: Settings) -> int:
     ):
         settings = replace(settings, port=listener.getsockname()[1])
         workers = open_registry(Path(folder), settings)
-        environ = os.environ | {key_of("port"): str(settings.port), FOLDER_VARIABLE: folder}
+        chosen = {
+            key_of(n): str(getattr(settings, n)) for n in ("port", "workers", "decode_threads")
+        }
+        environ = os.environ | chosen | {FOLDER_VARIABLE: folder}
 
         def start(slot: int) -> "subprocess.Popen[bytes]":
             serves = slot in workers.slots
@@ -220,6 +225,7 @@ class Supervisor:
             _log.info("all %d workers are ready at %s", len(self._workers.slots), self._url)
 
     def _finish(self, wait: Callable[[float], None]) -> int:
+        _log.info("a signal asked for the end; the workers finish what they accepted")
         self._stop_accepting()
         # The engines end last: until then the workers need them for accepted requests.
         codes = [

@@ -46,12 +46,14 @@ class LingeringTransport(asyncio.Transport):
         self._timer: asyncio.TimerHandle | None = None
         self._discardable_bytes = MAX_LINGER_BYTES
         self._held = self._paused = False
+        self._unsent: list[bytes] = []  # of this turn of the event loop
         self.lingering = False
 
     def close(self) -> None:
         """Flush, then end the connection: at once, or when the client has stopped sending."""
         if self.is_closing():
             return
+        self._send()
         if not self._is_receiving():
             self._transport.close()
             return
@@ -123,13 +125,26 @@ class LingeringTransport(asyncio.Transport):
         self._transport.abort()
 
     def write(self, data: Any) -> None:
-        """Send bytes; after `close` none."""
-        if not self.lingering:
-            self._transport.write(data)
+        """Send bytes; after `close` none.
+
+        What is written in one turn of the event loop is sent together: an answer's head and body
+        cost one system call, and wake the client once.
+        """
+        if self.lingering:
+            return
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(data)
+
+    def _send(self) -> None:
+        content = b"".join(self._unsent)
+        self._unsent.clear()
+        if content and not self._transport.is_closing():
+            self._transport.write(content)
 
     def get_write_buffer_size(self) -> int:
         """Return the number of bytes that are not sent yet."""
-        return self._transport.get_write_buffer_size()
+        return sum(map(len, self._unsent)) + self._transport.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return information about the socket, as the event loop's transport does."""

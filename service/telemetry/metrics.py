@@ -61,7 +61,8 @@ class Metrics:
         faceless: Pictures in which no face was found.
         truncated: Pictures whose answer may lack faces, because of a cap.
         abandoned_faces: Faces whose client disconnected before inference.
-        model_info: 1 for the model that is served. Labels `name`, `version`, `device`.
+        model_info: 1 for the model that is served. Labels `name`, `version`, `device`, and `prior`,
+            that of requests that name none.
         connections: Open connections.
         connections_dropped: Connections that the service ended. Label `reason`, one of `DROPPED`.
         ready: 1 while the service takes traffic, else 0.
@@ -232,21 +233,24 @@ class Metrics:
         self.model_info = Gauge(
             "fer_model_info",
             "The model that is served.",
-            ("name", "version", "device"),
+            ("name", "version", "device", "prior"),
             registry=registry,
             multiprocess_mode="livemax",
         )
 
-    def describe_model(self, name: str, version: str, device: str, emotions: Iterable[str]) -> None:
+    def describe_model(
+        self, name: str, version: str, device: str, prior: str, emotions: Iterable[str]
+    ) -> None:
         """Record which model is served; the counts of its emotions start at zero.
 
         Args:
             name: The checkpoint's name.
             version: Its version.
             device: The device that it runs on, e.g. "cpu".
+            prior: The default prior's name, or "custom".
             emotions: Its labels.
         """
-        self.model_info.labels(name, version, device).set(1)
+        self.model_info.labels(name, version, device, prior).set(1)
         for emotion in emotions:
             self.faces.labels(emotion)
             self.confidence.labels(emotion)

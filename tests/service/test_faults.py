@@ -26,6 +26,7 @@ from tests.service.server_processes import (
     ALL_READY,
     REPOSITORY,
     Server,
+    only_line,
     ready,
     running,
     total,
@@ -542,8 +543,7 @@ def test_no_room_for_metrics(row: Row, checkpoint: Path) -> None:
         timeout=90,
     )
     assert done.returncode == 2
-    assert "attention-fer: no room for metrics in /" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "attention-fer: no room for metrics in /" in only_line(done.stderr)
     row("no room for metrics at start", "nothing listens; one line, exit 2", "0", 0.0)
 
 
@@ -586,8 +586,7 @@ def test_a_checkpoint_that_cannot_be_used(
         timeout=90,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith(f"attention-fer: {path}: ")
-    assert done.stderr.count("\n") == 1
+    assert only_line(done.stderr).startswith(f"attention-fer: {path}: ")
     row(f"checkpoint {fault} at start", "nothing listens; one line, exit 2", "0", 0.0)
 
 

@@ -1,4 +1,6 @@
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +32,17 @@ def teacher(emotions: tuple[str, ...], seed: int, temperature: float = 1.0) -> C
     torch.nn.init.normal_(network.classify.weight)
     manifest = Manifest("teacher", "1", config, emotions, temperature=temperature)
     return Checkpoint(network, manifest)
+
+
+@pytest.fixture(autouse=True)
+def cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A cache folder of the test's own; what it keeps of real faces does not stay."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    yield folder / "attention-fer" / "faces"
+    shutil.rmtree(folder)
 
 
 def made_up_data(train_per_class: int = 12, per_class: int = 4) -> Dataset:

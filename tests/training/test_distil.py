@@ -158,6 +158,25 @@ def test_a_panel_blends_what_its_teachers_make_of_the_very_pictures(
     torch.testing.assert_close(blended[:, 7:], wanted)
 
 
+def test_who_names_fewer_emotions_has_a_share_in_a_geometric_mean(
+    data: Dataset, cpu: Machine
+) -> None:
+    learnt = tasks(data, 0.0)
+    names = data.emotions
+    seven, three = teacher(names, 0), teacher((names[4], names[0], names[2]), 1)
+    images, targets = torch.randn(5, 1, 48, 48), train_split(learnt).targets[:5]
+
+    said = Panel(learnt, [three, seven], 1.0, cpu, part_share=0.25).blend(images, targets)
+
+    with torch.no_grad(), cpu.autocast():
+        whole, part = (t.network(images).logits.float().softmax(1) for t in (seven, three))
+    others = [1, 3, 5, 6]
+    torch.testing.assert_close(said[:, others], whole[:, others])
+    torch.testing.assert_close(said.sum(1), torch.ones(5))
+    mixed = whole[:, [4, 0, 2]] ** 0.75 * part**0.25
+    torch.testing.assert_close(said[:, [4, 0]] / said[:, [2]], mixed[:, :2] / mixed[:, [2]])
+
+
 @pytest.mark.parametrize("named", [[], [("happy", "sad")]])
 def test_a_panel_without_a_teacher_of_a_labelling_is_refused(
     data: Dataset, cpu: Machine, named: list[tuple[str, ...]]

@@ -167,9 +167,16 @@ def test_how_to_look_for_faces_is_passed_on(
     scripted: tuple[str, list[str]], photographs: Path
 ) -> None:
     url, asked = scripted
-    options = ["--detect", "always", "--max-faces", "3"]
+    options = ["--detect", "always", "--max-faces", "3", "--prior", "uniform"]
     assert main(["--url", url, *options, f"{photographs}/two.png"]) == 0
-    assert asked == ["/predict?detect=always&max_faces=3"]
+    assert asked == ["/predict?detect=always&max_faces=3&prior=uniform"]
+
+
+def test_a_prior_that_the_service_refuses_is_said(
+    url: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--url", url, "--prior", "uniform", f"{folder}/anger/face.png"]) == 1
+    assert "prior" in capsys.readouterr().out
 
 
 def test_explanations_of_pictures_with_faces(

@@ -236,7 +236,7 @@ async def test_a_query_that_cannot_be_is_a_problem() -> None:
 
 async def test_a_face_that_the_network_fails_on_is_a_problem() -> None:
     class Speechless(FakeEngine):
-        def explain(self, faces: np.ndarray) -> Any:
+        def explain(self, faces: np.ndarray, emotions: np.ndarray) -> Any:
             raise RuntimeError("a secret of /the/engine")
 
     for engine in (BrokenEngine(), Speechless()):

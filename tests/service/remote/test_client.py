@@ -28,6 +28,7 @@ from service.telemetry.metrics import Metrics
 from tests.service.gated_engine import GatedEngine, face, faces
 from tests.service.serving import MANIFEST
 from tests.waiting import until
+from training.model.prior import Adjustment
 
 pytestmark = pytest.mark.anyio
 
@@ -90,9 +91,13 @@ class Site:
             transport.abort()
 
 
-def explain(batch: np.ndarray) -> list[Explanation]:
+def explain(batch: np.ndarray, emotions: np.ndarray) -> list[Explanation]:
+    """Explain each face by its emotion's index."""
     square = np.ones((2, 2), np.float32)
-    return [Explanation(np.eye(2, 3, dtype=np.float32), one, None, square) for one in batch]
+    return [
+        Explanation(np.full((2, 3), emotion, np.float32), one, None, square)
+        for one, emotion in zip(batch, emotions, strict=True)
+    ]
 
 
 @asynccontextmanager
@@ -135,8 +140,12 @@ async def test_faces_are_answered_as_by_the_batcher_itself(
             [number, 1.0, 0.0] for number in range(9)
         ]
         assert all(one.explanation is None for one in answers)
-        (explained,) = await remote.submit(face(3), soon(), explained=True)
+        # The engine's answer is [3, 1, 0]; the shift makes the second emotion the most probable.
+        under = Adjustment(1.0, np.array([0, 2, 0], np.float32))
+        (explained,) = await remote.submit(face(3), soon(), under)
         assert explained.explanation is not None
+        assert explained.explanation.theta[0, 0] == 1
+        assert explained.probabilities.tolist() == [3, 1, 0]
         assert np.array_equal(explained.explanation.straightened, face(3)[0])
         assert await remote.submit(np.empty((0, 2, 2), np.uint8), soon()) == []
         with pytest.raises(ValueError, match="expected uint8"):

@@ -171,7 +171,7 @@ def refused(
 ) -> str:
     for key in Settings.__dataclass_fields__:
         monkeypatch.delenv(key_of(key), raising=False)
-    for key, value in environ.items():
+    for key, value in ({"FER_WORKERS": "1"} | environ).items():
         monkeypatch.setenv(key, value)
     monkeypatch.setattr(sys, "argv", ["service"])
     with pytest.raises(SystemExit) as caught:

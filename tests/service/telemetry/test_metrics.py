@@ -31,7 +31,7 @@ OURS = {
     "fer_faceless_images": ("counter", set()),
     "fer_truncated_images": ("counter", set()),
     "fer_abandoned_faces": ("counter", set()),
-    "fer_model_info": ("gauge", {"name", "version", "device"}),
+    "fer_model_info": ("gauge", {"name", "version", "device", "prior"}),
     "fer_ready": ("gauge", set()),
     "fer_connections": ("gauge", set()),
     "fer_connections_dropped": ("counter", {"reason"}),
@@ -83,7 +83,7 @@ def test_every_kind_of_error_is_a_reason(metrics: Metrics) -> None:
 
 
 def test_the_model_is_described(metrics: Metrics) -> None:
-    labels = {"name": "attention-fer-test", "version": "0", "device": "cpu"}
+    labels = {"name": "attention-fer-test", "version": "0", "device": "cpu", "prior": "training"}
     assert sample(metrics, "fer_model_info", **labels) == 1
 
 

@@ -85,6 +85,7 @@ async def test_the_model_is_the_checkpoints(path: str) -> None:
     assert body["parameters"] == {
         "checkpoint": "fake",
         "checkpoint_version": "7",
+        "prior": "training",
         "emotions": ",".join(FER2013_EMOTIONS),
         "max_faces": 100,
         "max_images": 32,
@@ -98,7 +99,7 @@ async def test_the_model_is_the_checkpoints(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v2/", "/v2/models", "/v2/models/other", "/v2/models/attention-fer/versions/2/infer"]
+    "path", ["/v2//", "/v2/models", "/v2/models/other", "/v2/models/attention-fer/versions/2/infer"]
 )
 async def test_unknown_models_are_told_so(path: str) -> None:
     async with serving() as (client, _):
