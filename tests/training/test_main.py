@@ -353,7 +353,7 @@ def test_without_a_home_or_a_folder_to_write_to_nothing_is_kept_and_all_works(
     program += "def none(uid): raise KeyError(uid)\n"
     program += "pwd.getpwuid = none\n"
     program += "from training.__main__ import main\n"
-    program += f"raise SystemExit(main(['evaluate', '--data', {str(data)!r}, '--device', 'cpu']))"
+    program += f"raise SystemExit(main(['evaluate', '--data', {str(data)!r}, *{CPU!r}]))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT, env=environ, capture_output=True, text=True, check=False,
