@@ -41,6 +41,8 @@ _SHIPPED = {
     emotions: _WEIGHTS / f"attention-fer-{name}.safetensors"
     for name, emotions in (("fer2013", FER2013_EMOTIONS), ("ferplus", FERPLUS_EMOTIONS))
 }
+_STARTS = {"finetune": _SHIPPED[FERPLUS_EMOTIONS]}
+"""What a recipe begins with where no weights are given; others begin with random ones."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,11 +70,18 @@ def main(arguments: list[str] | None = None) -> int:
     ) as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"training: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
     return status
 
 
 def _train(options: argparse.Namespace) -> int:
     config = override(RECIPES[options.recipe], options.set)
+    weights = options.weights or _STARTS.get(options.recipe)
     with machine(
         options.device,
         options.threads,
@@ -81,7 +90,10 @@ def _train(options: argparse.Namespace) -> int:
         deterministic=options.deterministic,
     ) as here:
         data = _read(options, shows=here.leads)
-        start = load_checkpoint(options.weights) if options.weights else None
+        start = load_checkpoint(weights) if weights else None
+        if start and here.leads:
+            name, version = start.manifest.name, start.manifest.version
+            print(f"beginning with the weights of {name} {version}", file=sys.stderr)
         teachers = [load_checkpoint(path) for path in options.teachers]
         run = Run(data, config, InputSpec(), options.folder, here, start, teachers)
         if run.restore() and here.leads:
@@ -154,6 +166,7 @@ def _ablate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    options.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
     data = _read(options)
     with machine(options.device, options.threads) as here:
         runs = [load_checkpoint(best_checkpoint(run, data)) for run in options.folder]
@@ -303,7 +316,10 @@ def _shipped(data: Dataset) -> Path:
         if set(data.emotions) <= set(emotions):
             return path
     strange = ", ".join(name for name in data.emotions if name not in FERPLUS_EMOTIONS)
-    raise DataError(f"no shipped checkpoint names {strange}; give --checkpoint FILE")
+    raise DataError(
+        f"no shipped checkpoint names {strange}; give --checkpoint FILE, for example one trained "
+        "by --recipe finetune"
+    )
 
 
 def _task_of(data: Dataset, checkpoint: Checkpoint) -> Dataset:
@@ -339,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             required=True,
             metavar="PATH",
-            help="FER2013's csv, or a folder with a folder of pictures per emotion",
+            help="FER2013's csv, or a folder with a folder of pictures for each class",
         )
         to.add_argument("--votes", type=Path, metavar="CSV", help="FER+'s votes for that csv")
         to.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
@@ -349,7 +365,11 @@ def _parser() -> argparse.ArgumentParser:
     add_data(train)
     train.add_argument("--recipe", choices=sorted(RECIPES), default="fer2013")
     train.add_argument(
-        "--weights", type=Path, metavar="FILE", help="start from the weights of this checkpoint "
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="start from the weights of this checkpoint "
+        "(finetune: from the shipped one for FER+'s emotions; others: from random ones)",
     )
     train.add_argument(
         "--teachers",

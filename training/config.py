@@ -149,6 +149,18 @@ _REFINE: Final = TrainConfig(
 )
 
 RECIPES: Final[Mapping[str, TrainConfig]] = {
+    # For own labels or few faces: continues from the weights of a shipped checkpoint, in
+    # small batches, so that a few hundred faces give a few hundred steps.
+    "finetune": replace(
+        _REFINE,
+        epochs=20,
+        batch_size=32,
+        learning_rate=3e-4,
+        second_target=0.0,
+        label_smoothing=0.05,
+        ema_decay=0.99,
+        clean_epochs=4,
+    ),
     # For two CPU cores and two hours. AdamW, because SGD at the usual rates was still on its first
     # plateau after two epochs, and AdamW only for one.
     "fer2013": TrainConfig(),
@@ -243,3 +255,16 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
     "quick": TrainConfig(network=NetworkConfig(widths=(32, 64, 128), depths=(1, 1, 1)), epochs=5),
 }
 """The recipes by name, for the command line."""
+
+
+def recipes_of_shape(shape: NetworkConfig) -> list[str]:
+    """Return the recipes that can start from the weights of a network of this shape.
+
+    Args:
+        shape: The network's configuration; classes and dropout do not matter.
+    """
+
+    def comparable(network: NetworkConfig) -> NetworkConfig:
+        return replace(network, classes=shape.classes, dropout=shape.dropout)
+
+    return [name for name, recipe in RECIPES.items() if comparable(recipe.network) == shape]

@@ -5,6 +5,7 @@ missing, or `directory/<class>/<picture>`. `training.partition` selects the pict
 part. Other files are left out, counted and named in `Samples.notes`.
 """
 
+import difflib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from PIL import Image
 from training.model.labels import FERPLUS_EMOTIONS
 from training.model.manifest import InputSpec
 from training.partition import draw_parts, find_copies, missing_parts
-from training.pictures import read_face
+from training.pictures import is_crop, read_face
 from training.samples import PARTS, TEST, TRAIN, VALIDATION, DataError, Progress, Samples
 
 READER = "folders 2"
@@ -46,6 +47,11 @@ _IGNORED = ("thumbs.db", "desktop.ini")  # written by file managers
 _IGNORED_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "lost+found")  # of archives, systems
 
 _NAMED = 3  # files or folders that a note names
+_UNCUT = (
+    "larger than a crop of a face: resized as a whole, but the service would cut the face out, as "
+    "python -m service crop does"
+)
+_SLIP = 0.8  # similarity of names from which one counts as misspelt, 0 to 1
 _LONGEST_NAME = 100  # of a label, as a checkpoint's manifest takes it
 
 
@@ -136,7 +142,7 @@ def read(
         named in the notes.
 
     Raises:
-        DataError: No file is a picture, or only some folders have names of emotions.
+        DataError: No file is a picture, or a folder's name is misspelt or cannot be a label.
     """
     named = name_emotions(directory, {picture.folder for picture in listing.pictures})
     decoded = _decode(listing.pictures, spec, progress)
@@ -154,6 +160,7 @@ def read(
     notes = (
         *listing.notes,
         _note("file", "left out, not a whole picture", directory, decoded.broken),
+        _note("picture", _UNCUT, directory, decoded.uncut),
         _drawn(given),
         *_doubts(emotions, find_copies(parts, labels, decoded.digests)),
     )
@@ -163,18 +170,22 @@ def read(
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """Pictures that could be read, with their faces and hashes; and files that could not."""
+    """Pictures that could be read, with their faces and hashes; and files that could not.
+
+    `uncut` are the pictures in which the service would search for a face.
+    """
 
     pictures: list[Picture]
     faces: npt.NDArray[np.uint8]
     digests: list[bytes]
     broken: list[Path]
+    uncut: list[Path]
 
 
 def _decode(pictures: Sequence[Picture], spec: InputSpec, progress: Progress | None) -> _Decoded:
     faces = np.empty((len(pictures), spec.height, spec.width), np.uint8)
     kept: list[Picture] = []
-    digests, broken = [], []
+    digests, broken, uncut = [], [], []
     for index, picture in enumerate(pictures):
         try:
             faces[len(kept)], content = read_face(picture.path, spec)
@@ -183,16 +194,16 @@ def _decode(pictures: Sequence[Picture], spec: InputSpec, progress: Progress | N
         else:
             kept.append(picture)
             digests.append(hashlib.sha256(content).digest())
+            uncut += [] if is_crop(content) else [picture.path]
         if progress is not None:
             progress(index + 1, len(pictures))
-    return _Decoded(kept, faces[: len(kept)], digests, broken)
+    return _Decoded(kept, faces[: len(kept)], digests, broken, uncut)
 
 
 def _drawn(given: Sequence[int | None]) -> str:
     """Return a note about parts that had no folder; empty if all had one."""
     names = [PARTS[part] for part in missing_parts(given)]
-    each = " each" if len(names) > 1 else ""
-    text = f"no folder {' and '.join(names)}: given a tenth of each class{each}, by content"
+    text = f"no folder {' and '.join(names)}: drawn from the others, a tenth of each class for each"
     return text if names else ""
 
 
@@ -201,9 +212,9 @@ def _doubts(emotions: Sequence[str], copies: tuple[int, int]) -> list[str]:
     doubtful, leaked = copies
     notes = []
     if doubtful:
-        notes.append(f"{doubtful} of the pictures are also in another class")
+        notes.append(f"pictures that are also in another class: {doubtful}")
     if leaked:
-        notes.append(f"{leaked} of the pictures to measure on are also in train")
+        notes.append(f"pictures to measure on that are also in train: {leaked}")
     if all(emotion.isdecimal() for emotion in emotions):
         notes.append(
             "the classes are numbers; to use a shipped checkpoint, name the folders by emotions "
@@ -220,12 +231,12 @@ def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
         folders: Their names.
 
     Returns:
-        For each folder its name in `training.model.labels`, if all folders have such names or
-        synonyms of them, in any case. The folders' own names if none has.
+        For each folder its name in `training.model.labels`, if it is such a name or a synonym of
+        one, in any case. Otherwise its own name, as a new label.
 
     Raises:
-        DataError: Only some folders have such names, which is most likely a mistake; or a name
-            cannot be a label.
+        DataError: Beside known names, one is similar to a known one and most likely misspelt; or a
+            name cannot be a label.
     """
     if wrong := [f for f in folders if not f.isprintable() or len(f) > _LONGEST_NAME]:
         raise DataError(
@@ -233,14 +244,14 @@ def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
             f"{_LONGEST_NAME} printable characters"
         )
     known = {folder: _SYNONYMS[folder.lower()] for folder in folders if folder.lower() in _SYNONYMS}
-    if not known:
-        return {folder: folder for folder in folders}
-    if strange := sorted(folders - known.keys()):
-        raise DataError(
-            f"{directory}: folder {strange[0]} is none of {', '.join(FERPLUS_EMOTIONS)}, "
-            f"but {min(known)} is; expected all folders to be named so, or none"
-        )
-    return known
+    for folder in sorted(folders - known.keys()):
+        near = difflib.get_close_matches(folder.lower(), _SYNONYMS, n=1, cutoff=_SLIP)
+        if known and near:
+            raise DataError(
+                f"{directory}: folder {folder} is none of {', '.join(FERPLUS_EMOTIONS)}, but "
+                f"{min(known)} is; name it {_SYNONYMS[near[0]]} if that is meant"
+            )
+    return {folder: known.get(folder, folder) for folder in folders}
 
 
 def _in_order(emotions: set[str]) -> tuple[str, ...]:

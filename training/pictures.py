@@ -16,6 +16,11 @@ from training.model.grey import resized, upright_grey
 from training.model.manifest import InputSpec
 from training.samples import DataError
 
+# In pictures that are larger or less square, the service searches for the face
+# (service.pictures.search).
+CROP_SIDE = 112
+NEARLY_SQUARE = 1.25
+
 # The exceptions that Pillow's decoders raise for invalid data.
 _DECODER_ERRORS = (
     ArithmeticError,
@@ -56,3 +61,14 @@ def read_face(path: Path, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], bytes
             return resized(upright_grey(image), spec), content
     except _DECODER_ERRORS as error:
         raise DataError(f"{path}: not a whole picture of a format that Pillow reads") from error
+
+
+def is_crop(content: bytes) -> bool:
+    """Tell whether the service takes a whole picture for a face, instead of looking for one in it.
+
+    Args:
+        content: Of a file that `read_face` has read.
+    """
+    with Image.open(BytesIO(content)) as image:  # reads the head alone
+        small, large = sorted(image.size)
+    return small <= CROP_SIDE and large <= NEARLY_SQUARE * small

@@ -131,7 +131,8 @@ async def test_json_has_the_bounds_of_a_form() -> None:
 async def test_a_slash_at_the_end_changes_nothing(path: str) -> None:
     async with serving() as (client, app):
         assert (await client.post(path, files=form(HAPPY))).status_code == 200
-        assert sample(app, "fer_requests_total", route=path[:-1], method="POST", status="200") == 1
+        labels = {"route": path[:-1], "kind": "prediction", "method": "POST", "status": "200"}
+        assert sample(app, "fer_requests_total", **labels) == 1
         assert (await client.post(f"{path}/", files=form(HAPPY))).status_code == 404
 
 
@@ -221,8 +222,8 @@ async def test_not_a_picture() -> None:
         assert "diary" not in body["detail"]
         assert_problem(await client.post("/predict", files=form(HAPPY[:60])), 400, "bad_image")
         assert sample(app, "fer_rejections_total", reason="bad_image") == 2
-        heic = b"\x00\x00\x00\x18ftypheic" + bytes(20)
-        assert_problem(await client.post("/predict", files=form(heic)), 415, "unsupported_type")
+        video = b"\x00\x00\x00\x18ftypisom" + bytes(20)
+        assert_problem(await client.post("/predict", files=form(video)), 415, "unsupported_type")
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "video/mp4"])
@@ -411,7 +412,7 @@ async def test_wrong_methods(method: str, path: str, allow: str) -> None:
 async def test_unknown_paths(path: str) -> None:
     async with serving() as (client, app):
         assert_problem(await client.post(path), 404, "not_found")
-        labels = {"route": "unmatched", "method": "POST", "status": "404"}
+        labels = {"route": "unmatched", "kind": "other", "method": "POST", "status": "404"}
         assert sample(app, "fer_requests_total", **labels) == 1
 
 
@@ -522,7 +523,7 @@ async def test_a_client_that_leaves_while_it_waits_is_dropped() -> None:
         assert leaver.sent == []
         engine.gate.set()
         assert (await first).status_code == 200
-        labels = {"route": "/predict", "method": "POST", "status": "499"}
+        labels = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "499"}
         assert sample(app, "fer_requests_total", **labels) == 1
     assert engine.batches == [1]
     assert sample(app, "fer_abandoned_faces_total") == 1
@@ -616,9 +617,9 @@ async def test_metrics_tell_what_happened() -> None:
     async with serving() as (client, app):
         for _ in range(3):
             await client.post("/predict", files=form(HAPPY))
-        labels = {"route": "/predict", "method": "POST", "status": "200"}
-        assert sample(app, "fer_requests_total", **labels) == 3
-        assert sample(app, "fer_request_seconds_count", route="/predict") == 3
+        labels = {"route": "/predict", "kind": "prediction"}
+        assert sample(app, "fer_requests_total", **labels, method="POST", status="200") == 3
+        assert sample(app, "fer_request_seconds_count", **labels) == 3
         for stage in ("receive", "decode", "queue", "inference"):
             assert sample(app, "fer_stage_seconds_count", stage=stage) == 3
         assert sample(app, "fer_image_pixels_sum") == 3 * 64 * 64
@@ -626,9 +627,8 @@ async def test_metrics_tell_what_happened() -> None:
         assert sample(app, "fer_model_info", **model) == 1
         response = await client.get("/metrics")
         assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-        assert (
-            'fer_requests_total{method="POST",route="/predict",status="200"} 3.0' in response.text
-        )
+        labels_as_text = 'kind="prediction",method="POST",route="/predict",status="200"'
+        assert f"fer_requests_total{{{labels_as_text}}} 3.0" in response.text
         accept = {"accept": "application/openmetrics-text; version=1.0.0"}
         response = await client.get("/metrics", headers=accept)
         assert response.headers["content-type"].startswith("application/openmetrics-text")
@@ -638,7 +638,7 @@ async def test_metrics_tell_what_happened() -> None:
 async def test_labels_are_not_for_clients_to_choose() -> None:
     async with serving() as (client, app):
         await client.request("BREW", "/a/b/c?d=e")
-        labels = {"route": "unmatched", "method": "other", "status": "404"}
+        labels = {"route": "unmatched", "kind": "other", "method": "other", "status": "404"}
         assert sample(app, "fer_requests_total", **labels) == 1
 
 

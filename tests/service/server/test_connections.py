@@ -48,7 +48,7 @@ class Listening:
 
     async def requests(self, count: int, status: str) -> None:
         """Wait until so many requests to /predict have ended with this status."""
-        labels = {"route": "/predict", "method": "POST", "status": status}
+        labels = {"route": "/predict", "kind": "prediction", "method": "POST", "status": status}
         value = self.app.state.metrics.registry.get_sample_value
         await until(lambda: value("fer_requests_total", labels) == count)
 
@@ -453,9 +453,8 @@ async def test_who_is_turned_away_may_go_on(monkeypatch: pytest.MonkeyPatch) -> 
         writer.write(GET)
         assert (await answer(reader))[0] == 200
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 0
-        assert (
-            server.sample("fer_requests_total", route="/predict", method="POST", status="503") == 7
-        )
+        refused = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "503"}
+        assert server.sample("fer_requests_total", **refused) == 7
         writer.close()
 
 

@@ -26,6 +26,7 @@ from tests.service.server.test_supervisor import (
 )
 from tests.service.server_processes import ALL_READY, Server, ready, running
 from tests.waiting import eventually
+from training.model.labels import FER2013_EMOTIONS
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +59,9 @@ async def answers_to(server: Server, content: bytes, path: str = "/predict") -> 
 
 
 async def test_answers_are_those_of_an_engine_inside(apart: Server, checkpoint: Path) -> None:
-    asked = [(path, flat(level)) for path in ("/predict", "/explain") for level in (0, 60, 200)]
+    only_fear = ",".join(f"{name}:{int(name == 'fear')}" for name in FER2013_EMOTIONS)
+    paths = "/predict", "/explain", "/explain?prior=uniform", f"/explain?prior={only_fear}"
+    asked = [(path, flat(level)) for path in paths for level in (0, 60, 200)]
     got = [await answers_to(apart, content, path) for path, content in asked]
     with running({"FER_CHECKPOINT": str(checkpoint)} | NO_DETECTOR) as inside:
         for (path, content), answer in zip(asked, got, strict=True):

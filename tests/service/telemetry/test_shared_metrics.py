@@ -30,7 +30,7 @@ prepare_metric_files(Path(sys.argv[1]), int(sys.argv[2]))
 metrics = Metrics(CollectorRegistry())
 for name, value in json.loads(sys.argv[3]).items():
     getattr(metrics, name).set(value)
-metrics.describe_model("fake", "0", "cpu", ["happy"])
+metrics.describe_model("fake", "0", "cpu", "training", ["happy"])
 metrics.engine_failures.inc(int(sys.argv[2]) + 1)
 """
 
@@ -79,7 +79,7 @@ def test_gauges_and_counts_are_right_over_several_processes(tmp_path: Path) -> N
     assert {name: sample(f"fer_{name}") for name in LARGEST} == {
         name: 2 * value for name, value in LARGEST.items()
     }
-    model = {"name": "fake", "version": "0", "device": "cpu"}
+    model = {"name": "fake", "version": "0", "device": "cpu", "prior": "training"}
     assert sample("fer_model_info", model) == 1
     assert sample("fer_engine_failures_total") == 1 + 2 + 2
 

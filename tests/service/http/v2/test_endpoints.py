@@ -306,10 +306,10 @@ async def test_requests_are_counted_by_fixed_routes() -> None:
     async with serving() as (client, app):
         await client.post(INFER, json=faces_json(0))
         await client.post("/v2/models/mine/infer", json=faces_json(0))
-        labels = {"method": "POST", "status": "200"}
-        assert sample(app, "fer_requests_total", route=INFER, **labels) == 1
-        labels["status"] = "404"
-        assert sample(app, "fer_requests_total", route="unmatched", **labels) == 1
+        answered = {"kind": "prediction", "method": "POST", "status": "200"}
+        assert sample(app, "fer_requests_total", route=INFER, **answered) == 1
+        unknown = {"kind": "other", "method": "POST", "status": "404"}
+        assert sample(app, "fer_requests_total", route="unmatched", **unknown) == 1
 
 
 async def test_the_document_has_no_reference_that_leads_nowhere() -> None:
