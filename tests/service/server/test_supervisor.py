@@ -23,13 +23,13 @@ from tests.service.server_processes import (
     ALL_READY,
     REPOSITORY,
     Server,
-    eventually,
     only_line,
     ready,
     running,
     total,
 )
 from tests.service.serving import STATED
+from tests.waiting import eventually
 from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
