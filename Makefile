@@ -48,7 +48,7 @@ $(VENV)/serve: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt --editable .
-	$(BIN)/python -m service.pictures.model_file || echo "no face will be looked for until it is there"
+	$(BIN)/python -m service.pictures.model_file || echo "the service needs it to find faces; FER_DETECTOR=none serves without"
 	touch $@
 
 $(KERNELS)/libkernels-avx2.so: $(wildcard $(KERNELS)/*.c $(KERNELS)/*.h $(KERNELS)/*.sh)

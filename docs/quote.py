@@ -1,13 +1,16 @@
 """Writes into the documents what code, checkpoints and results say, so that they cannot drift.
 
-usage: python docs/quote.py           write the blocks between `begin` and `end` marks anew, and
-                                      the release's version where a file has to spell it out
+usage: python docs/quote.py           write the blocks between `begin` and `end` marks anew, the
+                                      release's version where a file has to spell it out, the
+                                      page of the alerts that Prometheus shows, and Prometheus'
+                                      rules as Kubernetes takes them
        python docs/quote.py --check   exit with 1 if that would change anything
 """
 
 import json
 import re
 import sys
+import textwrap
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,16 +21,19 @@ sys.path.insert(0, str(ROOT))
 from prometheus_client import CollectorRegistry  # noqa: E402
 
 from benchmarks.serving import report  # noqa: E402
+from docs import runbook  # noqa: E402
 from service import __version__  # noqa: E402
 from service.config import SHIPPED, describe  # noqa: E402
 from service.errors import ServiceError  # noqa: E402
 from service.telemetry.metrics import Metrics  # noqa: E402
+from training.comparison import WELL_LABELLED  # noqa: E402
 from training.model.checkpoint import load_checkpoint  # noqa: E402
 from training.significance import summarise, summarise_geometry  # noqa: E402
 from training.table import tabulate  # noqa: E402
 
 RESULTS = ROOT / "docs/results"
 SERVING = ROOT / "benchmarks/results/serving.json"
+PRIORS = ("training", "balanced", "uniform")
 SERVING_ON_GPU = ROOT / "benchmarks/results/h200/serving.json"
 
 
@@ -53,6 +59,43 @@ def checkpoints() -> str:
         rows.append(_row(f"`{name}`", cells))
     head = ("emotions", "test faces", "accuracy", "with flip", "majority", "macro-F1", "ECE")
     return "\n".join((_row("checkpoint", [*head]), "|---" * 8 + "|", *rows))
+
+
+def priors() -> str:
+    """Return what each prior costs on the test faces and brings on photographs from elsewhere."""
+    rows = []
+    for name in SHIPPED:
+        for prior in PRIORS:
+            test, wild = _under(name, prior)
+            cells = [f"`{prior}`", f"{test['accuracy']:.2%}", f"{test['mean_recall']:.3f}"]
+            cells += [f"{test['calibration_error']:.4f}", f"{wild['accuracy']:.2%}"]
+            cells += [f"{wild['five']:.3f}", f"{wild['mean_recall']:.3f}"]
+            rows.append(_row(f"`{name}`", cells))
+    head = ("prior", "test: accuracy", "mean recall", "ECE")
+    head += ("elsewhere: accuracy", "mean recall of five", "of seven")
+    return "\n".join((_row("checkpoint", [*head]), "|---" * 8 + "|", *rows))
+
+
+def prior() -> str:
+    """Return in two sentences what the default prior costs and brings."""
+    (test, wild), (before, there) = (_under("ferplus", name) for name in ("balanced", "training"))
+    five = ", ".join(WELL_LABELLED)
+    return (
+        f"On FER+'s test faces `ferplus` has {test['accuracy']:.2%} accuracy and a mean recall of "
+        f"{test['mean_recall']:.3f} under it, instead of {before['accuracy']:.2%} and "
+        f"{before['mean_recall']:.3f} under the training labels' prior.\n"
+        f"On photographs from elsewhere it has {wild['accuracy']:.2%} and {wild['five']:.3f} (mean "
+        f"of {five}), instead of {there['accuracy']:.2%} and {there['five']:.3f}."
+    )
+
+
+def _under(name: str, prior: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a shipped checkpoint's figures under a prior: on test faces, and from elsewhere."""
+    test = load_checkpoint(SHIPPED[name]).manifest.metrics["priors"][prior]["test"]
+    rows = json.loads((RESULTS / "comparison/comparison.json").read_text())
+    key = f"attention-fer-{name}", prior
+    (row,) = (row for row in rows if (row["checkpoint"], row["prior"]) == key)
+    return test, row["wild"]
 
 
 def agreement() -> str:
@@ -176,28 +219,53 @@ def _meaning(kind: type[ServiceError]) -> str:
 BLOCKS = {
     block.__name__: block
     for block in (
-        *(ablation, agreement, calibration, checkpoints, errors, geometry, metrics, robustness),
-        *(serving, serving_on_gpu, settings, speed),
+        *(ablation, agreement, calibration, checkpoints, errors, geometry, metrics, prior, priors),
+        *(robustness, serving, serving_on_gpu, settings, speed),
     )
 } | {name: partial(figures, name) for name in SHIPPED}
 DOCUMENTS = {
-    "README.md": ("checkpoints", "speed"),
+    "README.md": ("checkpoints", "prior", "speed"),
     "benchmarks/results/README.md": ("serving", "serving_on_gpu"),
     "docs/ablation.md": ("ablation", "geometry"),
     "docs/api.md": ("errors", "metrics"),
     "docs/configuration.md": ("settings",),
     "docs/decisions/0010-calibration.md": ("calibration",),
-    "docs/model-card.md": (*SHIPPED, "agreement", "calibration", "robustness"),
+    "docs/decisions/0013-prior.md": ("priors",),
+    "docs/model-card.md": (*SHIPPED, "agreement", "calibration", "priors", "robustness"),
 }
 VERSIONED = {
     "CITATION.cff": r"(?m)^version: (.*)$",
     "docker/Dockerfile": r"(?m)^ARG VERSION=(.*)$",
 }
 """Files that cannot read the version from the code, and where in them it stands."""
+RUNBOOK = "docker/prometheus/consoles/alerts.html"
+KUBERNETES_RULES = "docker/kubernetes/components/monitoring/rules.yaml"
+_RULES_HEAD = """\
+# Written by docs/quote.py from docker/prometheus/recording.yml and alerts.yml.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: attention-fer
+  labels:
+    app.kubernetes.io/name: attention-fer
+spec:
+  groups:
+"""
+
+
+def kubernetes_rules() -> str:
+    """Return Prometheus' rules as a resource of the Prometheus Operator."""
+    files = (ROOT / "docker/prometheus" / name for name in ("recording.yml", "alerts.yml"))
+    groups = (file.read_text().partition("\ngroups:\n")[2].rstrip() for file in files)
+    return _RULES_HEAD + "\n\n".join(textwrap.indent(text, "  ") for text in groups) + "\n"
 
 
 def quoted(document: str) -> str:
     """Return a document with its blocks, or its version, written anew."""
+    if document == RUNBOOK:
+        return runbook.render((ROOT / runbook.SOURCE).read_text())
+    if document == KUBERNETES_RULES:
+        return kubernetes_rules()
     text = (ROOT / document).read_text()
     if document in VERSIONED:
         return _with_version(document, text)
@@ -219,9 +287,8 @@ def _with_version(document: str, text: str) -> str:
 
 def main() -> None:
     """Write the blocks and the versions, or check them."""
-    changed = [
-        name for name in (*DOCUMENTS, *VERSIONED) if quoted(name) != (ROOT / name).read_text()
-    ]
+    written = (*DOCUMENTS, *VERSIONED, RUNBOOK, KUBERNETES_RULES)
+    changed = [name for name in written if quoted(name) != (ROOT / name).read_text()]
     if sys.argv[1:] == ["--check"]:
         said = f"out of date: {', '.join(changed)}; run python docs/quote.py"
         sys.exit(said if changed else 0)

@@ -19,10 +19,12 @@ from service.config import Settings, SettingsError
 from service.drawing.explainer import Explainer
 from service.engine.contract import Engine, EngineInfo
 from service.engine.loading import open_engine
+from service.engine.prior import Priors
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError
+from service.host import count_cores
 from service.http.admission import Admission
 from service.http.api_keys import ApiKeyMiddleware, ApiKeys, add_cors, describe_keys
-from service.http.docs import add_docs, find_swagger_ui
+from service.http.docs import DOCUMENT, add_docs, find_swagger_ui
 from service.http.early_rejection import EarlyRejection
 from service.http.page import add_page
 from service.http.problems import PROTOCOL
@@ -52,6 +54,7 @@ from service.server.process import run
 from service.server.registry import REPORT_EVERY_S, WorkerSlot
 from service.server.supervisor import exit_cleanly_on_signals
 from service.telemetry.gpu import GpuMonitor
+from service.telemetry.logs import capture_standard_error
 from service.telemetry.metrics import Metrics
 from service.telemetry.nvml import device_uuid, open_nvml
 from service.telemetry.shared_metrics import aggregate_registry
@@ -87,6 +90,8 @@ def serve(
     """
     began = time.monotonic()
     exit_cleanly_on_signals()
+    if settings.log_format == "json":
+        capture_standard_error()
     tune_malloc()
     if remote is None and engine is None:
         engine = open_engine(settings)
@@ -111,31 +116,36 @@ def create_app(
         The application. Its metrics are on a separate registry.
 
     Raises:
-        SettingsError: A path in FER_OPEN_PATHS does not exist.
+        SettingsError: A path in FER_OPEN_PATHS does not exist, or the detector's weights do not.
     """
     shown = None if worker_slot is None else aggregate_registry(worker_slot.workers)
     metrics = Metrics(CollectorRegistry(), shown)
+    weights = read_detector(settings)
     swagger_ui = find_swagger_ui()
     app = FastAPI(
         title="attention-fer",
         description=_DESCRIPTION,
         version=__version__,
         docs_url="/docs" if swagger_ui is None else None,
+        openapi_url=DOCUMENT,
+        # Relative to the document, so that it works behind a proxy's path prefix.
+        servers=[{"url": "."}],
         redoc_url=None,
         # A redirect would quote the client's Host header, and lose the upload.
         redirect_slashes=False,
         # Data of requests and errors goes to our own metrics and log only, whatever the
         # environment configures.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        lifespan=lambda app: _lifespan(app, settings, engine, remote, worker_slot),
+        lifespan=lambda app: _lifespan(app, settings, engine, remote, worker_slot, weights),
     )
     app.state.service = None
     app.state.metrics = metrics
-    page = add_page(app)
+    # In the order of traffic: the router tries one route after the other.
     add_routes(app)
     add_protocol(app)
+    always_open = add_page(app)
     if swagger_ui is not None:
-        add_docs(app, swagger_ui)
+        always_open |= add_docs(app, swagger_ui)
 
     async def answer_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # registered for this class only
@@ -143,7 +153,7 @@ def create_app(
         return reject(_as_service_error(error, path), metrics, dict(error.headers or {}), path)
 
     app.add_exception_handler(HTTPException, answer_error)
-    _add_middleware(app, settings, metrics, page)
+    _add_middleware(app, settings, metrics, always_open)
     return app
 
 
@@ -152,6 +162,7 @@ def _add_middleware(
 ) -> None:
     """Add the middleware, the innermost first."""
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
+    predictions = _find_prediction_paths(app)
     keys = ApiKeys(settings.api_keys) if settings.api_keys else None
     for path in settings.open_paths:
         if path not in paths:
@@ -168,15 +179,16 @@ def _add_middleware(
     app.add_middleware(
         EarlyRejection,
         service=lambda: app.state.service,
-        paths=_find_work_paths(app),
+        paths=predictions,
         metrics=metrics,
         keys=keys,
     )
-    app.add_middleware(RequestContextMiddleware, request_metrics=RequestMetrics(metrics, paths))
+    request_metrics = RequestMetrics(metrics, paths, predictions)
+    app.add_middleware(RequestContextMiddleware, request_metrics=request_metrics, paths=paths)
 
 
-def _find_work_paths(app: FastAPI) -> set[str]:
-    """Return the paths that accept POST."""
+def _find_prediction_paths(app: FastAPI) -> set[str]:
+    """Return the paths that accept POST: a POST asks for a prediction, and nothing else does."""
     routes = [route for route in app.routes if isinstance(route, APIRoute)]
     return {route.path for route in routes if "POST" in (route.methods or ())}
 
@@ -188,11 +200,14 @@ async def _lifespan(
     engine: Engine | None,
     remote: RemoteBackend | None,
     worker_slot: WorkerSlot | None,
+    weights: bytes | None,
 ) -> AsyncIterator[None]:
     metrics: Metrics = app.state.metrics
     prepare_pillow(settings.max_image_pixels)
     backend, about = await _start_backend(settings, engine, remote, metrics)
-    detector = await asyncio.to_thread(open_detector, settings)
+    detector = None
+    if weights is not None:
+        detector = await asyncio.to_thread(open_detector, weights, settings)
     service = _start(settings, about, backend, detector, metrics, worker_slot)
     app.state.service = service
     service.check()
@@ -236,22 +251,34 @@ async def _drain(service: Service) -> None:
     await service.batcher.drain(max(0.0, service.drain_by - time.monotonic()))
 
 
-def open_detector(settings: Settings) -> Detector | None:
-    """Load the face detector; without its weights log a warning and return None.
+def read_detector(settings: Settings) -> bytes | None:
+    """Return the face detector's weights; None if the settings name none.
 
     Args:
-        settings: Name the file of the weights.
+        settings: Name the file.
+
+    Raises:
+        SettingsError: It is missing, or another.
     """
-    try:
-        content = read_model(settings.detector)
-    except ModelFileError as error:
-        _log.warning("faces are not looked for, every picture is taken for one: %s", error)
+    if settings.detector is None:
         return None
+    try:
+        return read_model(settings.detector)
+    except ModelFileError as error:
+        raise SettingsError(f"{error}; FER_DETECTOR=none serves without finding faces") from error
+
+
+def open_detector(weights: bytes, settings: Settings) -> Detector:
+    """Load the face detector.
+
+    Args:
+        weights: From `read_detector`.
+        settings: How to compute.
+    """
     # Only now: it loads torch, which a process that looks for no faces may not need.
     from service.pictures.retinaface import CpuLook, load_network
 
-    network = load_network(content)
-    return Detector(CpuLook(network, settings.torch_threads, settings.precision))
+    return Detector(CpuLook(load_network(weights), settings.torch_threads, settings.precision))
 
 
 def _start(
@@ -263,13 +290,15 @@ def _start(
     worker_slot: WorkerSlot | None,
 ) -> Service:
     """Create and start the parts, on the event loop, after the backend has started."""
-    manifest = about.manifest
-    metrics.describe_model(manifest.name, manifest.version, about.device, manifest.emotions)
-    pool = DecodePool(settings.decode_threads, settings.queue_size, settings.max_decode_bytes)
+    manifest, priors = about.manifest, Priors(about.manifest, settings.prior)
+    names = manifest.name, manifest.version, about.device, priors.default.kind
+    metrics.describe_model(*names, manifest.emotions)
+    threads = settings.decode_threads or count_cores()
+    pool = DecodePool(threads, settings.queue_size, settings.max_decode_bytes)
     if about.device == "cpu":
         backend.defer_batches_while(pool.saturated)
     finder = FaceFinder(manifest.input_spec, settings.max_image_pixels, detector)
-    predictor = Predictor(manifest, backend, pool, metrics, finder)
+    predictor = Predictor(priors, backend, pool, metrics, finder)
     explainer = Explainer(predictor, pool, metrics, settings.max_image_pixels)
     admission = Admission(settings.queue_size, overload=worker_slot)
     memory = UploadMemory(settings.max_buffered_bytes)

@@ -5,13 +5,14 @@ An invalid variable is refused at start, by its name. No other module reads FER_
 
 import difflib
 import os
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from service import rules
-from service.cores import count_cores
 from service.rules import auto_or, choice, integer, number, read_device, read_path, read_text, rule
 
 PREFIX = "FER_"
@@ -24,12 +25,47 @@ SHIPPED_CHECKPOINT = SHIPPED["ferplus"]
 
 DETECTOR_FILE = "retinaface_mobilenet025.safetensors"
 _MIB = 1 << 20
+# What Kubernetes and Docker set in a container for a service named fer or fer-something.
+_LINK = re.compile(
+    r"FER_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
+)
+_LINK_PORT = re.compile(r"FER_(\w+_)?PORT"), re.compile(r"(tcp|udp|sctp)://.+")
+# Pairs of settings of which the first must not exceed the second.
+_ORDERED = (
+    ("max_batch", "queue_size"),
+    ("max_images", "queue_size"),
+    ("max_image_bytes", "max_request_bytes"),
+    ("max_request_bytes", "max_buffered_bytes"),
+)
 
 
 def detector_path() -> Path:
-    """Return the path of the detector's weights: under XDG_CACHE_HOME, or ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Return the path of the detector's weights.
+
+    Under XDG_CACHE_HOME, or ~/.cache; under the system's temporary folder for a user without a
+    home, as containers may run.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if not cache:
+        try:
+            cache = str(Path.home() / ".cache")
+        except RuntimeError:  # no HOME, and the user id has no entry in the system's list
+            cache = tempfile.gettempdir()
     return Path(cache) / "attention-fer" / DETECTOR_FILE
+
+
+def is_service_link(key: str, text: str) -> bool:
+    """Return whether a variable tells of another container, and is no setting.
+
+    Kubernetes sets such variables in every pod of a namespace for each of its services, Docker for
+    linked containers: a service named "fer" gives FER_PORT=tcp://10.0.0.1:8000.
+
+    Args:
+        key: The variable.
+        text: Its value.
+    """
+    name, value = _LINK_PORT
+    return bool(_LINK.fullmatch(key) or (name.fullmatch(key) and value.fullmatch(text)))
 
 
 class SettingsError(Exception):
@@ -43,7 +79,8 @@ class Settings:
     Attributes:
         device: The device of the network; several GPUs are separated by commas.
         checkpoint: The checkpoint file.
-        detector: The face detector's weights; without them every picture is taken as one face.
+        prior: The prior of requests that name none, as text; auto depends on the checkpoint.
+        detector: The face detector's weights; with None every picture is taken as one face.
         gpu_memory: Largest share of a GPU's memory for tensors.
         max_batch: Most faces in one batch; None measures at start which size is best.
         queue_size: Most faces that may wait.
@@ -55,7 +92,8 @@ class Settings:
         max_request_bytes: Most bytes of one request to /predict/batch.
         max_buffered_bytes: Most bytes of uploads held at once, of all requests together.
         max_decode_bytes: Most bytes of pictures being decoded, of all large ones together.
-        decode_threads: Threads that decode pictures.
+        decode_threads: Threads of each worker that decode pictures; None is one a core, shared
+            among the workers.
         torch_threads: Threads of one inference on a CPU.
         precision: Of the network on a GPU (on a CPU always float32), and of the detector.
         drain_s: Seconds to finish accepted requests at shutdown.
@@ -66,7 +104,7 @@ class Settings:
         max_connections: Most connections at once.
         header_timeout_s: Seconds for a request's head to arrive, and for an answer to be read.
         idle_timeout_s: Seconds that a connection may wait between two requests.
-        workers: Number of worker processes.
+        workers: Number of worker processes; None is as many as the host has cores and memory for.
         engine: Whether each worker runs the network, or all share one engine process per device.
         api_keys: The accepted keys; without any, no key is required.
         open_paths: Paths that need no key.
@@ -89,9 +127,22 @@ class Settings:
             "the checkpoint that is served",
         ),
     )
-    detector: Path = field(
+    prior: str = field(
+        default="auto",
+        metadata=rule(
+            rules.read_prior,
+            "auto, uniform, training, balanced or emotion:share,...",
+            "how frequent each emotion is taken to be before a face is seen; auto: balanced where "
+            "the checkpoint states its labels' prior, else training",
+        ),
+    )
+    detector: Path | None = field(
         default_factory=detector_path,
-        metadata=rule(read_path, "a path", "the face detector's weights, as set-up fetches them"),
+        metadata=rule(
+            lambda text: None if text.lower() == "none" else read_path(text),
+            "a path, or none",
+            "the face detector's weights, as set-up fetches them; none: every picture is one face",
+        ),
     )
     gpu_memory: float = field(
         default=1.0,
@@ -133,8 +184,11 @@ class Settings:
             32 * _MIB, 1 << 40, "most bytes that decoding takes, of all large pictures"
         ),
     )
-    decode_threads: int = field(
-        default_factory=count_cores, metadata=integer(1, 256, "threads that decode; one a core")
+    decode_threads: int | None = field(
+        default=None,
+        metadata=auto_or(
+            integer(1, 256, "threads of a worker that decode; auto shares the cores among workers")
+        ),
     )
     torch_threads: int = field(
         default=1, metadata=integer(1, 256, "threads of one inference on a CPU")
@@ -175,9 +229,15 @@ class Settings:
         default=75.0,
         metadata=number(0.05, 3600, "seconds between two requests of a connection"),
     )
-    workers: int = field(
-        default=1,
-        metadata=integer(1, 256, "processes; every other limit is of each of them"),
+    workers: int | None = field(
+        default=None,
+        metadata=auto_or(
+            integer(
+                *(1, 256),
+                "processes; every other limit is of each of them; auto takes as many as there are "
+                "cores, and memory for what each may hold",
+            )
+        ),
     )
     engine: str = field(
         default="auto",
@@ -234,12 +294,28 @@ class Settings:
         rules = {key_of(f.name): f for f in fields(cls)}
         values: dict[str, Any] = {}
         for key in sorted(k for k in environ if k.startswith(PREFIX)):
+            if is_service_link(key, environ[key]):
+                continue
             if key not in rules:
                 raise SettingsError(f"{key} is not a setting{_nearest(key, list(rules))}")
             values[rules[key].name] = _parse(key, environ[key], rules[key].metadata)
-        settings = cls(**values)
+        settings = cls(**cls._fit_defaults(values))
         settings.check()
         return settings
+
+    @classmethod
+    def _fit_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values with those defaults changed that would contradict what was set."""
+        defaults = {f.name: f.default for f in fields(cls)}
+        fitted = dict(values)
+        for small, large in _ORDERED:
+            low = fitted.get(small, defaults[small])
+            if large not in values and low is not None:
+                fitted[large] = max(low, defaults[large])
+        for small, large in reversed(_ORDERED):
+            if small not in values and defaults[small] is not None:
+                fitted[small] = min(fitted.get(small, defaults[small]), fitted[large])
+        return fitted
 
     def check(self) -> None:
         """Refuse settings that contradict each other.
@@ -252,12 +328,7 @@ class Settings:
                 f"{key_of('device')} names {len(self.devices)} devices, which takes "
                 f"{key_of('engine')} shared or auto"
             )
-        for small, large in (
-            ("max_batch", "queue_size"),
-            ("max_images", "queue_size"),
-            ("max_image_bytes", "max_request_bytes"),
-            ("max_request_bytes", "max_buffered_bytes"),
-        ):
+        for small, large in _ORDERED:
             low, high = getattr(self, small), getattr(self, large)
             if low is not None and low > high:
                 raise SettingsError(

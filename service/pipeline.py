@@ -1,7 +1,7 @@
 """The pipeline of one picture: decode it, find its faces, classify them.
 
-    bytes ─▶ decode, find faces ─▶ queue ─▶ engine ─▶ Prediction
-             (a decoder's thread)  (loop)   (worker)
+    bytes ─▶ decode, find faces ─▶ queue ─▶ engine ─▶ prior ─▶ Prediction
+             (a decoder's thread)  (loop)   (worker)  (loop)
 
 Used on the event loop; knows neither HTTP nor JSON.
 """
@@ -16,6 +16,7 @@ import numpy as np
 
 from service.engine.contract import Faces, Probabilities
 from service.engine.explanation import Explanation
+from service.engine.prior import Prior, Priors
 from service.errors import ServiceError
 from service.pictures.cost import Allowance, Cost
 from service.pictures.faces import Face
@@ -25,7 +26,7 @@ from service.pictures.search import FaceSearch
 from service.queue.backend import InferenceBackend
 from service.queue.ticket import Inference
 from service.telemetry.metrics import Metrics
-from training.model.manifest import Manifest
+from training.model.prior import reweigh
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Expression:
     """The classification of a face.
 
     Attributes:
-        emotion: The most probable one.
+        emotion: The most probable one under the answer's prior.
         confidence: Its probability, 0 to 1.
-        probabilities: Of each emotion, in the manifest's order.
+        probabilities: Of each emotion, in the manifest's order, under that prior.
         explanation: None unless requested.
     """
 
@@ -82,6 +83,7 @@ class Prediction:
         width: Of the upright picture, in pixels.
         height: Of the upright picture, in pixels.
         timing: The durations of the stages.
+        prior: That its expressions are under.
     """
 
     faces: Sequence[RecognisedFace]
@@ -90,6 +92,7 @@ class Prediction:
     width: int
     height: int
     timing: Timing
+    prior: Prior
 
 
 class Predictor:
@@ -97,7 +100,7 @@ class Predictor:
 
     def __init__(
         self,
-        manifest: Manifest,
+        priors: Priors,
         backend: InferenceBackend,
         pool: DecodePool,
         metrics: Metrics,
@@ -107,19 +110,19 @@ class Predictor:
         """Create the predictor.
 
         Args:
-            manifest: Of the checkpoint that the backend's engine runs.
+            priors: Of the checkpoint that the backend's engine runs.
             backend: Classifies faces; started.
             pool: Decodes pictures.
             metrics: Records every picture and face.
             finder: Finds the faces of pictures, in the pool's threads.
             clock: Seconds, in the time of the deadlines.
         """
-        self.manifest, self._metrics = manifest, metrics
+        self.priors, self.manifest, self._metrics = priors, priors.manifest, metrics
         self._backend, self._pool, self._finder = backend, pool, finder
         self._clock = clock
         self._counts = {
             emotion: (metrics.faces.labels(emotion), metrics.confidence.labels(emotion))
-            for emotion in manifest.emotions
+            for emotion in self.manifest.emotions
         }
 
     async def predict(
@@ -128,6 +131,7 @@ class Predictor:
         deadline: float,
         search: FaceSearch,
         allowance: Allowance | None = None,
+        prior: Prior | None = None,
         explained: bool = False,
     ) -> Prediction:
         """Classify the faces of one picture. Cancelling the task removes them from the queue.
@@ -137,12 +141,14 @@ class Predictor:
             deadline: When the answer is of no use any more, in the clock's time.
             search: Which faces to find.
             allowance: The decoding budget of its request; None is that of a single picture.
+            prior: To answer under; None is the default.
             explained: Whether each expression includes its explanation.
 
         Raises:
             ServiceError: As `decode`, the pool or the backend raises.
         """
         began = self._clock()
+        prior = prior or self.priors.default
         allowance = allowance or Allowance(len(image))
         find = partial(self._find, image, search)
         weigh = partial(self.weigh, image, search, allowance)
@@ -154,14 +160,13 @@ class Predictor:
             self._metrics.faceless.inc()
         if found.truncated:
             self._metrics.truncated.inc()
-        inferences = await self._backend.submit(_stack(found.faces), deadline, explained)
-        faces = [
-            RecognisedFace(*pair)
-            for pair in zip(found.faces, map(self._name, inferences), strict=True)
-        ]
+        under = prior.adjustment if explained else None
+        inferences = await self._backend.submit(_stack(found.faces), deadline, under)
+        expressions = self._name(inferences, prior)
+        faces = [RecognisedFace(*pair) for pair in zip(found.faces, expressions, strict=True)]
         timing = _timing(done, inferences, self._clock() - began)
         size = found.picture.width, found.picture.height
-        return Prediction(faces, found.faces_found, found.truncated, *size, timing)
+        return Prediction(faces, found.faces_found, found.truncated, *size, timing, prior)
 
     async def predict_many(
         self,
@@ -169,6 +174,7 @@ class Predictor:
         deadline: float,
         search: FaceSearch,
         allowance: Allowance,
+        prior: Prior | None = None,
     ) -> list[Prediction | ServiceError]:
         """Classify the faces of several pictures; each picture may fail alone.
 
@@ -177,6 +183,7 @@ class Predictor:
             deadline: When the answers are of no use any more, in the clock's time.
             search: Which faces to find in each.
             allowance: The decoding budget of the request.
+            prior: To answer under; None is the default.
 
         Returns:
             For each, in order, its result or its error.
@@ -190,7 +197,7 @@ class Predictor:
             if isinstance(upload, ServiceError):
                 return upload
             try:
-                return await self.predict(upload, deadline, search, allowance)
+                return await self.predict(upload, deadline, search, allowance, prior)
             except ServiceError as error:
                 return error
 
@@ -204,17 +211,21 @@ class Predictor:
             self._metrics.rejections.labels(error.code).inc()
         return results
 
-    async def classify(self, faces: Faces, deadline: float) -> list[Expression]:
+    async def classify(
+        self, faces: Faces, deadline: float, prior: Prior | None = None
+    ) -> list[Expression]:
         """Classify cropped faces. Cancelling the task removes them from the queue.
 
         Args:
             faces: uint8[n, h, w], 0-255, grey, of the checkpoint's height and width.
             deadline: When the answer is of no use any more, in the clock's time.
+            prior: To answer under; None is the default.
 
         Raises:
             ServiceError: As the backend raises.
         """
-        return [self._name(one) for one in await self._backend.submit(faces, deadline)]
+        inferences = await self._backend.submit(faces, deadline)
+        return self._name(inferences, prior or self.priors.default)
 
     def weigh(self, image: bytes | bytearray, search: FaceSearch, allowance: Allowance) -> Cost:
         """Estimate the cost of decoding a picture, and spend it from the allowance; thread-safe.
@@ -240,18 +251,26 @@ class Predictor:
         self._metrics.stage["decode"].observe(done.spent_s)
         self._metrics.image_pixels.observe(picture.width * picture.height)
 
-    def _name(self, inference: Inference) -> Expression:
-        """Return the expression for an engine's result, and record it."""
-        probabilities = self._by_emotion(inference.probabilities)
+    def _name(self, inferences: Sequence[Inference], prior: Prior) -> list[Expression]:
+        """Return the expressions for an engine's results under a prior, and record them."""
+        if not inferences:
+            return []
+        rows = reweigh(np.stack([one.probabilities for one in inferences]), prior.adjustment)
+        return [
+            self._express(row, one.explanation) for row, one in zip(rows, inferences, strict=True)
+        ]
+
+    def _express(self, row: Probabilities, explanation: Explanation | None) -> Expression:
+        probabilities = self._by_emotion(row)
         emotion = max(probabilities, key=probabilities.__getitem__)
         confidence = probabilities[emotion]
         count, confidences = self._counts[emotion]
         count.inc()
         confidences.observe(confidence)
-        return Expression(emotion, confidence, probabilities, inference.explanation)
+        return Expression(emotion, confidence, probabilities, explanation)
 
     def _by_emotion(self, probabilities: Probabilities) -> dict[str, float]:
-        # Rounding in the engine may make a probability slightly larger than 1.
+        # Rounding may make a probability slightly larger than 1.
         values = (min(value, 1.0) for value in probabilities.tolist())
         return dict(zip(self.manifest.emotions, values, strict=True))
 

@@ -87,6 +87,16 @@ def read_device(text: str) -> str:
     return ",".join(names)
 
 
+def read_prior(text: str) -> str:
+    """Read a prior's name, or a text with shares, which is checked against the checkpoint later."""
+    name = text.strip().lower()
+    if name in ("auto", "uniform", "training", "balanced"):
+        return name
+    if ":" not in text:
+        raise ValueError
+    return text
+
+
 def read_text(text: str) -> str:
     """Read a text that is not blank."""
     if not text.strip():

@@ -15,7 +15,7 @@ LEAF_LIBRARIES = {"torch", "safetensors", "numpy", "PIL"}
 
 # The lowest first; what stands in one line is one layer.
 LAYERS = [
-    ["service.errors", "service.config", "service.rules", "service.cores", "service.threads"],
+    ["service.errors", "service.config", "service.rules", "service.host", "service.threads"],
     ["service.telemetry"],
     [LEAF],
     ["service.kernels"],
@@ -28,7 +28,7 @@ LAYERS = [
     ["service.http"],
     ["service.server"],
     ["service.app"],
-    ["service.__main__", "service.worker"],
+    ["service.__main__", "service.worker", "service.crop"],
 ]
 # Beside the layers: a program of its own, and data.
 ALONE = {"service.client", "service.weights"}

@@ -18,22 +18,31 @@ from training.chain import SHIPPED, Chain, ChainError, Stage, load_chain
 from training.comparison import compare, tabulate_comparison
 from training.config import RECIPES
 from training.crops import read_crops
-from training.dataset import DataError, Dataset, Split, load
+from training.dataset import DataError, Dataset, Split, load, with_emotions
 from training.evaluate import predict, score
 from training.export import ExportError, annotate, cost, export, measure
 from training.machine import Machine, machine
 from training.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
 from training.model.manifest import CheckpointError, InputSpec
 from training.overrides import OverrideError, override
+from training.overview import describe, describe_cache
 from training.progress import ProgressBar
 from training.reproduce import Place, Subprocesses, estimate, make, reproduce
 from training.run import HISTORY_FILE, Interrupted, Run, fit
+from training.samples import cached_files, kept_of
 from training.significance import summarise, summarise_geometry
 from training.state import ResumeError
 from training.table import tabulate
 from training.validation import BEST_FILE, best_checkpoint
 
 _WEIGHTS = Path(__file__).parent.parent / "service/weights"
+_SHIPPED = {
+    emotions: _WEIGHTS / f"attention-fer-{name}.safetensors"
+    for name, emotions in (("fer2013", FER2013_EMOTIONS), ("ferplus", FERPLUS_EMOTIONS))
+}
+_STARTS = {"finetune": _SHIPPED[FERPLUS_EMOTIONS]}
+"""What a recipe begins with where no weights are given; others begin with random ones."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,12 +70,18 @@ def main(arguments: list[str] | None = None) -> int:
     ) as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"training: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
     return status
 
 
 def _train(options: argparse.Namespace) -> int:
     config = override(RECIPES[options.recipe], options.set)
-    data = _read(options)
+    weights = options.weights or _STARTS.get(options.recipe)
     with machine(
         options.device,
         options.threads,
@@ -74,7 +89,11 @@ def _train(options: argparse.Namespace) -> int:
         graphs=options.cuda_graph,
         deterministic=options.deterministic,
     ) as here:
-        start = load_checkpoint(options.weights) if options.weights else None
+        data = _read(options, shows=here.leads)
+        start = load_checkpoint(weights) if weights else None
+        if start and here.leads:
+            name, version = start.manifest.name, start.manifest.version
+            print(f"beginning with the weights of {name} {version}", file=sys.stderr)
         teachers = [load_checkpoint(path) for path in options.teachers]
         run = Run(data, config, InputSpec(), options.folder, here, start, teachers)
         if run.restore() and here.leads:
@@ -101,8 +120,9 @@ def _draw(run: Run, here: Machine) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     with machine(options.device, options.threads) as here:
-        data = _read(options)
-        checkpoint = _fitting(_checkpoint(options, data, here), data)
+        data = _read(options, to_train=False)
+        checkpoint = _checkpoint(options, data, here)
+        data = _task_of(data, checkpoint)
         wild = _wild(options, checkpoint)
         figures = measure(checkpoint, data, here, wild) | {"cost": cost(checkpoint)}
         print(f"{checkpoint.manifest.name} {checkpoint.manifest.version}")
@@ -116,8 +136,11 @@ def _report(options: argparse.Namespace) -> int:
     from training.results import write_results
 
     with machine(options.device, options.threads) as here:
-        data = _read(options)
-        checkpoint = _fitting(_checkpoint(options, data, here), data)
+        data = _read(options, to_train=False)
+        checkpoint = _checkpoint(options, data, here)
+        data = _task_of(data, checkpoint)
+        if not len(data.test):
+            raise DataError(f"{options.data}: no faces for test, which a report is of")
         folder = options.out or Path("docs/results") / checkpoint.manifest.name
         write_results(checkpoint, data, folder, here, _wild(options, checkpoint))
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
@@ -143,6 +166,7 @@ def _ablate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    options.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
     data = _read(options)
     with machine(options.device, options.threads) as here:
         runs = [load_checkpoint(best_checkpoint(run, data)) for run in options.folder]
@@ -157,7 +181,7 @@ def _annotate(options: argparse.Namespace) -> int:
     for path in options.checkpoint:
         with machine(options.device, options.threads) as here:
             before = _on(here, load_checkpoint(path))
-            done = annotate(before, _task_of(data, before), here)
+            done = annotate(before, _learnt_by(before, data), here)
         weights = done.network.cpu().state_dict().values()
         if not all(torch.equal(w, w.half().to(w.dtype)) for w in weights):
             raise ExportError(f"{path}: not an exported checkpoint, its weights are not float16")
@@ -249,15 +273,31 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(options: argparse.Namespace) -> Dataset:
-    """Read the data; the first time takes seconds, and shows it."""
+def _read(options: argparse.Namespace, *, to_train: bool = True, shows: bool = True) -> Dataset:
+    """Read the data, and say what is in it; the first time takes seconds, and shows it."""
     with tqdm(desc=f"reading {options.data.name}", unit_scale=True, leave=False, delay=1.0) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        return load(options.data, options.votes, progress=show)
+        data = load(options.data, options.votes, progress=show, to_train=to_train)
+    if shows:
+        lines = [*describe(data, to_train=to_train), *describe_cache(options.data)]
+        print(*lines, sep="\n", file=sys.stderr)
+    return data
+
+
+def _cache(options: argparse.Namespace) -> int:
+    files = cached_files() if options.data is None else kept_of(options.data)
+    for path in files:
+        size_mb = path.stat().st_size / 1e6
+        if options.delete:
+            path.unlink()
+        print(f"{'deleted ' if options.delete else ''}{path}: {size_mb:.1f} MB")
+    if not files:
+        print("nothing is kept")
+    return 0
 
 
 def _on(here: Machine, checkpoint: Checkpoint) -> Checkpoint:
@@ -267,26 +307,37 @@ def _on(here: Machine, checkpoint: Checkpoint) -> Checkpoint:
 
 def _checkpoint(options: argparse.Namespace, data: Dataset, here: Machine) -> Checkpoint:
     """Return the checkpoint that is named, or the shipped one of the data's emotions."""
-    shipped = "ferplus" if data.name == "ferplus" else "fer2013"
-    path = options.checkpoint or _WEIGHTS / f"attention-fer-{shipped}.safetensors"
-    return _on(here, load_checkpoint(path))
+    return _on(here, load_checkpoint(options.checkpoint or _shipped(data)))
 
 
-def _fitting(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
-    if data.emotions != checkpoint.manifest.emotions:
-        raise DataError(
-            f"the data has {', '.join(data.emotions)}; the checkpoint "
-            f"names {', '.join(checkpoint.manifest.emotions)}"
-        )
-    return checkpoint
+def _shipped(data: Dataset) -> Path:
+    """Return the shipped checkpoint that names the data's emotions, and as few others as can be."""
+    for emotions, path in _SHIPPED.items():
+        if set(data.emotions) <= set(emotions):
+            return path
+    strange = ", ".join(name for name in data.emotions if name not in FERPLUS_EMOTIONS)
+    raise DataError(
+        f"no shipped checkpoint names {strange}; give --checkpoint FILE, for example one trained "
+        "by --recipe finetune"
+    )
 
 
 def _task_of(data: Dataset, checkpoint: Checkpoint) -> Dataset:
+    """Return the data's task that a checkpoint can be measured on, with its emotions as columns."""
+    emotions = checkpoint.manifest.emotions
+    exact = [task for task in (data, data.second) if task and task.emotions == emotions]
+    return exact[0] if exact else with_emotions(data, emotions)
+
+
+def _learnt_by(checkpoint: Checkpoint, data: Dataset) -> Dataset:
     """Return the one of the data's tasks whose emotions a checkpoint names."""
-    if data.second and data.second.emotions == checkpoint.manifest.emotions:
-        return data.second
-    _fitting(checkpoint, data)
-    return data
+    emotions = checkpoint.manifest.emotions
+    for task in (data, data.second):
+        if task and task.emotions == emotions:
+            return task
+    raise DataError(
+        f"the data has {', '.join(data.emotions)}; the checkpoint names {', '.join(emotions)}"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -304,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             required=True,
             metavar="PATH",
-            help="FER2013's csv, or a folder with a folder of pictures per emotion",
+            help="FER2013's csv, or a folder with a folder of pictures for each class",
         )
         to.add_argument("--votes", type=Path, metavar="CSV", help="FER+'s votes for that csv")
         to.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
@@ -314,7 +365,11 @@ def _parser() -> argparse.ArgumentParser:
     add_data(train)
     train.add_argument("--recipe", choices=sorted(RECIPES), default="fer2013")
     train.add_argument(
-        "--weights", type=Path, metavar="FILE", help="begin with the weights of this checkpoint"
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="begin with the weights of this checkpoint "
+        "(finetune: with the shipped one for FER+'s emotions; others: with random ones)",
     )
     train.add_argument(
         "--teachers",
@@ -435,6 +490,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     repeating.add_argument("--save-every", type=float, default=120.0, metavar="S")
     repeating.add_argument("--cuda-graph", action="store_true", help="as of train")
+
+    caching = command("cache", _cache, "List the faces that are kept for the next run.")
+    caching.add_argument("--data", type=Path, metavar="PATH", help="of this data alone")
+    caching.add_argument("--delete", action="store_true", help="delete them")
 
     inspect = command("inspect", _inspect, "Show what a checkpoint says about itself and costs.")
     ferplus = _WEIGHTS / "attention-fer-ferplus.safetensors"

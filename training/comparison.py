@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.crops import read_crops
-from training.dataset import DataError, Dataset, Split
+from training.dataset import DataError, Dataset, Split, with_columns
 from training.evaluate import Scores, predict
 from training.machine import Machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
@@ -111,11 +111,7 @@ def _splits(manifest: Manifest, data: Dataset) -> dict[str, Split]:
     found = {}
     for task in (data, data.second):
         if task and set(task.emotions) <= set(manifest.emotions):
-            split = task.validation
-            targets = split.targets.new_zeros(len(split), len(manifest.emotions))
-            columns = [manifest.emotions.index(emotion) for emotion in task.emotions]
-            targets[:, columns] = split.targets
-            found[task.name] = Split(split.faces, targets)
+            found[task.name] = with_columns(task.validation, task.emotions, manifest.emotions)
     return found
 
 

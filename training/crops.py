@@ -1,5 +1,7 @@
 """Faces from elsewhere, only ever measured on: crops in an .npz file or in folders by emotion."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -11,6 +13,9 @@ from training import folders
 from training.dataset import DataError, Split
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import InputSpec
+from training.samples import TEST
+
+_log = logging.getLogger(__name__)
 
 
 def read_crops(path: Path, emotions: tuple[str, ...], spec: InputSpec) -> Split:
@@ -19,7 +24,7 @@ def read_crops(path: Path, emotions: tuple[str, ...], spec: InputSpec) -> Split:
     Args:
         path: An .npz with `faces` uint8[n, h, w], `labels` integers[n] and, where they count other
             names than FER2013's seven in their order, `emotions`; or a folder with a folder of
-            pictures for each emotion.
+            pictures for each emotion. What of it cannot be read is logged as a warning.
         emotions: What the targets' columns are to mean.
         spec: Size of a face.
 
@@ -41,7 +46,11 @@ def read_crops(path: Path, emotions: tuple[str, ...], spec: InputSpec) -> Split:
 
 
 def _read_folder(path: Path, spec: InputSpec) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    samples = folders.read(path, folders.find_pictures(path), spec)
+    listing = folders.find_pictures(path)
+    pictures = tuple(replace(picture, part=TEST) for picture in listing.pictures)
+    samples = folders.read(path, replace(listing, pictures=pictures), spec)
+    for note in samples.notes:
+        _log.warning("%s: %s", path, note)
     return samples.faces, samples.labels, samples.emotions
 
 

@@ -1,6 +1,6 @@
 """The training data: `load` turns any source into tensors in three splits.
 
-csv [+ votes], or directory ─▶ Samples (arrays, cached beside the data) ─▶ Dataset
+csv [+ votes], or directory ─▶ Samples (arrays, cached) ─▶ Dataset
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ class Dataset:
     Attributes:
         name: "fer2013", "ferplus", or the directory's name.
         emotions: What each column of the targets means.
-        train: To learn from; every emotion is in it.
+        train: To learn from; every emotion is in it, unless the data is only to be measured on.
         validation: To choose and stop by.
         test: To report once.
         fingerprint: sha256 of the source's content, in hexadecimal, for provenance.
@@ -68,6 +68,7 @@ class Dataset:
             validation and test faces: a second thing to learn from the same pictures.
         protocol: For each of the parts, how many faces there are, of how many in the source, and
             which were kept; fit for JSON.
+        notes: What of the source was left out, and what is doubtful about it, as sentences.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Dataset:
     test_votes: Split | None = None
     second: "Dataset | None" = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint says of the data it comes from; fit for JSON."""
@@ -92,8 +94,9 @@ def load(
     spec: InputSpec = InputSpec(),  # noqa: B008 - frozen
     cache: bool = True,
     progress: Progress | None = None,
+    to_train: bool = True,
 ) -> Dataset:
-    """Read a data set, from the arrays kept beside it where they are of this very data.
+    """Read a data set, from the arrays in the cache where they are of this very data.
 
     Args:
         data: FER2013's csv, or a directory in either layout of `folders`. PublicTest is its
@@ -101,8 +104,10 @@ def load(
         votes: FER+'s votes on that csv: the faces then have its eight emotions, after its usual
             filters (see `ferplus`), and training targets are shares of the votes.
         spec: Size of a face, and the filter that makes pictures this size.
-        cache: Keep the arrays beside the data, as NAME.cache.npz, and use them if they are there.
+        cache: Keep the arrays in `samples.cache_path`, and use them if they are there.
         progress: Told while a source is read for the first time: done, and in all.
+        to_train: Whether it is to be learnt from. Otherwise train and validation may be empty, and
+            emotions may be missing there.
 
     Returns:
         The data set, on the CPU.
@@ -114,13 +119,65 @@ def load(
         if votes is not None:
             raise DataError(f"{votes}: votes belong to FER2013's csv, but {data} is a directory")
         samples = _read_directory(data, spec, cache, progress)
-        return _one_hot_dataset(data, data.absolute().name, samples)
+        return _checked(_one_hot_dataset(_name(data), samples), data, to_train)
     samples = _resized(_read_csv(data, cache, progress), spec)
+    plain = _one_hot_dataset("fer2013", samples)
     if votes is None:
-        return _one_hot_dataset(data, "fer2013", samples)
+        return _checked(plain, data, to_train)
     voted = ferplus.read_votes(votes, data, samples.parts)
-    plain = _one_hot_dataset(data, "fer2013", samples)
-    return _voted_dataset(votes, samples, voted, plain)
+    plain = _checked(plain, data, to_train)
+    return _checked(_voted_dataset(samples, voted, plain), votes, to_train)
+
+
+def with_emotions(data: Dataset, emotions: tuple[str, ...]) -> Dataset:
+    """Return a data set whose targets have a column for each of a checkpoint's emotions.
+
+    Args:
+        data: Of some of these emotions, in any order.
+        emotions: What the columns are to mean.
+
+    Raises:
+        DataError: It has an emotion that is not among them.
+    """
+    if data.emotions == emotions:
+        return data
+    if strange := [name for name in data.emotions if name not in emotions]:
+        raise DataError(
+            f"{data.name}: it has {', '.join(strange)}, which the checkpoint does not name; "
+            f"it names {', '.join(emotions)}"
+        )
+
+    def spread(split: Split | None) -> Split | None:
+        return split and with_columns(split, data.emotions, emotions)
+
+    return replace(
+        data,
+        emotions=emotions,
+        train=with_columns(data.train, data.emotions, emotions),
+        validation=with_columns(data.validation, data.emotions, emotions),
+        test=with_columns(data.test, data.emotions, emotions),
+        test_majority=spread(data.test_majority),
+        test_votes=spread(data.test_votes),
+    )
+
+
+def with_columns(split: Split, named: tuple[str, ...], emotions: tuple[str, ...]) -> Split:
+    """Return a split with a target column for each of these emotions.
+
+    Args:
+        split: Whose columns mean `named`.
+        named: Some of the emotions.
+        emotions: What the columns are to mean.
+    """
+    targets = split.targets.new_zeros(len(split), len(emotions))
+    targets[:, [emotions.index(name) for name in named]] = split.targets
+    return Split(split.faces, targets)
+
+
+def _name(directory: Path) -> str:
+    """Return the name that checkpoints of this data have: the directory's, as far as it is fit."""
+    name = "".join(c if c.isprintable() else "_" for c in directory.absolute().name)
+    return name[:80] or "data"
 
 
 def _read_csv(data: Path, cache: bool, progress: Progress | None) -> Samples:
@@ -146,25 +203,25 @@ def _resized(samples: Samples, spec: InputSpec) -> Samples:
     faces = np.empty((len(samples.faces), spec.height, spec.width), np.uint8)
     for index, face in enumerate(samples.faces):
         faces[index] = resized(face, spec)
-    return Samples(faces, samples.labels, samples.parts, samples.emotions, samples.fingerprint)
+    return replace(samples, faces=faces)
 
 
-def _one_hot_dataset(source: Path, name: str, samples: Samples) -> Dataset:
+def _one_hot_dataset(name: str, samples: Samples) -> Dataset:
     targets = np.eye(len(samples.emotions), dtype=np.float32)[samples.labels]
     keep = [samples.parts == part for part in range(len(PARTS))]
     splits = [_split(samples, targets, mask) for mask in keep]
-    _check(source, samples.emotions, splits)
     protocol = {
         name: {"faces": len(split), "of": len(split), "kept": "all"}
         for name, split in zip(PARTS, splits, strict=True)
     }
     train, validation, test = splits
     return Dataset(
-        name, samples.emotions, train, validation, test, samples.fingerprint, protocol=protocol
-    )
+        name, samples.emotions, train, validation, test, samples.fingerprint, protocol=protocol,
+        notes=samples.notes,
+    )  # fmt: skip
 
 
-def _voted_dataset(source: Path, samples: Samples, votes: ferplus.Votes, plain: Dataset) -> Dataset:
+def _voted_dataset(samples: Samples, votes: ferplus.Votes, plain: Dataset) -> Dataset:
     # Validation and test have one label a face, by FER+'s own rule for ties: PrivateTest has
     # 159 ties, and another rule would measure against other labels than the published ones.
     one_hot = np.eye(len(FERPLUS_EMOTIONS), dtype=np.float32)[votes.labels]
@@ -174,7 +231,6 @@ def _voted_dataset(source: Path, samples: Samples, votes: ferplus.Votes, plain: 
         _split(samples, votes.soft if part == TRAIN else one_hot, mask & kept)
         for part, (mask, kept) in enumerate(zip(parts, filters, strict=True))
     ]
-    _check(source, FERPLUS_EMOTIONS, splits)
     protocol = {
         name: {"faces": len(split), "of": int(mask.sum()), "kept": kept}
         for name, split, mask, kept in zip(
@@ -201,17 +257,22 @@ def _split(
     return Split(torch.from_numpy(samples.faces[mask]), torch.from_numpy(targets[mask]))
 
 
-def _check(source: Path, emotions: tuple[str, ...], splits: list[Split]) -> None:
+def _checked(data: Dataset, source: Path, to_train: bool) -> Dataset:
     """Refuse a data set that nothing can be learnt from, or measured on.
 
     Raises:
         DataError: Names the empty split, or the emotion without a training face.
     """
-    if len(emotions) < 2:
-        raise DataError(f"{source}: {emotions[0]} is the only class, expected 2 or more")
-    for name, split in zip(PARTS, splits, strict=False):  # the majority test set may be empty
+    if not to_train:
+        if not len(data.validation) + len(data.test):
+            raise DataError(f"{source}: no faces for validation or test, expected 1 or more")
+        return data
+    if len(data.emotions) < 2:
+        raise DataError(f"{source}: {data.emotions[0]} is the only class, expected 2 or more")
+    for name, split in zip(PARTS, (data.train, data.validation, data.test), strict=True):
         if len(split) == 0:
             raise DataError(f"{source}: no faces for {name}, expected 1 or more")
-    for emotion, weight in zip(emotions, splits[TRAIN].targets.sum(dim=0).tolist(), strict=True):
+    for emotion, weight in zip(data.emotions, data.train.targets.sum(dim=0).tolist(), strict=True):
         if weight == 0:
             raise DataError(f"{source}: no training face shows {emotion}, expected 1 or more")
+    return data

@@ -24,7 +24,8 @@ from training.model.checkpoint import Checkpoint, digest
 from training.state import write_whole
 from training.tasks import Task
 
-_FACES_AT_ONCE = 256
+FACES_AT_ONCE = 256
+"""Faces in a batch of the teachers; with several processes each takes every n-th batch."""
 
 
 def soften(
@@ -82,6 +83,7 @@ class Panel:
         teachers: Sequence[Checkpoint],
         share: float,
         machine: Machine,
+        part_share: float = 0.0,
     ) -> None:
         """Bring the teachers to the machine's device.
 
@@ -91,12 +93,18 @@ class Panel:
                 all take the student's input.
             share: The teachers' share of each target, 0 to 1.
             machine: Where to compute.
+            part_share: The weight of teachers that name only some of a task's emotions, in the
+                geometric mean of their probabilities and the others', 0 to 1; 0 refuses them.
 
         Raises:
             ValueError: As from `soften`.
         """
-        self.groups = _groups(learnt, teachers, share)
-        self.share, self.machine = share, machine
+        whole = [
+            teacher for teacher in teachers if not (part_share and _is_partial(teacher, learnt))
+        ]
+        self.groups = _groups(learnt, whole, share)
+        self._partial = [teacher for teacher in teachers if teacher not in whole]
+        self.share, self.machine, self._part_share = share, machine, part_share
         for teacher in teachers:
             teacher.network.to(machine.device, memory_format=machine.memory_format).eval()  # type: ignore[call-overload]
             if machine.compiles:
@@ -112,13 +120,49 @@ class Panel:
         """
         blended = targets.clone()
         for task, group in self.groups:
-            said = torch.zeros_like(targets[:, task.columns])
-            for teacher in group:
-                with self.machine.autocast():
-                    logits = teacher.network(images).logits
-                said += (logits.float() / teacher.manifest.temperature).softmax(1)
-            blended[:, task.columns].lerp_(said / len(group), self.share)
+            said = self._ask(group, images)
+            if self._partial:
+                part = self._partial[0].manifest.emotions
+                columns = [task.data.emotions.index(emotion) for emotion in part]
+                said = combine(said, self._ask(self._partial, images), columns, self._part_share)
+            blended[:, task.columns].lerp_(said, self.share)
         return blended
+
+    def _ask(self, teachers: Sequence[Checkpoint], images: Tensor) -> Tensor:
+        """Return the mean of the teachers' probabilities, float32[n, classes]."""
+        answers = []
+        for teacher in teachers:
+            with self.machine.autocast():
+                logits = teacher.network(images).logits
+            answers.append((logits.float() / teacher.manifest.temperature).softmax(1))
+        return torch.stack(answers).mean(0)
+
+
+def combine(whole: Tensor, part: Tensor, columns: Sequence[int], share: float) -> Tensor:
+    """Return the weighted geometric mean of two answers, of which one names fewer emotions.
+
+    The emotions that only `whole` names keep the probability that it gives them.
+
+    Args:
+        whole: float32[n, classes], probabilities.
+        part: float32[n, fewer classes], probabilities.
+        columns: Which of the classes `part` names.
+        share: The weight of `part`, 0 to 1.
+
+    Returns:
+        float32[n, classes], probabilities.
+    """
+    named = whole[:, columns]
+    mixed = torch.lerp(named.log(), part.log(), share).softmax(1)
+    combined = whole.clone()
+    combined[:, columns] = mixed * named.sum(1, keepdim=True)
+    return combined
+
+
+def _is_partial(teacher: Checkpoint, learnt: tuple[Task, ...]) -> bool:
+    """Tell whether a teacher names some of the emotions of the only task, and no others."""
+    named, known = teacher.manifest.emotions, learnt[0].data.emotions
+    return len(learnt) == 1 and set(named) < set(known)
 
 
 def _groups(
@@ -160,9 +204,9 @@ def _mean(group: Sequence[Checkpoint], faces: Tensor, machine: Machine) -> Tenso
     In a step's precision: the mean of several tells no more.
     """
     total = torch.zeros(len(faces), len(group[0].manifest.emotions), device=machine.device)
-    mine = range(machine.rank * _FACES_AT_ONCE, len(faces), machine.world * _FACES_AT_ONCE)
+    mine = range(machine.rank * FACES_AT_ONCE, len(faces), machine.world * FACES_AT_ONCE)
     for start in _shown(mine, machine):
-        rows = slice(start, start + _FACES_AT_ONCE)
+        rows = slice(start, start + FACES_AT_ONCE)
         for teacher in group:
             network = teacher.network.to(machine.device).eval()
             spec = teacher.manifest.input_spec

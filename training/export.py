@@ -106,7 +106,8 @@ def measure(
         wild: Faces from elsewhere, with the checkpoint's emotions.
 
     Returns:
-        For JSON: the protocol, scores by split and pass, and by prior and split.
+        For JSON: the protocol, scores by split and pass, and by prior and split. A split without
+        faces is left out.
     """
     manifest = checkpoint.manifest
     figures: dict[str, Any] = {"protocol": PROTOCOL}
@@ -115,6 +116,8 @@ def measure(
     splits |= {"wild": wild} if wild else {}
     under: dict[str, dict[str, Any]] = {name: {} for name in POWERS if manifest.prior}
     for name, split in splits.items():
+        if len(split) == 0:
+            continue
         for suffix, flip in (("", False), ("_flip", True)):
             spec = manifest.input_spec
             logits = predict(checkpoint.network, split.faces, spec, machine, flip=flip)

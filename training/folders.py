@@ -1,24 +1,29 @@
 """A folder of pictures for each class: one's own data, in any format and size that Pillow reads.
 
-Either `directory/{train,validation,test}/<class>/<picture>`, or `directory/<class>/<picture>`,
-which is split here by what the files hold: 80 % train, 10 % validation, 10 % test. Copies of a
-picture therefore share a part, and pictures added later move none of the earlier ones.
+Either `directory/{train,validation,test}/<class>/<picture>`, of which any part may be missing, or
+`directory/<class>/<picture>`. Missing parts are drawn (`training.partition`). What is no picture of
+a class is left out, counted and named in `Samples.notes`.
 """
 
+import difflib
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from training.model.labels import FERPLUS_EMOTIONS
 from training.model.manifest import InputSpec
-from training.pictures import read_face
+from training.partition import draw_parts, find_copies, missing_parts
+from training.pictures import is_crop, read_face
 from training.samples import PARTS, TEST, TRAIN, VALIDATION, DataError, Progress, Samples
 
-READER = "folders 1"
+READER = "folders 2"
 """Name and version of this reader; a change of what it returns counts the version up."""
 
 _PARTS: Final[dict[str, int]] = {
@@ -39,6 +44,15 @@ _SYNONYMS: Final[dict[str, str]] = {
 }
 
 _LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave behind
+_LITTER_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "lost+found")  # and archives and disks
+
+_NAMED = 3  # files or folders that a note names
+_UNCUT = (
+    "larger than a crop of a face: resized as a whole, but the service would cut the face out, as "
+    "python -m service crop does"
+)
+_SLIP = 0.8  # how alike names are of which one is taken for a slip, 0 to 1
+_LONGEST_NAME = 100  # of a label, as a checkpoint's manifest takes it
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class Picture:
     Attributes:
         path: Where it lies.
         folder: Name of the folder that is its class.
-        part: Which of PARTS it is in; None if that is for its content to say.
+        part: Which of PARTS it is in; None if none is given.
     """
 
     path: Path
@@ -56,87 +70,157 @@ class Picture:
     part: int | None
 
 
-def find_pictures(directory: Path) -> list[Picture]:
+@dataclass(frozen=True)
+class Listing:
+    """What a directory holds.
+
+    Attributes:
+        pictures: Files that may be pictures, 1 or more.
+        notes: What was left out, as sentences.
+    """
+
+    pictures: tuple[Picture, ...]
+    notes: tuple[str, ...]
+
+
+def find_pictures(directory: Path) -> Listing:
     """List the pictures of a directory, in the order of their paths.
 
     Args:
-        directory: In one of the two layouts.
-
-    Returns:
-        Its pictures, 1 or more.
+        directory: In one of the two layouts. Any of the three parts may be missing.
 
     Raises:
-        DataError: The directory has neither layout, lacks a part, or has a class without pictures.
+        DataError: The directory cannot be listed, or has neither layout.
     """
     folders = _folders(directory)
-    parts = {f: _PARTS[f.name.lower()] for f in folders if f.name.lower() in _PARTS}
-    if not parts:
-        return [picture for folder in folders for picture in _pictures(folder, None)]
-    if strange := [folder for folder in folders if folder not in parts]:
-        raise DataError(
-            f"{strange[0]}: beside {next(iter(parts))}, expected {', '.join(PARTS)} only"
-        )
-    for part, name in enumerate(PARTS):
-        if part not in parts.values():
-            raise DataError(f"{directory}: no folder {name}, expected {', '.join(PARTS)}")
-    return [
-        picture
-        for folder, part in parts.items()
-        for inner in _folders(folder)
-        for picture in _pictures(inner, part)
-    ]
+    parts = {folder: _PARTS[folder.name.lower()] for folder in folders if _is_part(folder)}
+    classes: list[tuple[Path, int | None]] = [(folder, None) for folder in folders]
+    if parts:
+        classes = [(inner, part) for folder, part in parts.items() for inner in _folders(folder)]
+    others = [folder for folder in folders if parts and folder not in parts]
+    pictures, nested = [], []
+    for folder, part in classes:
+        files, inner = _contents(folder)
+        pictures += [Picture(path, folder.name, part) for path in files]
+        nested += inner
+        others += [] if files or inner else [folder]
+    if not pictures:
+        raise DataError(_empty(directory, folders))
+    notes = (
+        _note("folder", "left out, without pictures of a class", directory, others),
+        _note("folder", "inside a class's folder left out", directory, nested),
+    )
+    return Listing(tuple(pictures), tuple(filter(None, notes)))
 
 
-def listing_key(directory: Path, pictures: list[Picture], spec: InputSpec) -> str:
-    """Return what the samples depend on: each file's path, size and time, and the input spec.
-
-    Raises:
-        DataError: A picture is gone.
-    """
-    digest = hashlib.sha256()
-    for picture in pictures:
+def listing_key(directory: Path, listing: Listing, spec: InputSpec) -> str:
+    """Return what the samples depend on: each file's path, size and time, and the input spec."""
+    digest = hashlib.sha256("\n".join(listing.notes).encode("utf-8", "surrogateescape"))
+    for picture in listing.pictures:
+        digest.update(_place(picture, directory))
         try:
             stat = picture.path.stat()
-        except OSError as error:
-            raise DataError(f"{picture.path}: cannot be opened ({error.strerror})") from error
-        digest.update(_place(picture, directory))
+        except OSError:  # reading names it
+            continue
         digest.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return f"{READER} {spec.width}x{spec.height} {spec.resample} {digest.hexdigest()}"
 
 
 def read(
-    directory: Path, pictures: list[Picture], spec: InputSpec, progress: Progress | None = None
+    directory: Path, listing: Listing, spec: InputSpec, progress: Progress | None = None
 ) -> Samples:
     """Decode pictures.
 
     Args:
         directory: Where they were found.
-        pictures: From `find_pictures`.
+        listing: From `find_pictures`.
         spec: Size of a face, and the filter that makes a picture this size.
         progress: Told the pictures done and the pictures in all.
 
     Returns:
-        Their faces, uint8[n, height, width], in the same order.
+        Their faces, uint8[n, height, width], in the same order. Files that are no whole pictures
+        are left out and named in the notes.
 
     Raises:
-        DataError: A picture cannot be read, or only some of the folders are named as emotions.
+        DataError: No file is a picture, or a folder's name is a slip or no label.
     """
-    named = name_emotions(directory, {picture.folder for picture in pictures})
-    emotions = _in_order(set(named.values()))
+    named = name_emotions(directory, {picture.folder for picture in listing.pictures})
+    decoded = _decode(listing.pictures, spec, progress)
+    if not decoded.pictures:
+        raise DataError(f"{directory}: none of its {len(listing.pictures)} files is a picture")
+    emotions = _in_order({named[picture.folder] for picture in decoded.pictures})
     if len(emotions) > 256:
         raise DataError(f"{directory}: {len(emotions)} classes, expected 256 at most")
-    faces = np.empty((len(pictures), spec.height, spec.width), np.uint8)
-    labels = np.array([emotions.index(named[p.folder]) for p in pictures], np.uint8)
-    parts = np.empty(len(pictures), np.uint8)
+    labels = np.array([emotions.index(named[p.folder]) for p in decoded.pictures], np.uint8)
+    given = [picture.part for picture in decoded.pictures]
+    parts = draw_parts(given, labels, decoded.digests)
     digest = hashlib.sha256()
-    for index, picture in enumerate(pictures):
-        faces[index], content = read_face(picture.path, spec)
-        own = hashlib.sha256(content).digest()
-        parts[index] = _draw_part(own) if picture.part is None else picture.part
+    for picture, own in zip(decoded.pictures, decoded.digests, strict=True):
         digest.update(_place(picture, directory) + b"\0" + own)
+    notes = (
+        *listing.notes,
+        _note("file", "left out, not a whole picture", directory, decoded.broken),
+        _note("picture", _UNCUT, directory, decoded.uncut),
+        _drawn(given),
+        *_doubts(emotions, find_copies(parts, labels, decoded.digests)),
+    )
+    notes = tuple(filter(None, notes))
+    return Samples(decoded.faces, labels, parts, emotions, digest.hexdigest(), notes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """Pictures that could be read, their faces and the digests of their files; and the others.
+
+    `uncut` are those among them in which the service would look for a face.
+    """
+
+    pictures: list[Picture]
+    faces: npt.NDArray[np.uint8]
+    digests: list[bytes]
+    broken: list[Path]
+    uncut: list[Path]
+
+
+def _decode(pictures: Sequence[Picture], spec: InputSpec, progress: Progress | None) -> _Decoded:
+    faces = np.empty((len(pictures), spec.height, spec.width), np.uint8)
+    kept: list[Picture] = []
+    digests, broken, uncut = [], [], []
+    for index, picture in enumerate(pictures):
+        try:
+            faces[len(kept)], content = read_face(picture.path, spec)
+        except DataError:
+            broken.append(picture.path)
+        else:
+            kept.append(picture)
+            digests.append(hashlib.sha256(content).digest())
+            uncut += [] if is_crop(content) else [picture.path]
         if progress is not None:
             progress(index + 1, len(pictures))
-    return Samples(faces, labels, parts, emotions, digest.hexdigest())
+    return _Decoded(kept, faces[: len(kept)], digests, broken, uncut)
+
+
+def _drawn(given: Sequence[int | None]) -> str:
+    """Say which parts were drawn; nothing if none was."""
+    names = [PARTS[part] for part in missing_parts(given)]
+    text = f"no folder {' and '.join(names)}: drawn from the others, a tenth of each class for each"
+    return text if names else ""
+
+
+def _doubts(emotions: Sequence[str], copies: tuple[int, int]) -> list[str]:
+    """Say what is doubtful about the labels and the split."""
+    doubtful, leaked = copies
+    notes = []
+    if doubtful:
+        notes.append(f"pictures that are also in another class: {doubtful}")
+    if leaked:
+        notes.append(f"pictures to measure on that are also in train: {leaked}")
+    if all(emotion.isdecimal() for emotion in emotions):
+        notes.append(
+            "the classes are numbers; to use a shipped checkpoint, name the folders by emotions "
+            "(RAF-DB's 1 to 7: surprise, fear, disgust, happiness, sadness, anger, neutral)"
+        )
+    return notes
 
 
 def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
@@ -147,21 +231,27 @@ def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
         folders: Their names.
 
     Returns:
-        The name used in training.model.labels, for each folder, if all are known there or by a
-        synonym in any case; their own names if none is.
+        For each folder, the name used in training.model.labels, if it is known there or by a
+        synonym in any case. Otherwise its own name: a label of one's own.
 
     Raises:
-        DataError: Some are known, some are not: most likely a slip.
+        DataError: Beside known names, one is nearly known: most likely a slip. Or a name is no
+            label.
     """
-    known = {folder: _SYNONYMS[folder.lower()] for folder in folders if folder.lower() in _SYNONYMS}
-    if not known:
-        return {folder: folder for folder in folders}
-    if strange := sorted(folders - known.keys()):
+    if wrong := [f for f in folders if not f.isprintable() or len(f) > _LONGEST_NAME]:
         raise DataError(
-            f"{directory}: folder {strange[0]} is none of {', '.join(FERPLUS_EMOTIONS)}, "
-            f"but {min(known)} is; expected all folders to be named so, or none"
+            f"{directory}: folder {min(wrong)!r} names a class, expected at most "
+            f"{_LONGEST_NAME} printable characters"
         )
-    return known
+    known = {folder: _SYNONYMS[folder.lower()] for folder in folders if folder.lower() in _SYNONYMS}
+    for folder in sorted(folders - known.keys()):
+        near = difflib.get_close_matches(folder.lower(), _SYNONYMS, n=1, cutoff=_SLIP)
+        if known and near:
+            raise DataError(
+                f"{directory}: folder {folder} is none of {', '.join(FERPLUS_EMOTIONS)}, but "
+                f"{min(known)} is; name it {_SYNONYMS[near[0]]} if that is meant"
+            )
+    return {folder: known.get(folder, folder) for folder in folders}
 
 
 def _in_order(emotions: set[str]) -> tuple[str, ...]:
@@ -171,21 +261,41 @@ def _in_order(emotions: set[str]) -> tuple[str, ...]:
     return tuple(sorted(emotions))
 
 
+def _is_part(folder: Path) -> bool:
+    return folder.name.lower() in _PARTS
+
+
 def _folders(directory: Path) -> list[Path]:
-    """List the folders in a directory, or say that there are none."""
-    folders = [path for path in _entries(directory) if path.is_dir()]
-    if not folders:
-        raise DataError(f"{directory}: no folders, expected one for each class")
-    return folders
+    return [path for path in _entries(directory) if path.is_dir()]
 
 
-def _pictures(folder: Path, part: int | None) -> list[Picture]:
-    paths = [path for path in _entries(folder) if path.name.lower() not in _LITTER]
+def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files of a class's folder, none if none can be a picture, and its folders."""
+    if folder.name.lower() in _LITTER_FOLDERS:
+        return [], []
+    entries = [path for path in _entries(folder) if path.name.lower() not in _LITTER]
+    files = [path for path in entries if path.is_file()]  # a pipe would be waited for
+    known = Image.registered_extensions()
+    possible = any(not path.suffix or path.suffix.lower() in known for path in files)
+    return files if possible else [], [path for path in entries if path.is_dir()]
+
+
+def _empty(directory: Path, folders: Sequence[Path]) -> str:
+    """Say what to do about a directory in which no picture is where it is looked for."""
+    inner = [folder for folder in folders if folder.name.lower() not in _LITTER_FOLDERS]
+    if len(inner) == 1 and not _is_part(inner[0]) and _folders(inner[0]):
+        return f"{directory}: no pictures; perhaps --data {inner[0]} is meant"
+    what = "no pictures in its folders" if inner else "no folders"
+    return f"{directory}: {what}, expected a folder of pictures for each class"
+
+
+def _note(kind: str, what: str, directory: Path, paths: Sequence[Path]) -> str:
+    """Count paths and name some of them; empty if there are none."""
     if not paths:
-        raise DataError(f"{folder}: no pictures, expected 1 or more")
-    if inner := [path for path in paths if path.is_dir()]:
-        raise DataError(f"{inner[0]}: a folder, expected only pictures in {folder}")
-    return [Picture(path, folder.name, part) for path in paths]
+        return ""
+    names = [path.relative_to(directory).as_posix() for path in paths[:_NAMED]]
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return f"{len(paths)} {kind}{'s' if len(paths) > 1 else ''} {what}: {', '.join(names)}{more}"
 
 
 def _entries(directory: Path) -> list[Path]:
@@ -199,9 +309,3 @@ def _entries(directory: Path) -> list[Path]:
 
 def _place(picture: Picture, directory: Path) -> bytes:
     return os.fsencode(picture.path.relative_to(directory).as_posix())
-
-
-def _draw_part(digest: bytes) -> int:
-    """Draw a part from the digest of a picture: 80 % train, 10 % validation, 10 % test."""
-    draw = int.from_bytes(digest[:8], "big") % 10
-    return TRAIN if draw < 8 else (VALIDATION if draw == 8 else TEST)

@@ -16,6 +16,10 @@ from training.model.grey import resized, upright_grey
 from training.model.manifest import InputSpec
 from training.samples import DataError
 
+# Larger, or less square, the service looks for the face in a picture (service.pictures.search).
+CROP_SIDE = 112
+NEARLY_SQUARE = 1.25
+
 # All that Pillow's decoders raise on bytes that are not theirs.
 _DECODER_ERRORS = (
     ArithmeticError,
@@ -56,3 +60,14 @@ def read_face(path: Path, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], bytes
             return resized(upright_grey(image), spec), content
     except _DECODER_ERRORS as error:
         raise DataError(f"{path}: not a whole picture of a format that Pillow reads") from error
+
+
+def is_crop(content: bytes) -> bool:
+    """Tell whether the service takes a whole picture for a face, instead of looking for one in it.
+
+    Args:
+        content: Of a file that `read_face` has read.
+    """
+    with Image.open(BytesIO(content)) as image:  # reads the head alone
+        small, large = sorted(image.size)
+    return small <= CROP_SIDE and large <= NEARLY_SQUARE * small

@@ -1,11 +1,12 @@
 """Results where people look for them: curves, matrices and diagrams as pictures."""
 
-import math
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from training.agreement import Agreement
@@ -42,7 +43,8 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
 def draw_confusion(scores: Scores, emotions: Sequence[str], path: Path) -> None:
     """Draw the confusion matrix: counts, coloured by the share of each emotion's faces.
 
-    The row of an emotion that the split has no face of is blank.
+    Only emotions that the split has faces of have a row. Only those, and what they were recognised
+    as, have a column.
 
     Args:
         scores: Of one split.
@@ -51,21 +53,22 @@ def draw_confusion(scores: Scores, emotions: Sequence[str], path: Path) -> None:
     """
     figure = Figure(figsize=(7.2, 6.0), layout="constrained")
     axes = figure.subplots()
-    sums = [sum(row) or math.nan for row in scores.confusion]
-    shares = [[n / s for n in row] for row, s in zip(scores.confusion, sums, strict=True)]
+    counts = np.array(scores.confusion)
+    rows = counts.sum(1) > 0
+    columns = rows | (counts.sum(0) > 0)
+    counts = counts[rows][:, columns]
+    shares = counts / counts.sum(1, keepdims=True)
     image = axes.imshow(shares, cmap=mpl.colormaps["Blues"], vmin=0.0, vmax=1.0)
-    for row, counts in enumerate(scores.confusion):
-        for column, count in enumerate(counts):
-            ink = "white" if shares[row][column] > 0.5 else "black"
-            text = "" if math.isnan(sums[row]) else f"{count}"
-            axes.text(column, row, text, ha="center", va="center", color=ink)
-    places = range(len(emotions))
-    axes.set_xticks(places, emotions, rotation=40, ha="right")
+    for (row, column), count in np.ndenumerate(counts):
+        ink = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{count}", ha="center", va="center", color=ink)
+    names = list(compress(emotions, columns))
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
     labels = [
-        f"{name} ({sum(row)})" if sum(row) else name
-        for name, row in zip(emotions, scores.confusion, strict=True)
+        f"{name} ({total})"
+        for name, total in zip(compress(emotions, rows), counts.sum(1), strict=True)
     ]
-    axes.set_yticks(places, labels)
+    axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("recognised as")
     axes.set_ylabel("labelled (faces)")
     axes.set_title(

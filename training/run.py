@@ -113,7 +113,8 @@ class Run:
         config, machine = self.config, self.machine
         train = train_split(self.learnt).to(machine.device)
         if config.teachers_watch:
-            return train, Panel(self.learnt, teachers, config.teacher_share, machine)
+            shares = config.teacher_share, config.label_share
+            return train, Panel(self.learnt, teachers, shares[0], machine, part_share=shares[1])
         if config.teacher_share or teachers:
             share, kept = config.teacher_share, self.folder / TAUGHT_FILE
             train = soften(train, self.learnt, teachers, share, machine, kept)

@@ -1,5 +1,6 @@
-"""Faces with labels and parts, as read from any format, and their cache beside the data."""
+"""Faces with labels and parts, as read from any format, and their cache."""
 
+import hashlib
 import logging
 import os
 import tempfile
@@ -20,7 +21,7 @@ TRAIN, VALIDATION, TEST = range(3)
 Progress = Callable[[int, int], None]
 """Told now and then how much is done and of how much, in bytes or in pictures."""
 
-_LAYOUT = 1  # of the cache's arrays
+_LAYOUT = 2  # of the cache's arrays
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +39,7 @@ class Samples:
         parts: uint8[n], which of `PARTS` each face is in.
         emotions: The labels' names.
         fingerprint: sha256 of the source's content, in hexadecimal.
+        notes: What of the source was left out, and what is doubtful about it, as sentences.
     """
 
     faces: npt.NDArray[np.uint8]
@@ -45,22 +47,59 @@ class Samples:
     parts: npt.NDArray[np.uint8]
     emotions: tuple[str, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
-def cache_path(data: Path) -> Path:
-    """Return where the arrays of a source are kept: beside it, under its name."""
-    whole = data.absolute()  # "." has no name of its own
-    return whole.with_name(f"{whole.name}.cache.npz")
+def cache_folder() -> Path | None:
+    """Return where arrays of faces are kept, outside of any data folder.
+
+    Returns:
+        `attention-fer/faces` under XDG_CACHE_HOME or ~/.cache; None for a user without a home.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not given.is_absolute():  # the standard says to ignore a relative one
+        try:
+            given = Path.home() / ".cache"
+        except RuntimeError:
+            return None
+    return given / "attention-fer" / "faces"
 
 
-def cached(path: Path, key: str, read: Callable[[], Samples]) -> Samples:
+def cache_path(data: Path) -> Path | None:
+    """Return the file that keeps the arrays of a source.
+
+    It is named after the source. A digest of the source's path tells equal names apart.
+    """
+    folder, whole = cache_folder(), data.absolute()  # "." has no name of its own
+    digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:12]
+    return folder and folder / f"{whole.name[:80]}-{digest}.npz"
+
+
+def cached_files() -> list[Path]:
+    """Return the files that keep arrays, of whatever source, in the order of their names."""
+    folder = cache_folder()
+    return sorted(folder.glob("*.npz")) if folder else []
+
+
+def kept_of(data: Path) -> list[Path]:
+    """Return the files that keep a source's arrays: its cache, and that of release 0.2 beside it.
+
+    Args:
+        data: The source; it may be gone.
+    """
+    whole = data.absolute()
+    paths = (cache_path(data), whole.with_name(f"{whole.name}.cache.npz"))
+    return [path for path in paths if path and path.is_file()]
+
+
+def cached(path: Path | None, key: str, read: Callable[[], Samples]) -> Samples:
     """Return the samples kept in a file, or read them and keep them there.
 
     A file of another key, a damaged one or one that cannot be read is replaced. Where nothing
     can be written, a note is logged and nothing is kept. Several processes may do so at once.
 
     Args:
-        path: The cache.
+        path: The cache; None keeps nothing.
         key: What the samples depend on; equal keys mean equal samples.
         read: Reads the source.
 
@@ -70,6 +109,8 @@ def cached(path: Path, key: str, read: Callable[[], Samples]) -> Samples:
     Raises:
         DataError: From `read`.
     """
+    if path is None:
+        return read()
     found = _load(path, key)
     if found is not None:
         return found
@@ -95,6 +136,7 @@ def _load(path: Path, key: str) -> Samples | None:
                 parts=arrays["parts"],
                 emotions=tuple(map(str, arrays["emotions"])),
                 fingerprint=str(arrays["fingerprint"]),
+                notes=tuple(map(str, arrays["notes"])),
             )
     except FileNotFoundError:
         return None
@@ -105,7 +147,8 @@ def _load(path: Path, key: str) -> Samples | None:
 
 
 def _save(path: Path, key: str, samples: Samples) -> None:
-    """Write the cache; it appears whole or not at all."""
+    """Write the cache; it appears whole or not at all, and no other user may read it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".npz", dir=path.parent)
     part = Path(name)
     try:
@@ -118,6 +161,7 @@ def _save(path: Path, key: str, samples: Samples) -> None:
                 parts=samples.parts,
                 emotions=np.array(samples.emotions),
                 fingerprint=np.array(samples.fingerprint),
+                notes=np.array(samples.notes, dtype=np.str_),
             )
         part.replace(path)
     finally:

@@ -1,7 +1,8 @@
 """Figures as a table for people; programs read the JSON."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 _PASSES = (
@@ -26,7 +27,7 @@ def tabulate(figures: Mapping[str, Any], emotions: Sequence[str]) -> str:
 
     Returns:
         Lines of text: a row a split and pass, and a split and prior, then recall per emotion, then
-        the cost. What a split has no face of is blank.
+        the cost. What a split has no face of is blank; what no split has, is left out.
     """
     rows = [(name, figures[key]) for name, key in _PASSES if key in figures]
     rows += [
@@ -43,8 +44,13 @@ def tabulate(figures: Mapping[str, Any], emotions: Sequence[str]) -> str:
             f"  {s['macro_f1']:8.4f}  {s['calibration_error']:6.4f}"
             for name, s in rows
         ]
-        lines += ["", f"{'recall':26s}" + "".join(f"  {name:>9s}" for name in emotions)]
-        lines += [f"{name:26s}" + "".join(map(_cell, s["recall"])) for name, s in rows]
+        there = [any(r is not None for r in column) for column in _recalls(rows)]
+        widths = [max(9, len(name)) for name in compress(emotions, there)]
+        heads = zip(compress(emotions, there), widths, strict=True)
+        lines += ["", f"{'recall':26s}" + "".join(f"  {name:>{width}s}" for name, width in heads)]
+        for name, s in rows:
+            cells = map(_cell, compress(s["recall"], there), widths)
+            lines.append(f"{name:26s}" + "".join(cells))
     if "cost" in figures:
         parameters, adds = figures["cost"]["parameters"], figures["cost"]["multiply_adds"]
         lines += ["", f"{parameters:,} parameters, {adds:,} multiply-adds a face"]
@@ -55,5 +61,10 @@ def _mean(recalls: Sequence[float | None]) -> float:
     return statistics.fmean(recall for recall in recalls if recall is not None)
 
 
-def _cell(recall: float | None) -> str:
-    return f"  {recall:9.4f}" if recall is not None else " " * 11
+def _recalls(rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[float | None, ...]]:
+    """Yield for each emotion its recall in every row."""
+    return zip(*(scores["recall"] for _, scores in rows), strict=True)
+
+
+def _cell(recall: float | None, width: int) -> str:
+    return f"  {recall:{width}.4f}" if recall is not None else " " * (width + 2)

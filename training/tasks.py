@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.config import recipes_of_shape
 from training.dataset import Dataset, Split
 from training.model.checkpoint import Checkpoint
+from training.model.manifest import NetworkConfig
 from training.model.network import AttentionFER
 
 
@@ -34,7 +36,7 @@ def blended(data: Dataset, label_share: float) -> Dataset:
     if data.second is None:
         raise ValueError(
             f"label_share is {label_share:g}, but {data.name} has one task; give FER+'s "
-            "votes on FER2013's csv, or set label_share=0"
+            "votes on FER2013's csv, or take the recipe finetune"
         )
     targets = (1.0 - label_share) * data.train.targets
     columns = [data.emotions.index(emotion) for emotion in data.second.emotions]
@@ -83,7 +85,7 @@ def tasks(data: Dataset, second_target: float, balance: float = 0.0) -> tuple[Ta
     if data.second is None:
         raise ValueError(
             f"second_target is {second_target:g}, but {data.name} has one task; give FER+'s "
-            "votes on FER2013's csv, or set second_target=0"
+            "votes on FER2013's csv, or take the recipe finetune"
         )
     whole = 1.0 + second_target
     both = slice(first, first + len(data.second.emotions))
@@ -158,7 +160,7 @@ def start_from(network: AttentionFER, learnt: tuple[Task, ...], checkpoint: Chec
     """
     shape = dataclasses.replace(checkpoint.manifest.network, classes=network.config.classes)
     if dataclasses.replace(shape, dropout=network.config.dropout) != network.config:
-        raise ValueError("the checkpoint to start from has a network of another shape")
+        raise ValueError(_other_shape(shape))
     given = checkpoint.network.state_dict()
     last = {name: given.pop(name) for name in ("classify.weight", "classify.bias")}
     network.load_state_dict(given, strict=False)
@@ -169,3 +171,11 @@ def start_from(network: AttentionFER, learnt: tuple[Task, ...], checkpoint: Chec
                 network.classify.weight[row] = last["classify.weight"][known.index(emotion)]
                 bias = last["classify.bias"][known.index(emotion)]
                 network.classify.bias[row] = bias - task.offset[row - task.columns.start]
+
+
+def _other_shape(shape: NetworkConfig) -> str:
+    """Say which recipes fit a checkpoint to start from, or how to make one fit."""
+    fitting = ", ".join(recipes_of_shape(shape))
+    sizes = f"widths {list(shape.widths)} and depths {list(shape.depths)}"
+    how = f"recipes that fit are {fitting}" if fitting else "give the recipe these by --set"
+    return f"the checkpoint to start from has another shape of network, {sizes}: {how}"

@@ -32,6 +32,24 @@ KINDS = ("ceiling", "starts", "loads", "floor", "behaviour", "problems")
 _FAILURES = (ServerError, LoadError, OSError, ValueError, RuntimeError)
 
 
+def round_order(variants: list[Variant], workers: int) -> Iterator[Variant | None]:
+    """Yield what one round measures, in order; None stands for the ceiling.
+
+    The ceiling comes right before what is compared with it, since machines drift within a round.
+
+    Args:
+        variants: The servers of the round, in order.
+        workers: Of the variant of our service that is compared with the ceiling. Without that
+            variant, the ceiling comes first.
+    """
+    ours = Variant("ours", "ours", workers)
+    compared = ours if ours in variants else next(iter(variants), None)
+    for variant in variants:
+        if variant == compared:
+            yield None
+        yield variant
+
+
 class Campaign:
     """One run of the benchmark."""
 
@@ -86,12 +104,11 @@ class Campaign:
         for number in range(self.options.rounds):
             variants = [v for v in self._variants() if v.peer in available]
             self.dice.shuffle(variants)
-            ours = Variant("ours", "ours", self._most_workers)
-            beside = ours if ours in variants else next(iter(variants), None)
-            for variant in variants:
-                if variant == beside and "ceiling" in self.options.only:
-                    self._measure_ceiling(number)  # right before: machines drift within a round
-                self._with(variant, f"round {number + 1}", self._measure_loads, number)
+            for step in round_order(variants, self._most_workers):
+                if step is not None:
+                    self._with(step, f"round {number + 1}", self._measure_loads, number)
+                elif "ceiling" in self.options.only:
+                    self._measure_ceiling(number)
 
     def _floor(self, available: set[str]) -> None:
         """CPU time of the servers alone: one worker on a core, a model that does nothing."""

@@ -15,59 +15,27 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.serving import proc
 from benchmarks.serving.environment import ROOT, python_of
 from benchmarks.serving.pictures import SIZES, jpeg
-from benchmarks.serving.server import Variant, _environ, own
+from benchmarks.serving.server import Variant, environ_of, own
 from benchmarks.serving.statistics import median
 
 if TYPE_CHECKING:
     from benchmarks.serving.peers.model import Faces, Model
 
 BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 256)
+Run = Callable[[str, int, float], list[dict[str, Any]]]
 _LARGE = {"1080": 0.5, "12mp": 0.5}  # seconds enough for what takes long
 
 
-def measure(engine: str, cores: int, seconds: float) -> dict[str, Any]:
-    """Measure alone, and with every core at work, which is what a loaded server has.
-
-    On CUDA the network is not the cores' work: one process measures it, by the clock, with two
-    batches in flight where the engine can, and the cores have decoding alone.
+def run_processes(engine: str, processes: int, seconds: float) -> list[dict[str, Any]]:
+    """Run this module in so many processes at once; returns what each of them printed.
 
     Args:
         engine: A key of `benchmarks.serving.peers.model.ENGINES`.
-        cores: How many processes at once.
-        seconds: For each batch size and each picture, in each process.
-
-    Returns:
-        CPU milliseconds of decoding by picture and of inference by batch size (for one face), the
-        best batch, and requests a second: cores ÷ (decode + forward at the best batch); on CUDA
-        whichever is less, what the cores decode or what the device computes.
+        processes: How many; they begin together, once all are warm.
+        seconds: For each batch size and each picture.
     """
-    alone = _measure(engine, 1, seconds)[0]
-    on_cuda = alone["device"] != "cpu"
-    together = _measure("nothing" if on_cuda else engine, cores, seconds)
-    decode = {p: median([one["decode_ms"][p] for one in together]) for p in SIZES}
-    computing = [alone] if on_cuda else together
-    forward = {b: median([one["forward_ms"][b] for one in computing]) for b in alone["forward_ms"]}
-    best = min(forward, key=lambda batch: forward[batch])
-
-    def most(picture: str) -> float:
-        if on_cuda:
-            return min(1e3 * cores / decode[picture], 1e3 / forward[best])
-        return 1e3 * cores / (decode[picture] + forward[best])
-
-    return {
-        "engine": engine,
-        "cores": cores,
-        "alone": alone,
-        "decode_ms": decode,
-        "forward_ms": forward,
-        "best_batch": int(best),
-        "requests_per_s": {p: most(p) for p in SIZES},
-    }
-
-
-def _measure(engine: str, processes: int, seconds: float) -> list[dict[str, Any]]:
     command = [python_of("ours"), "-m", "benchmarks.serving.ceiling", engine, str(seconds)]
-    environ = _environ(Variant("ours", engine, 1), 0)
+    environ = environ_of(Variant("ours", engine, 1), 0)
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(
@@ -95,6 +63,47 @@ def _measure(engine: str, processes: int, seconds: float) -> list[dict[str, Any]
         return [json.loads(process.communicate()[0]) for process in started]
 
 
+def measure(engine: str, cores: int, seconds: float, run: Run = run_processes) -> dict[str, Any]:
+    """Measure alone, and with every core at work, which is what a loaded server has.
+
+    On CUDA the network is not the cores' work: one process measures it, by the clock, with two
+    batches in flight where the engine can, and the cores have decoding alone.
+
+    Args:
+        engine: A key of `benchmarks.serving.peers.model.ENGINES`.
+        cores: How many processes at once.
+        seconds: For each batch size and each picture, in each process.
+        run: As `run_processes`.
+
+    Returns:
+        CPU milliseconds of decoding by picture and of inference by batch size (for one face), the
+        best batch, and requests a second: cores ÷ (decode + forward at the best batch); on CUDA
+        whichever is less, what the cores decode or what the device computes.
+    """
+    alone = run(engine, 1, seconds)[0]
+    on_cuda = alone["device"] != "cpu"
+    together = run("nothing" if on_cuda else engine, cores, seconds)
+    decode = {p: median([one["decode_ms"][p] for one in together]) for p in SIZES}
+    computing = [alone] if on_cuda else together
+    forward = {b: median([one["forward_ms"][b] for one in computing]) for b in alone["forward_ms"]}
+    best = min(forward, key=lambda batch: forward[batch])
+
+    def most(picture: str) -> float:
+        if on_cuda:
+            return min(1e3 * cores / decode[picture], 1e3 / forward[best])
+        return 1e3 * cores / (decode[picture] + forward[best])
+
+    return {
+        "engine": engine,
+        "cores": cores,
+        "alone": alone,
+        "decode_ms": decode,
+        "forward_ms": forward,
+        "best_batch": int(best),
+        "requests_per_s": {p: most(p) for p in SIZES},
+    }
+
+
 def main() -> None:
     import numpy as np
 
@@ -107,7 +116,7 @@ def main() -> None:
     sys.stdin.readline()
     forward, decode = {}, {}
     clock = time.process_time if DEVICE.type == "cpu" else time.perf_counter
-    pipelined = _in_flight(model)
+    pipelined = in_flight(model)
     for batch in (b for b in BATCHES if b <= MAX_BATCH):
         faces = np.stack([face] * batch)
         # Alone, one face waits for its answer; the others are for the most that is possible.
@@ -119,7 +128,7 @@ def main() -> None:
     print(json.dumps({"device": DEVICE.type, "forward_ms": forward, "decode_ms": decode}))
 
 
-def _in_flight(model: "Model") -> "Callable[[Faces], object]":
+def in_flight(model: "Model") -> "Callable[[Faces], object]":
     """Return what begins a batch and finishes the one before, where the engine can."""
     if (begin := model.begin) is None:
         return model.infer

@@ -19,10 +19,14 @@ SEPARATE = {"bentoml": (CACHE / "venv-bentoml", HERE / "requirements-bentoml.txt
 _installed = False  # whether this interpreter's own packages are used instead
 
 
-def use_installed() -> None:
-    """Run everything with the packages of this interpreter: for hosts without an index."""
+def use_installed(used: bool = True) -> None:
+    """Run everything with the packages of this interpreter: for hosts without an index.
+
+    Args:
+        used: False: make environments again.
+    """
     global _installed
-    _installed = True
+    _installed = used
 
 
 def python_of(peer: str) -> str:

@@ -103,7 +103,7 @@ class Server:
             self.process = subprocess.Popen(
                 [python_of(variant.peer), "-m", f"benchmarks.serving.peers.{self.peer.module}"],
                 cwd=ROOT,
-                env=_environ(variant, self.port),
+                env=environ_of(variant, self.port),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -237,7 +237,13 @@ def _begin(one_core: bool) -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def _environ(variant: Variant, port: int) -> dict[str, str]:
+def environ_of(variant: Variant, port: int) -> dict[str, str]:
+    """Return the environment of a server's process.
+
+    Args:
+        variant: Which server.
+        port: Where it is to listen.
+    """
     kept = {key: os.environ[key] for key in _KEPT if key in os.environ}
     packages = os.environ.get("PYTHONPATH", "")
     return kept | {

@@ -66,7 +66,9 @@ async def _ask_all(files: list[Path], options: argparse.Namespace) -> AsyncItera
     ) as client:
 
         async def predict(file: Path) -> Prediction:
-            search = {"detect": options.detect, "max_faces": options.max_faces}
+            search = {
+                "detect": options.detect, "max_faces": options.max_faces, "prior": options.prior,
+            }  # fmt: skip
             prediction = await client.predict(file, **search)
             if options.explain and prediction.faces:
                 figure = await client.figure(file, **search)
@@ -137,6 +139,11 @@ def _parser() -> argparse.ArgumentParser:
         help="look for faces always, or never: the whole picture is one (auto: unless it seems so)",
     )
     parser.add_argument("--max-faces", type=int, metavar="N", help="of each picture, the largest")
+    parser.add_argument(
+        "--prior",
+        help="how frequent each emotion is taken to be: uniform, training, balanced or "
+        "emotion:share,... (the service's default)",
+    )
     parser.add_argument("--concurrency", type=int, default=16, metavar="N", choices=range(1, 257))
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, metavar="S")
     parser.add_argument("--retries", type=int, default=DEFAULT_RETRIES, metavar="N")

@@ -68,7 +68,7 @@ class Prediction:
         faces: The faces in it, the largest first; empty if none was found.
         width: Of the upright picture, in pixels.
         height: Of the upright picture, in pixels.
-        model: Name and version of the model that answered.
+        model: `name` and `version` of the model that answered, and the `prior` it was asked under.
         timing: Milliseconds by stage.
         faces_found: How many faces the picture has; None where the service does not say.
         truncated: Whether faces may be missing from `faces`.

@@ -60,7 +60,12 @@ class Client:
         self._retries, self._sleep = retries, sleep
 
     def predict(
-        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+        self,
+        image: Image,
+        *,
+        detect: Detect | None = None,
+        max_faces: int | None = None,
+        prior: str | None = None,
     ) -> Prediction:
         """Classify the faces of one picture.
 
@@ -69,6 +74,8 @@ class Client:
             detect: Whether to search for faces, or take the whole picture as one; None is the
                 service's default.
             max_faces: Most faces to answer, the largest first; None is the service's default.
+            prior: How frequent each emotion is taken to be: "uniform", "training", "balanced" or
+                "emotion:share,..."; None is the service's default.
 
         Returns:
             The answer.
@@ -77,19 +84,29 @@ class Client:
             Failure: The service returned an error, or could not be reached.
             OSError: The file cannot be read.
         """
-        return parse_prediction(self._ask(image, ApiRequest.predict(detect, max_faces)))
+        return parse_prediction(self._ask(image, ApiRequest.predict(detect, max_faces, prior)))
 
     def explain(
-        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+        self,
+        image: Image,
+        *,
+        detect: Detect | None = None,
+        max_faces: int | None = None,
+        prior: str | None = None,
     ) -> Explanation:
         """Classify the faces of one picture, with explanations; otherwise as `predict`."""
-        return parse_explanation(self._ask(image, ApiRequest.explain(detect, max_faces)))
+        return parse_explanation(self._ask(image, ApiRequest.explain(detect, max_faces, prior)))
 
     def figure(
-        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+        self,
+        image: Image,
+        *,
+        detect: Detect | None = None,
+        max_faces: int | None = None,
+        prior: str | None = None,
     ) -> bytes:
         """Return the explanation of one picture as one figure, the bytes of a PNG."""
-        return parse_figure(self._ask(image, ApiRequest.figure(detect, max_faces)))
+        return parse_figure(self._ask(image, ApiRequest.figure(detect, max_faces, prior)))
 
     def _ask(self, image: Image, request: ApiRequest) -> Outcome:
         content = image.read_bytes() if isinstance(image, Path) else image
@@ -149,22 +166,41 @@ class AsyncClient:
         self._retries, self._sleep = retries, sleep
 
     async def predict(
-        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+        self,
+        image: Image,
+        *,
+        detect: Detect | None = None,
+        max_faces: int | None = None,
+        prior: str | None = None,
     ) -> Prediction:
         """Do as `Client.predict` does."""
-        return parse_prediction(await self._ask(image, ApiRequest.predict(detect, max_faces)))
+        return parse_prediction(
+            await self._ask(image, ApiRequest.predict(detect, max_faces, prior))
+        )
 
     async def explain(
-        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+        self,
+        image: Image,
+        *,
+        detect: Detect | None = None,
+        max_faces: int | None = None,
+        prior: str | None = None,
     ) -> Explanation:
         """Do as `Client.explain` does."""
-        return parse_explanation(await self._ask(image, ApiRequest.explain(detect, max_faces)))
+        return parse_explanation(
+            await self._ask(image, ApiRequest.explain(detect, max_faces, prior))
+        )
 
     async def figure(
-        self, image: Image, *, detect: Detect | None = None, max_faces: int | None = None
+        self,
+        image: Image,
+        *,
+        detect: Detect | None = None,
+        max_faces: int | None = None,
+        prior: str | None = None,
     ) -> bytes:
         """Do as `Client.figure` does."""
-        return parse_figure(await self._ask(image, ApiRequest.figure(detect, max_faces)))
+        return parse_figure(await self._ask(image, ApiRequest.figure(detect, max_faces, prior)))
 
     async def _ask(self, image: Image, request: ApiRequest) -> Outcome:
         content = await asyncio.to_thread(image.read_bytes) if isinstance(image, Path) else image

@@ -42,19 +42,19 @@ class ApiRequest:
     params: Mapping[str, str | int] = field(default_factory=dict)
 
     @classmethod
-    def predict(cls, detect: Detect | None, max_faces: int | None) -> Self:
+    def predict(cls, detect: Detect | None, max_faces: int | None, prior: str | None) -> Self:
         """Request the emotions."""
-        return cls("/predict", params=_params(detect, max_faces))
+        return cls("/predict", params=_params(detect, max_faces, prior))
 
     @classmethod
-    def explain(cls, detect: Detect | None, max_faces: int | None) -> Self:
+    def explain(cls, detect: Detect | None, max_faces: int | None, prior: str | None) -> Self:
         """Request the emotions with explanations."""
-        return cls("/explain", params=_params(detect, max_faces))
+        return cls("/explain", params=_params(detect, max_faces, prior))
 
     @classmethod
-    def figure(cls, detect: Detect | None, max_faces: int | None) -> Self:
+    def figure(cls, detect: Detect | None, max_faces: int | None, prior: str | None) -> Self:
         """Request the explanations as one figure."""
-        return cls("/explain", "image/png", _params(detect, max_faces))
+        return cls("/explain", "image/png", _params(detect, max_faces, prior))
 
 
 def request_headers(api_key: str | None) -> dict[str, str]:
@@ -99,8 +99,11 @@ def _png(response: httpx.Response) -> bytes:
     return response.content
 
 
-def _params(detect: Detect | None, max_faces: int | None) -> dict[str, str | int]:
-    asked: dict[str, str | int | None] = {"detect": detect, "max_faces": max_faces}
+def _params(
+    detect: Detect | None, max_faces: int | None, prior: str | None
+) -> dict[str, str | int]:
+    asked: dict[str, str | int | None]
+    asked = {"detect": detect, "max_faces": max_faces, "prior": prior}
     return {name: value for name, value in asked.items() if value is not None}
 
 

@@ -16,6 +16,7 @@ from service.drawing.figure import draw_figure, draw_tiles
 from service.drawing.frames import Straightening, describe
 from service.drawing.overlay import draw_overlay, to_png
 from service.drawing.paint import Subject
+from service.engine.prior import Prior
 from service.pictures.cost import Allowance
 from service.pictures.decode import Picture, decode
 from service.pictures.pool import DecodePool
@@ -69,7 +70,8 @@ class Drawing:
 
     def figure(self) -> bytes:
         """Return all faces in one figure, a PNG."""
-        title = f"{self.manifest.name}, version {self.manifest.version}"
+        kind = self.prediction.prior.kind
+        title = f"{self.manifest.name}, version {self.manifest.version}, {kind} prior"
         return to_png(draw_figure(self.picture, self.subjects, title))
 
     def overlay(self) -> bytes:
@@ -116,6 +118,7 @@ class Explainer:
         search: FaceSearch,
         render: Callable[[Drawing], Rendered],
         allowance: Allowance,
+        prior: Prior | None = None,
     ) -> Rendered:
         """Explain one picture. Cancelling the task removes its faces from the queue.
 
@@ -126,6 +129,7 @@ class Explainer:
             render: Turns the drawing into the answer. It runs in a thread of the pool, because
                 encoding megabytes of PNG would block the event loop.
             allowance: The decoding budget of the request.
+            prior: To answer under; None is the default.
 
         Returns:
             The result of `render`.
@@ -135,7 +139,9 @@ class Explainer:
         """
         began = self._clock()
         search = replace(search, max_faces=min(search.max_faces, MAX_FACES))
-        prediction = await self._predictor.predict(image, deadline, search, allowance, True)
+        prediction = await self._predictor.predict(
+            image, deadline, search, allowance, prior, explained=True
+        )
 
         def draw() -> Rendered:
             return render(self._drawing(image, prediction, began))

@@ -15,6 +15,8 @@ from training.model.manifest import Manifest
 
 Faces = NDArray[np.uint8]
 """uint8[n, h, w], 0-255, grey, of the checkpoint's InputSpec."""
+Emotions = NDArray[np.int64]
+"""int64[n], the index of an emotion in the manifest's order, for each face."""
 Probabilities = NDArray[np.float32]
 """float32[n, classes], each row sums to 1, in the manifest's order of emotions."""
 BatchSeconds = Mapping[int, float]
@@ -39,8 +41,8 @@ class Engine(Protocol):
     def infer(self, faces: Faces) -> Probabilities:
         """Classify faces; the returned array is not reused."""
 
-    def explain(self, faces: Faces) -> list[Explanation]:
-        """Explain the answers of `infer`, one explanation per face."""
+    def explain(self, faces: Faces, emotions: Emotions) -> list[Explanation]:
+        """Explain what speaks for an emotion of each face, one explanation per face."""
 
     def warm(self) -> BatchSeconds:
         """Prepare for the first batch; returns the measured time of batches, if known."""
@@ -64,4 +66,4 @@ class EngineInfo:
 Infer = Callable[[Faces], Probabilities]
 Finish = Callable[[], Probabilities]
 Begin = Callable[[Faces], Finish]
-Explain = Callable[[Faces], list[Explanation]]
+Explain = Callable[[Faces, Emotions], list[Explanation]]

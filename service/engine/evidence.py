@@ -35,12 +35,15 @@ from training.model.network import AttentionFER
 from training.model.stn import identity
 
 
-def explain(network: AttentionFER, images: Tensor, spec: InputSpec) -> list[Explanation]:
-    """Explain the most probable emotion of each face; from one thread at a time.
+def explain(
+    network: AttentionFER, images: Tensor, emotions: Tensor, spec: InputSpec
+) -> list[Explanation]:
+    """Explain what speaks for an emotion of each face; from one thread at a time.
 
     Args:
         network: In evaluation mode, its weights without gradients.
         images: float[n, 1, h, w], normalised, n at least 1; not made in inference mode.
+        emotions: int64[n], the index of each face's emotion, on the same device.
         spec: How they were normalised.
 
     Returns:
@@ -49,7 +52,8 @@ def explain(network: AttentionFER, images: Tensor, spec: InputSpec) -> list[Expl
     with _watching(network) as seen:
         logits = network(images).logits
     # Summed over faces: no layer mixes faces, so that each face gets its own gradient.
-    excess = (logits.amax(dim=1) - logits.mean(dim=1)).sum()
+    chosen = logits.gather(1, emotions[:, None])[:, 0]
+    excess = (chosen - logits.mean(dim=1)).sum()
     (gradient,) = torch.autograd.grad(excess, seen.features)
     features = seen.features.detach()
     above = features - features.mean(dim=(2, 3), keepdim=True)

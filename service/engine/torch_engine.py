@@ -90,22 +90,27 @@ class TorchEngine:
         result: NDArray[np.float32] = probabilities.cpu().numpy()
         return result
 
-    def explain(self, faces: NDArray[np.uint8]) -> list[Explanation]:
-        """Explain the answers of `infer`; called in the same thread.
+    def explain(self, faces: NDArray[np.uint8], emotions: NDArray[np.int64]) -> list[Explanation]:
+        """Explain what speaks for an emotion of each face; in the thread that calls `infer`.
 
         Args:
             faces: As for `infer`.
+            emotions: int64[n], for each face the index of the emotion it is answered with.
 
         Returns:
-            An explanation for each face, in order, of its most probable emotion.
+            An explanation for each face, in order.
 
         Raises:
-            ValueError: Faces of another dtype or size.
+            ValueError: Faces of another dtype or size, or emotions that do not fit.
         """
         self._check(faces)
+        classes = len(self.manifest.emotions)
+        if emotions.shape != (len(faces),) or not np.isin(emotions, range(classes)).all():
+            raise ValueError(f"expected an emotion, 0 to {classes - 1}, for each of {len(faces)}")
         if len(faces) == 0:
             return []
-        return explain(self._network, self._images(faces), self.manifest.input_spec)
+        chosen = torch.from_numpy(emotions).to(self._device)
+        return explain(self._network, self._images(faces), chosen, self.manifest.input_spec)
 
     def warm(self) -> dict[int, float]:
         """Run batches of several sizes, so that the first request is as fast as the others.
@@ -116,7 +121,7 @@ class TorchEngine:
             The time of a batch in seconds, by its number of faces.
         """
         spec = self.manifest.input_spec
-        self.explain(np.zeros((1, spec.height, spec.width), np.uint8))
+        self.explain(np.zeros((1, spec.height, spec.width), np.uint8), np.zeros(1, np.int64))
         return batch_seconds(self.infer, spec.height, spec.width, self.max_batch, self._clock())
 
     def _clock(self) -> Callable[[], float]:

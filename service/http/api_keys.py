@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Unauthorized
 from service.http.document import describe_problems
+from service.http.v2.requests import HEADER as JSON_LENGTH_HEADER
 from service.telemetry import request_id
 
 KEY_HEADER = "x-api-key"
@@ -103,8 +104,8 @@ def add_cors(app: FastAPI, origins: Collection[str]) -> None:
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=("GET", "POST"),
-        allow_headers=("authorization", KEY_HEADER, request_id.HEADER),
-        expose_headers=(request_id.HEADER, "retry-after", "www-authenticate"),
+        allow_headers=("authorization", KEY_HEADER, request_id.HEADER, JSON_LENGTH_HEADER),
+        expose_headers=(request_id.HEADER, "retry-after", "www-authenticate", JSON_LENGTH_HEADER),
     )
 
 

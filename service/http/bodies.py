@@ -8,7 +8,7 @@ from service.drawing.explainer import Drawing
 from service.errors import ServiceError
 from service.http.problems import problem
 from service.pictures.boxes import POINTS
-from service.pictures.faces import Face
+from service.pictures.faces import Box, Face
 from service.pictures.quality import Quality
 from service.pipeline import Expression, Prediction, RecognisedFace
 from training.model.manifest import Manifest
@@ -23,14 +23,23 @@ def prediction_body(prediction: Prediction, manifest: Manifest) -> Body:
         prediction: Of one picture.
         manifest: Of the checkpoint that answered.
     """
-    timing = asdict(prediction.timing)
+    timing = prediction.timing
     return {
         "faces": [_face(recognised) for recognised in prediction.faces],
         "faces_found": prediction.faces_found,
         "truncated": prediction.truncated,
         "image": {"width": prediction.width, "height": prediction.height},
-        "model": {"name": manifest.name, "version": manifest.version},
-        "timing": {name.replace("_s", "_ms"): _ms(value) for name, value in timing.items()},
+        "model": {
+            "name": manifest.name,
+            "version": manifest.version,
+            "prior": prediction.prior.text,
+        },
+        "timing": {
+            "decode_ms": _ms(timing.decode_s),
+            "queue_ms": _ms(timing.queue_s),
+            "inference_ms": _ms(timing.inference_s),
+            "total_ms": _ms(timing.total_s),
+        },
     }
 
 
@@ -64,12 +73,16 @@ def round_probability(probability: float) -> float:
 def _face(recognised: RecognisedFace) -> Body:
     face = recognised.face
     return {
-        "box": asdict(face.box),
+        "box": _box(face.box),
         "detection": None if face.detection is None else round_probability(face.detection),
         "landmarks": _landmarks(face),
         "roll": face.roll,
         "quality": None if face.quality is None else _quality(face.quality),
     } | _expression(recognised.expression)
+
+
+def _box(box: Box) -> Body:
+    return {"x": box.x, "y": box.y, "width": box.width, "height": box.height}
 
 
 def _landmarks(face: Face) -> Body | None:
@@ -79,7 +92,12 @@ def _landmarks(face: Face) -> Body | None:
 
 
 def _quality(quality: Quality) -> Body:
-    return asdict(quality) | {"usable": quality.usable}
+    return {
+        "size": quality.size,
+        "sharpness": quality.sharpness,
+        "brightness": quality.brightness,
+        "usable": quality.usable,
+    }
 
 
 def _expression(expression: Expression) -> Body:

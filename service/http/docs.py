@@ -13,6 +13,9 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+DOCUMENT = "/openapi.json"
+"""The path of the OpenAPI document."""
+
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -49,17 +52,24 @@ def find_swagger_ui() -> Path | None:
     return Path(spec.origin).parent / "static"
 
 
-def add_docs(app: FastAPI, folder: Path) -> None:
+def add_docs(app: FastAPI, folder: Path) -> frozenset[str]:
     """Add the page and its files to `app`.
 
     Args:
         app: Created with `docs_url=None`.
         folder: Of Swagger UI's files.
+
+    Returns:
+        Their paths, and that of the document. They contain no user data and need no API key.
     """
-    app.add_route("/docs", _create_handler(_PAGE, "text/html"))
-    app.add_route("/docs/start.js", _create_handler(_START, "text/javascript"))
-    for name, media_type in _FILES.items():
-        app.add_route(f"/docs/{name}", _create_handler(folder / name, media_type))
+    pages: dict[str, tuple[str | Path, str]] = {
+        "/docs": (_PAGE, "text/html"),
+        "/docs/start.js": (_START, "text/javascript"),
+    }
+    pages |= {f"/docs/{name}": (folder / name, kind) for name, kind in _FILES.items()}
+    for path, (content, media_type) in pages.items():
+        app.add_route(path, _create_handler(content, media_type))
+    return frozenset({*pages, DOCUMENT})
 
 
 def _create_handler(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from service.http.json_image import SEVERAL, SINGLE
 from service.http.problems import MEDIA_TYPE
 from service.http.query import PARAMETERS
 
@@ -31,6 +32,21 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _FILE = {"type": "string", "format": "binary"}
+_BASE64 = {"type": "string", "description": "A picture as base64, or as a data URL with base64."}
+
+
+def _json(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    properties = {name: schema}
+    return {
+        "schema": {
+            "type": "object",
+            "required": [name],
+            "additionalProperties": False,
+            "properties": properties,
+        }
+    }
+
+
 ONE_IMAGE = {
     "parameters": PARAMETERS,
     "requestBody": {
@@ -45,6 +61,7 @@ ONE_IMAGE = {
                     },
                 }
             },
+            "application/json": _json(SINGLE, _BASE64),
             "image/*": {"schema": _FILE},
             "application/octet-stream": {"schema": _FILE},
         },
@@ -69,7 +86,8 @@ SEVERAL_IMAGES = {
                 },
                 # Otherwise some clients would join the files in one field.
                 "encoding": {"image": {"style": "form", "explode": True}},
-            }
+            },
+            "application/json": _json(SEVERAL, {"type": "array", "items": _BASE64}),
         },
     },
 }

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from service.drawing.explainer import Drawing
 from service.http.bodies import explanation_body
 from service.http.document import ONE_IMAGE, describe_problems
-from service.http.handlers import RequestContext, handle, read_one
-from service.http.query import read_search
+from service.http.handlers import RequestContext, get_service, handle, read_one
+from service.http.query import read_prior, read_search
 from service.http.schemas import Explanation
 
 _JSON, _PNG = "application/json", "image/png"
@@ -41,13 +41,14 @@ async def explain(request: Request) -> Response:
     all of that.
     """
     search = read_search(request.scope["query_string"])
+    prior = read_prior(request.scope["query_string"], get_service(request).predictor.priors)
     as_figure = prefers_png(request.headers.get("accept", ""))
 
     render = Drawing.figure if as_figure else _to_json
 
     def work(context: RequestContext, image: bytearray) -> Coroutine[Any, Any, bytes]:
         return context.service.explainer.explain(
-            image, context.deadline, search, render, context.allowance(len(image))
+            image, context.deadline, search, render, context.allowance(len(image)), prior
         )
 
     answer = await handle(request, read_one, work)

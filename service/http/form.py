@@ -1,21 +1,27 @@
 """Collects the pictures of a multipart form while its bytes arrive."""
 
+import re
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import BadRequest, ImageTooLarge, NoImage, ServiceError, TooManyImages
-from service.http.plain_form import FIELD, parse_plain_form
+from service.http.plain_form import parse_plain_form
 from service.http.upload_memory import MemoryReservation
 
 Upload = bytearray | ServiceError
 """The bytes of one picture, or its error."""
 
-# Limits of a part's headers: real clients send two or three; the longest contains a file name.
-MAX_PART_HEADERS = 4
-MAX_PART_HEADER_BYTES = 1 << 10
+# Limits of a part's headers: real clients send two to five; the longest contains a file name,
+# twice where it is not ASCII.
+MAX_PART_HEADERS = 16
+MAX_PART_HEADER_BYTES = 8 << 10
 MAX_OTHER_PARTS = 8
+# What may stand before the first boundary and is ignored (RFC 2046, 5.1.1).
+MAX_PREAMBLE_BYTES = 8 << 10
+# Libraries of PHP, Ruby and JavaScript number the files of one field, or mark it as a list.
+_FIELDS = re.compile(rb"image(\[[0-9]{0,4}\])?")
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Form:
         self._current: bytearray | None = None
         self._complete = False
         self._boundary = boundary
+        self._preamble = bytearray()
         self._parser: MultipartParser | None = None  # created when needed
 
     def write(self, chunk: bytes) -> None:
@@ -85,9 +92,12 @@ class Form:
         if self._complete:
             return  # data after the last boundary is ignored
         if self._parser is None:
-            if self._take_plain(chunk):
+            if not self._preamble and self._take_plain(chunk):
                 return
-            self._parser = self._begin_parsing()
+            rest = self._skip_preamble(chunk)
+            if rest is None:
+                return
+            chunk, self._parser = rest, self._begin_parsing()
         try:
             self._parser.write(chunk)
         except FormParserError:
@@ -115,6 +125,17 @@ class Form:
         self._images.append(image)
         self._complete = True
         return True
+
+    def _skip_preamble(self, chunk: bytes) -> bytes | None:
+        """Return what has arrived from the first boundary on; None before it is there."""
+        self._preamble += chunk
+        opening = b"--" + self._boundary
+        if self._preamble.startswith(opening):
+            return bytes(self._preamble)
+        begins = self._preamble.find(b"\r\n" + opening)
+        if begins > MAX_PREAMBLE_BYTES or (begins < 0 and len(self._preamble) > _most(opening)):
+            raise BadRequest("The form does not begin with the boundary of its Content-Type.")
+        return bytes(self._preamble[begins + 2 :]) if begins >= 0 else None
 
     def _begin_parsing(self) -> MultipartParser:
         return MultipartParser(
@@ -149,7 +170,7 @@ class Form:
 
     def _on_headers_finished(self) -> None:
         options = parse_options_header(self._disposition.decode("latin-1"))[1]
-        if options.get(b"name") != FIELD.encode():
+        if not _FIELDS.fullmatch(options.get(b"name", b"")):
             self._others += 1
             if self._others > MAX_OTHER_PARTS:
                 raise BadRequest("The form has too many fields besides 'image'.")
@@ -183,6 +204,10 @@ class Form:
 
     def _on_end(self) -> None:
         self._complete = True
+
+
+def _most(opening: bytes) -> int:
+    return MAX_PREAMBLE_BYTES + len(opening) + 2
 
 
 def _too_many(limit: int) -> TooManyImages:

@@ -6,6 +6,7 @@ from typing import Any, Final, get_args
 
 from starlette.datastructures import QueryParams
 
+from service.engine.prior import Prior, Priors
 from service.errors import BadRequest
 from service.pictures.search import MAX_FACES, MIN_FACE, Detect, FaceSearch
 
@@ -43,8 +44,19 @@ PARAMETERS: Final[list[dict[str, Any]]] = [
         ),
         "schema": {"type": "number", "minimum": MIN_FACE, "maximum": 1},
     },
+    {
+        "name": "prior",
+        "in": "query",
+        "description": (
+            "How frequent each emotion is taken to be: `uniform`, all alike; `training`, as in the "
+            "training labels; `balanced`, in proportion to the square root of that; or the share "
+            "of every emotion, `anger:1,disgust:0.5,...`. The service has a default."
+        ),
+        "schema": {"type": "string"},
+    },
 ]
 """The query parameters for the OpenAPI document."""
+_NAMES: Final = frozenset(parameter["name"] for parameter in PARAMETERS)
 
 
 # Clients repeat few queries; the server limits their length to 64 kB.
@@ -56,11 +68,14 @@ def read_search(query_string: bytes) -> FaceSearch:
         query_string: As received; missing parameters have their defaults.
 
     Raises:
-        BadRequest: A value is invalid; says which values are valid.
+        BadRequest: A parameter is unknown, or its value invalid; says what is valid.
     """
     if not query_string:
         return _DEFAULT
     query = QueryParams(query_string)
+    if unknown := sorted(query.keys() - _NAMES - {""}):
+        known = ", ".join(sorted(_NAMES))
+        raise BadRequest(f"There is no parameter {unknown[0][:40]!r}; expected {known}.")
     detect = query.get("detect", _DEFAULT.detect)
     if detect not in get_args(Detect):
         raise BadRequest(f"detect is none of {', '.join(get_args(Detect))}.")
@@ -69,6 +84,33 @@ def read_search(query_string: bytes) -> FaceSearch:
         raise BadRequest(f"max_faces is not a whole number from 1 to {MAX_FACES}.")
     min_face = _read_share(query.get("min_face", ""))
     return FaceSearch(detect, int(text), min_face)  # type: ignore[arg-type] # it is one of them
+
+
+def read_prior(query_string: bytes, priors: Priors) -> Prior:
+    """Parse the prior in a query.
+
+    Args:
+        query_string: As received.
+        priors: Of the checkpoint; has the default.
+
+    Raises:
+        BadRequest: The value is invalid; says what is wrong.
+    """
+    return choose_prior(QueryParams(query_string).get("prior") if query_string else None, priors)
+
+
+def choose_prior(text: str | None, priors: Priors) -> Prior:
+    """Return the prior that a request names; None is the default.
+
+    Raises:
+        BadRequest: It is invalid; says what is wrong.
+    """
+    if text is None:
+        return priors.default
+    try:
+        return priors.read(text)
+    except ValueError as error:
+        raise BadRequest(f"{error}.") from None
 
 
 def _read_share(text: str) -> float | None:

@@ -5,7 +5,7 @@ Pure ASGI: middleware that runs requests in separate tasks would hide the client
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +37,7 @@ class RequestContextMiddleware:
         self,
         app: ASGIApp,
         request_metrics: RequestMetrics,
+        paths: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Wrap `app`.
@@ -44,9 +45,11 @@ class RequestContextMiddleware:
         Args:
             app: The inner application.
             request_metrics: Records each request.
+            paths: The application's; each is also served with a slash at its end.
             clock: Seconds.
         """
         self._app = app
+        self._paths = frozenset(paths)
         self._request_metrics = request_metrics
         self._clock = clock
 
@@ -58,6 +61,8 @@ class RequestContextMiddleware:
         name = request_id.begin(find_request_id(scope["headers"]))
         exchange = _Exchange(scope, receive, send, name)
         began, method = self._clock(), scope["method"]
+        if (path := scope["path"]).endswith("/") and path[:-1] in self._paths:
+            scope = {**scope, "path": path[:-1]}
         if method == "HEAD":  # the server omits the body, by its own copy of the scope
             scope = {**scope, "method": "GET"}
         try:

@@ -14,7 +14,7 @@ from service.http.document import ONE_IMAGE, SEVERAL_IMAGES, describe_problems
 from service.http.explain import add_explanation
 from service.http.form import FormLimits, Upload
 from service.http.handlers import RequestContext, get_service, handle, json_response, read_one
-from service.http.query import read_search
+from service.http.query import read_prior, read_search
 from service.http.schemas import BatchPrediction, Health, Prediction
 from service.http.uploads import read_images
 
@@ -80,11 +80,12 @@ async def predict(request: Request) -> Response:
     which none is found has an empty list.
     """
     search = read_search(request.scope["query_string"])
+    prior = read_prior(request.scope["query_string"], get_service(request).predictor.priors)
 
     async def work(context: RequestContext, image: bytearray) -> Body:
         predictor = context.service.predictor
         prediction = await predictor.predict(
-            image, context.deadline, search, context.allowance(len(image))
+            image, context.deadline, search, context.allowance(len(image)), prior
         )
         return prediction_body(prediction, predictor.manifest)
 
@@ -98,6 +99,7 @@ async def predict_batch(request: Request) -> Response:
     the status is 200 wherever the request itself was right.
     """
     search = read_search(request.scope["query_string"])
+    prior = read_prior(request.scope["query_string"], get_service(request).predictor.priors)
 
     def read(context: RequestContext) -> Coroutine[Any, Any, list[Upload]]:
         of = context.service.settings
@@ -108,7 +110,8 @@ async def predict_batch(request: Request) -> Response:
         predictor = context.service.predictor
         sizes = (len(upload) for upload in uploads if not isinstance(upload, ServiceError))
         allowance = context.allowance(sum(sizes))
-        results = await predictor.predict_many(uploads, context.deadline, search, allowance)
+        deadline = context.deadline
+        results = await predictor.predict_many(uploads, deadline, search, allowance, prior)
         return [result_body(result, predictor.manifest) for result in results]
 
     return json_response({"results": await handle(request, read, work)})

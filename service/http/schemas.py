@@ -40,7 +40,7 @@ _EXAMPLE_PREDICTION: dict[str, Any] = {
     "faces_found": 1,
     "truncated": False,
     "image": {"width": 512, "height": 512},
-    "model": {"name": "attention-fer-fer2013", "version": "1"},
+    "model": {"name": "attention-fer-fer2013", "version": "1", "prior": "balanced"},
     "timing": {"decode_ms": 0.6, "queue_ms": 0.1, "inference_ms": 7.2, "total_ms": 8.1},
 }
 _EXAMPLE_PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -140,10 +140,13 @@ class ImageSize(_Body):
 
 
 class Model(_Body):
-    """Which checkpoint answered."""
+    """Which checkpoint answered, and under which prior."""
 
     name: str
     version: str
+    prior: str = Field(
+        description="How frequent each emotion was taken to be; as in the query `prior`."
+    )
 
 
 class Timing(_Body):

@@ -85,7 +85,7 @@ class Service:
                 error = NotReady("A worker does not answer; the service waits for it.")
             healthy = self.peers.count_healthy()
         self.metrics.ready.set(error is None)
-        self.metrics.workers.set(self.settings.workers)
+        self.metrics.workers.set(self.settings.workers or 1)
         self.metrics.workers_ready.set(healthy)
         return error
 

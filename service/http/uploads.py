@@ -4,6 +4,7 @@ Bytes are counted as they arrive, and reading ends at the first byte above a lim
 memory: common form parsers spool to disk, where faces must never be stored.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from starlette.types import Receive
@@ -14,14 +15,18 @@ from service.errors import (
     NoImage,
     RequestTooLarge,
     ServiceError,
+    TooManyImages,
     UnsupportedType,
 )
 from service.http.disconnect import ClientDisconnected
 from service.http.form import Form, FormLimits, Upload, find_boundary
+from service.http.json_image import encoded_bytes, read_image_text, read_image_texts
 from service.http.upload_memory import MemoryReservation
 
 # Of a form besides the picture: boundaries, headers, a few other fields.
 FORM_OVERHEAD_BYTES = 64 << 10
+# The last is what stores such as S3 give files of no known type.
+_ANY_BYTES = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 
 
 async def read_image(
@@ -30,7 +35,7 @@ async def read_image(
     max_image_bytes: int,
     reservation: MemoryReservation,
 ) -> bytearray:
-    """Read the picture of a request, from a form or as the raw body.
+    """Read the picture of a request: from a form, from JSON, or as the raw body.
 
     Args:
         headers: The request's headers, names in lower case.
@@ -43,8 +48,8 @@ async def read_image(
 
     Raises:
         NoImage: There is no picture, or an empty one.
-        BadRequest: The form is malformed.
-        UnsupportedType: The body is neither a form nor a picture.
+        BadRequest: The form or the JSON is malformed.
+        UnsupportedType: The body is neither a form, JSON nor a picture.
         ImageTooLarge: It has more bytes than allowed; the rest was not read.
         TooManyImages: There are several pictures.
         QueueFull: The memory for uploads is full.
@@ -57,11 +62,16 @@ async def read_image(
         if isinstance(image, ServiceError):
             raise image
         return image
+    if kind == "application/json":
+        most = encoded_bytes(max_image_bytes)
+        body = await read_body(headers, receive, most, reservation, ImageTooLarge)
+        # In a thread: the text of a large picture takes milliseconds.
+        return await asyncio.to_thread(read_image_text, body, max_image_bytes)
     if not is_picture(kind):
         raise _refuse_type(
             headers,
-            "Send the picture as the form field 'image' (multipart/form-data), or as the body "
-            "with its own content type, such as image/jpeg.",
+            "Send the picture as the form field 'image' (multipart/form-data), as the body with "
+            "its own content type, such as image/jpeg, or as base64 in JSON.",
         )
     image = await read_body(headers, receive, max_image_bytes, reservation, ImageTooLarge)
     if not image:
@@ -72,7 +82,7 @@ async def read_image(
 async def read_images(
     headers: Mapping[str, str], receive: Receive, limits: FormLimits, reservation: MemoryReservation
 ) -> list[Upload]:
-    """Read the pictures of a form.
+    """Read the pictures of a form, or of JSON.
 
     Args:
         headers: The request's headers, names in lower case.
@@ -84,17 +94,25 @@ async def read_images(
         For each field `image`, in order, its bytes, or its error if it is empty or too large.
 
     Raises:
-        NoImage: The form has no picture.
-        BadRequest: The form is malformed.
-        UnsupportedType: The body is not a form.
+        NoImage: There is no picture.
+        BadRequest: The form or the JSON is malformed.
+        UnsupportedType: The body is neither a form nor JSON.
         RequestTooLarge: It has more bytes than allowed; the rest was not read.
         TooManyImages: It has more pictures than allowed; the rest was not read.
         QueueFull: The memory for uploads is full.
         ClientDisconnected: The client disconnected.
     """
-    if _content_type(headers) != "multipart/form-data":
+    kind = _content_type(headers)
+    if kind == "application/json":
+        body = await read_body(headers, receive, limits.max_request_bytes, reservation)
+        images = await asyncio.to_thread(read_image_texts, body, limits.max_image_bytes)
+        if len(images) > limits.max_images:
+            raise TooManyImages(f"At most {limits.max_images} images a request.")
+        return list(images)
+    if kind != "multipart/form-data":
         raise _refuse_type(
-            headers, "Send the pictures as form fields 'image' (multipart/form-data)."
+            headers,
+            "Send the pictures as form fields 'image' (multipart/form-data), or as base64 in JSON.",
         )
     return await _read_form(headers, receive, limits, reservation, RequestTooLarge)
 
@@ -137,7 +155,7 @@ async def read_body(
 
 def is_picture(kind: str) -> bool:
     """Return whether a body of this media type, in lower case, is treated as a picture."""
-    return kind in ("", "application/octet-stream") or kind.startswith("image/")
+    return kind in _ANY_BYTES or kind.startswith("image/")
 
 
 def _no_image() -> NoImage:

@@ -22,13 +22,13 @@ _BESIDE_BYTES = 4 << 20  # strips, the small copy in colour, tables
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _GREY = 2
 # Beside that: libwebp's canvases and its own copies; GIF's frame before; what Pillow makes of
-# run-length coded BMP.
-_BESIDE = {"WEBP": 12, "GIF": 1, "BMP_RLE": 4}
+# run-length coded BMP; the planes of video codecs.
+_BESIDE = {"WEBP": 12, "GIF": 1, "BMP_RLE": 4, "AVIF": 12, "HEIF": 12}
 _JPEG_PIXEL = 9  # of the reduced picture: RGB, Pillow's copy, two in grey
 _COEFFICIENT = 2
 _COLOUR, _COLOUR_FROM = 8, 26  # of each pixel of the copy in colour: made straight, or on white
 
-_PIXEL_S = {"WEBP": 30e-9, "BMP_RLE": 120e-9}
+_PIXEL_S = {"WEBP": 30e-9, "BMP_RLE": 120e-9, "AVIF": 60e-9, "HEIF": 60e-9}
 _OTHER_PIXEL_S, _TRANSPARENT_S, _BYTE_S = 20e-9, 12e-9, 20e-9
 _JPEG_PIXEL_S, _JPEG_BYTE_S = 4e-9, 10e-9
 _SCAN_S, _ARITHMETIC_SCAN_S = 0.5e-9, 8e-9  # of each coefficient

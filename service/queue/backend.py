@@ -8,6 +8,7 @@ import numpy as np
 
 from service.engine.contract import Faces
 from service.queue.ticket import Inference, OnResult
+from training.model.prior import Adjustment
 
 Cancel = Callable[[], object]
 """Cancels a submission: waiting faces leave the queue, and `on_result` is not called. To be called
@@ -33,7 +34,11 @@ class InferenceBackend(ABC):
 
     @abstractmethod
     def enqueue(
-        self, faces: Faces, deadline: float, explained: bool, on_result: OnResult
+        self,
+        faces: Faces,
+        deadline: float,
+        explain_under: Adjustment | None,
+        on_result: OnResult,
     ) -> Cancel:
         """Submit faces for classification, without waiting for the result.
 
@@ -43,7 +48,8 @@ class InferenceBackend(ABC):
         Args:
             faces: uint8[n, h, w], 0-255, grey, one or more; must not change before the result.
             deadline: When the answer is of no use any more, by the monotonic clock.
-            explained: Whether each answer includes its explanation.
+            explain_under: How the probabilities will be adjusted: each answer includes the
+                explanation of the most probable emotion then. None without explanations.
             on_result: Called once, later, on the loop, with what `submit` returns or raises.
 
         Returns:
@@ -62,17 +68,17 @@ class InferenceBackend(ABC):
         """Refuse new faces, and finish the accepted ones within `timeout_s` seconds."""
 
     async def submit(
-        self, faces: Faces, deadline: float, explained: bool = False
+        self, faces: Faces, deadline: float, explain_under: Adjustment | None = None
     ) -> list[Inference]:
         """Classify faces. Cancelling the calling task cancels the submission.
 
         Args:
             faces: As for `enqueue`, but n may be 0.
             deadline: As for `enqueue`.
-            explained: As for `enqueue`.
+            explain_under: As for `enqueue`.
 
         Returns:
-            An answer for each face, in order.
+            An answer for each face, in order. Probabilities are not adjusted.
 
         Raises:
             DeadlineExceeded: The answer did not come in time.
@@ -91,7 +97,7 @@ class InferenceBackend(ABC):
             if not future.done():
                 future.set_result(answer)
 
-        cancel = self.enqueue(faces, deadline, explained, on_result)
+        cancel = self.enqueue(faces, deadline, explain_under, on_result)
         try:
             answer = await future
         except asyncio.CancelledError:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.engine.contract import Begin, Explain, Faces, Finish, Infer, Probabilities
+from service.engine.contract import Begin, Emotions, Explain, Faces, Finish, Infer, Probabilities
 from service.engine.explanation import Explanation
 from service.queue.ticket import Part
+from training.model.prior import Adjustment, reweigh
 
 Rows = list[Probabilities | None]
 
@@ -83,7 +84,7 @@ class BatchRunner:
         Args:
             infer: uint8[n, h, w] to float32[n, classes].
             begin: The same in two steps; None if the engine does not support it.
-            explain: uint8[n, h, w] to n explanations.
+            explain: uint8[n, h, w] and int64[n], an emotion a face, to n explanations.
             clock: Seconds that only go forward.
         """
         self._infer, self._explain, self._clock = infer, explain, clock
@@ -177,18 +178,19 @@ class BatchRunner:
             self.call_started = None
 
     def _explained(self, answered: list[PartResult]) -> list[PartResult]:
-        """Add the explanations that were requested."""
-        parts = [answer.part for answer in answered if answer.part.ticket.explained]
-        if not parts:
+        """Add the explanations that were requested, of the emotions that will be answered."""
+        asked = [answer for answer in answered if answer.part.ticket.explain_under is not None]
+        if not asked:
             return answered
-        faces = _stack(parts)
-        explanations = self._explain(faces)
+        faces = _stack([answer.part for answer in asked])
+        emotions = np.concatenate([_emotions(answer) for answer in asked])
+        explanations = self._explain(faces, emotions)
         if len(explanations) != len(faces):
             raise ValueError(f"{len(explanations)} explanations for {len(faces)} faces")
         rest = iter(explanations)
         return [
             answer._replace(explanations=list(islice(rest, len(answer.rows))))
-            if answer.part.ticket.explained
+            if answer.part.ticket.explain_under is not None
             else answer
             for answer in answered
         ]
@@ -209,6 +211,18 @@ def _stack(parts: list[Part]) -> Faces:
     # worker would wait for a busy event loop each time.
     pixels = bytearray().join(part.ticket.faces[part.start : part.stop].data for part in parts)
     return np.frombuffer(pixels, np.uint8).reshape(-1, *parts[0].ticket.faces.shape[1:])
+
+
+def _emotions(answer: PartResult) -> Emotions:
+    """Return each face's most probable emotion under its submission's prior."""
+    how = answer.part.ticket.explain_under
+    assert how is not None  # explanations were requested
+    return np.array([_emotion(row, how) for row in answer.rows], np.int64)
+
+
+def _emotion(row: Probabilities | None, how: Adjustment) -> int:
+    # Any emotion will do for a face on which the engine failed: it gets no answer.
+    return 0 if row is None else int(reweigh(row, how).argmax())
 
 
 def _rows(probabilities: Probabilities, count: int) -> Rows:

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from service.engine.contract import Begin, Explain, Faces, Infer
+from service.engine.contract import Begin, Emotions, Explain, Faces, Infer
 from service.engine.explanation import Explanation
 from service.errors import (
     DeadlineExceeded,
@@ -38,6 +38,7 @@ from service.queue.face_queue import FaceQueue
 from service.queue.ticket import Inference, OnResult, Part, Ticket
 from service.telemetry.metrics import Metrics
 from service.threads import start_computing
+from training.model.prior import Adjustment
 
 __all__ = ["HANG_TIMEOUT_S", "Batcher", "Inference"]
 
@@ -73,7 +74,8 @@ class Batcher(InferenceBackend):
             begin: uint8[n, h, w] to a function that waits for the result of `infer`. Those
                 functions are called once each, in order; at most two are open, and `infer` may be
                 called meanwhile. None if the engine computes one batch at a time.
-            explain: uint8[n, h, w] to n explanations, in the worker thread; None without any.
+            explain: uint8[n, h, w] and int64[n], an emotion a face, to n explanations, in the
+                worker thread; None without any.
             linger_s: How long a batch that is not full waits for more faces; 0 is best.
             clock: Monotonic, in seconds; deadlines are in its time.
             hang_s: A call of `infer` that takes longer makes the batcher unhealthy.
@@ -129,14 +131,18 @@ class Batcher(InferenceBackend):
         self._queue.saturated = saturated
 
     def enqueue(
-        self, faces: Faces, deadline: float, explained: bool, on_result: OnResult
+        self,
+        faces: Faces,
+        deadline: float,
+        explain_under: Adjustment | None,
+        on_result: OnResult,
     ) -> Cancel:
         """Submit faces, as `InferenceBackend.enqueue`; on the event loop that called `start`.
 
         Args:
             faces: uint8[n, h, w].
             deadline: In the clock's time.
-            explained: Whether each answer includes its explanation.
+            explain_under: The adjustment to explain under; None without explanations.
             on_result: Called with the answers or the error.
         """
         if faces.ndim != 3 or faces.dtype != np.uint8 or not len(faces):
@@ -146,7 +152,7 @@ class Batcher(InferenceBackend):
         now, count = self._clock(), len(faces)
         self._admit(count, deadline - now)
         pixels = np.ascontiguousarray(faces)
-        ticket = Ticket(pixels, deadline, now, on_result, [None] * count, count, explained)
+        ticket = Ticket(pixels, deadline, now, on_result, [None] * count, count, explain_under)
         ticket.timer = self._loop.call_later(deadline - now, self._expire, ticket)
         self._queue.put(ticket)
         self._metrics.queue_faces.set(self._queue.waiting)
@@ -248,5 +254,5 @@ class Batcher(InferenceBackend):
             cast(asyncio.AbstractEventLoop, self._loop).call_soon_threadsafe(call, *args)
 
 
-def _unexplained(faces: Faces) -> list[Explanation]:
+def _unexplained(faces: Faces, emotions: Emotions) -> list[Explanation]:
     raise NotImplementedError(f"no explainer for {len(faces)} faces")

@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 
 from service.engine.contract import Faces, Probabilities
 from service.engine.explanation import Explanation
+from training.model.prior import Adjustment
 
 OnResult = Callable[["list[Inference] | BaseException"], object]
 """Receives the answers for all faces of a submission, in order, or the error."""
@@ -41,7 +42,8 @@ class Ticket:
             after a cancellation.
         answers: One per face, set on the event loop; None until then.
         missing: How many of them are None.
-        explained: Whether the answers include explanations.
+        explain_under: The adjustment under which each face's emotion is chosen that is explained;
+            None for answers without explanations.
         taken: How many faces have left the queue; guarded by the queue's lock.
         timer: Resolves the ticket at its deadline; None without one.
         done: It was resolved or cancelled.
@@ -53,7 +55,7 @@ class Ticket:
     on_result: OnResult
     answers: list[Inference | None]
     missing: int
-    explained: bool = False
+    explain_under: Adjustment | None = None
     taken: int = 0
     timer: asyncio.TimerHandle | None = None
     done: bool = False

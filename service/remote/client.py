@@ -44,9 +44,10 @@ from service.remote.protocol import (
     write_cancel,
     write_faces,
 )
+from training.model.prior import Adjustment
 
+HELLO_TIMEOUT_S = 10.0
 _RECONNECT_S = 0.1
-_HELLO_S = 10.0
 # An engine process is restarted, loaded and warm again in about this time.
 _RETRY_S = 3.0
 
@@ -90,8 +91,11 @@ class RemoteBackend(InferenceBackend):
         """Whether any engine is connected and answers."""
         return bool(self._usable())
 
-    async def start(self) -> None:
+    async def start(self, timeout_s: float = HELLO_TIMEOUT_S) -> None:
         """Connect, and reconnect whenever a connection is lost; returns after the first hello.
+
+        Args:
+            timeout_s: How long the first hello may take, in seconds.
 
         Raises:
             TimeoutError: No engine sent its hello in time, although one ran when this process was
@@ -100,18 +104,22 @@ class RemoteBackend(InferenceBackend):
         self._connecting = [
             asyncio.create_task(self._keep_connected(index)) for index in range(len(self._sockets))
         ]
-        async with asyncio.timeout(_HELLO_S):
+        async with asyncio.timeout(timeout_s):
             await self._hello_received.wait()
 
     def enqueue(
-        self, faces: Faces, deadline: float, explained: bool, on_result: OnResult
+        self,
+        faces: Faces,
+        deadline: float,
+        explain_under: Adjustment | None,
+        on_result: OnResult,
     ) -> Cancel:
         """Submit faces to an engine, as `InferenceBackend.enqueue`.
 
         Args:
             faces: uint8[n, h, w]; copied.
             deadline: In the clock's time.
-            explained: Whether each answer includes its explanation.
+            explain_under: The adjustment to explain under; None without explanations.
             on_result: Called with the answers, with the error that the engine's batcher raised, or
                 with `NotReady` if the engine died.
         """
@@ -125,7 +133,7 @@ class RemoteBackend(InferenceBackend):
         # The engine bounds its queue; this bound keeps the socket from becoming a second queue.
         if faces.nbytes > MAX_FACES_BYTES or connection.faces + len(faces) > 2 * self._queue_size:
             raise QueueFull("The queue's places are taken; try again later.", _RETRY_S)
-        submission = Submission(np.ascontiguousarray(faces), deadline, explained)
+        submission = Submission(np.ascontiguousarray(faces), deadline, explain_under)
         return connection.send(submission, deadline - self._clock(), on_result)
 
     async def drain(self, timeout_s: float) -> None:

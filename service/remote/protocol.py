@@ -24,6 +24,7 @@ from service.engine.explanation import Explanation
 from service.errors import InternalError, ServiceError
 from service.queue.ticket import Inference
 from training.model.manifest import InputSpec, Manifest, NetworkConfig
+from training.model.prior import Adjustment
 
 MAX_PAYLOAD_BYTES = 256 << 20
 """The largest payload; a longer frame is a protocol error."""
@@ -31,7 +32,8 @@ MAX_FACES_BYTES = MAX_PAYLOAD_BYTES // 16
 """Most pixels of one submission. Its answer with explanations is up to nine times as large."""
 
 _HEAD = struct.Struct("=IBQ")
-_FACES = struct.Struct("=d?IHH")  # deadline, explained, n, h, w
+_FACES = struct.Struct("=dHIHH")  # deadline, classes to explain under or 0, n, h, w
+_SCALE = struct.Struct("=d")
 _ANSWERS = struct.Struct("=IH?")  # n, classes, explained
 _TIMES = struct.Struct("=dd")  # in the queue, in the engine
 _FAILURE = struct.Struct("=dB")  # retry after, length of the code
@@ -65,11 +67,11 @@ class Frame(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """Faces, uint8[n, h, w], their deadline, and whether explanations are requested."""
+    """Faces, uint8[n, h, w], their deadline, and how they are explained; None: not at all."""
 
     faces: Faces
     deadline: float
-    explained: bool
+    explain_under: Adjustment | None
 
 
 class CoalescingWriter:
@@ -148,9 +150,10 @@ def read_hello(payload: bytes) -> EngineInfo:
 
 def write_faces(number: int, submission: Submission) -> bytes:
     """Return the frame that submits faces, which are C-contiguous."""
-    faces = submission.faces
-    head = _FACES.pack(submission.deadline, submission.explained, *faces.shape)
-    return _frame(Kind.FACES, number, head, faces.data)
+    faces, how = submission.faces, submission.explain_under
+    head = _FACES.pack(submission.deadline, 0 if how is None else len(how.shift), *faces.shape)
+    under = () if how is None else (_SCALE.pack(how.scale), how.shift.tobytes())
+    return _frame(Kind.FACES, number, head, *under, faces.data)
 
 
 def read_faces(payload: bytes) -> Submission:
@@ -160,11 +163,20 @@ def read_faces(payload: bytes) -> Submission:
         WireError: The payload is malformed.
     """
     try:
-        deadline, explained, *shape = _FACES.unpack_from(payload)
-        faces = np.frombuffer(payload, np.uint8, offset=_FACES.size).reshape(shape)
+        deadline, classes, *shape = _FACES.unpack_from(payload)
+        how, offset = _read_adjustment(payload, classes) if classes else (None, _FACES.size)
+        faces = np.frombuffer(payload, np.uint8, offset=offset).reshape(shape)
     except (struct.error, ValueError) as error:
         raise WireError(f"not faces: {error}") from error
-    return Submission(faces, deadline, explained)
+    return Submission(faces, deadline, how)
+
+
+def _read_adjustment(payload: bytes, classes: int) -> tuple[Adjustment, int]:
+    """Return the adjustment of a submission, and the offset of its faces."""
+    (scale,) = _SCALE.unpack_from(payload, _FACES.size)
+    offset = _FACES.size + _SCALE.size
+    shift = np.frombuffer(payload, np.float32, classes, offset)
+    return Adjustment(scale, shift), offset + shift.nbytes
 
 
 def write_cancel(number: int) -> bytes:

@@ -22,9 +22,10 @@ DEFER_S = 0.01
 """How long a worker leaves a waiting connection to workers with fewer connections."""
 POLL_S = 0.001
 """How often it compares the numbers meanwhile."""
+EXHAUSTED_PAUSE_S = 0.5
+"""How long a worker accepts nothing when descriptors or memory are exhausted."""
 # A worker may have this share more: exact balance would slow down accepting many connections.
 _SLACK = 1 / 16
-_EXHAUSTED_S = 0.5  # pause when descriptors or memory are exhausted
 
 _log = logging.getLogger(__name__)
 
@@ -121,8 +122,8 @@ class ConnectionBalancer:
         except (BlockingIOError, ConnectionAbortedError):
             return  # another worker has accepted it, or the client disconnected
         except OSError as error:
-            _log.error("no connection can be taken at present: %s", error.strerror)
-            self._pause(_EXHAUSTED_S)
+            _log.error("no connection can be accepted at present: %s", error.strerror)
+            self._pause(EXHAUSTED_PAUSE_S)
             return
         self._opening += 1
         self._publish()

@@ -102,7 +102,7 @@ async def serve_engine(
         async with asyncio.timeout(_LAST_WRITE_S):
             await host.close()
     if not all_have_ended(_LAST_WRITE_S):
-        _log.error("the engine still computes, for nobody; leaving it")
+        _log.error("the engine did not end in time; exiting without it")
         os._exit(0)
 
 
@@ -129,7 +129,7 @@ async def _report(worker_slot: WorkerSlot, batcher: Batcher) -> None:
 def _on_supervisor_end(loop: asyncio.AbstractEventLoop, orphaned: asyncio.Event) -> None:
     """Handle the end of the pipe: the supervisor never writes, so it has died."""
     loop.remove_reader(sys.stdin)
-    _log.error("the supervisor is gone; ending after the workers")
+    _log.error("the supervisor has died; shutting down after the workers")
     orphaned.set()
 
 

@@ -1,10 +1,10 @@
-"""Where a request's head and its body end, as RFC 9112 says it (sections 2.2, 3.2, 6 and 7.1).
+"""Finds the end of a request's head and body, after RFC 9112 (sections 2.2, 3.2, 6 and 7.1).
 
     bytes ─▶ take_head ─▶ the head, for the parser
           ─▶ body_of ─▶ SizedBody or ChunkedBody ─▶ the body's content
 
-A request that another party could read differently is refused. A trailer is never a header: the
-head ends where it ends, and what follows a chunked body is dropped.
+A request that a proxy could parse differently is refused (request smuggling). Trailers after a
+chunked body are discarded, so that they never count as headers.
 """
 
 import re
@@ -15,7 +15,7 @@ from service.errors import BadRequest, HeadersTooLarge, UnsupportedCoding
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 100
 CHUNKS_A_TURN = 256
-"""Chunks of one body that are read without a pause for other connections; 0.3 ms."""
+"""Chunks of one body that are parsed in one iteration of the event loop; takes 0.3 ms."""
 _MAX_SIZE_LINE_BYTES = 1 << 10
 _MAX_LENGTH_DIGITS = 15
 
@@ -33,21 +33,21 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 def take_head(buffer: bytearray) -> bytes | None:
-    """Take a request's head, with the blank line that ends it, off what has arrived.
+    """Remove a request's head, with the blank line that ends it, from the buffer.
 
     Args:
-        buffer: Begins with the head, of at least a byte; blank lines before it are dropped.
+        buffer: Received bytes, at least one. Blank lines before the head are discarded.
 
     Returns:
-        The head; None if its end is not here yet.
+        The head; None if its end has not been received yet.
 
     Raises:
-        HeadersTooLarge: It has more than `MAX_HEAD_BYTES`.
-        BadRequest: It cannot become a head, whatever follows.
+        HeadersTooLarge: The head has more than `MAX_HEAD_BYTES`.
+        BadRequest: The bytes cannot be the beginning of a head.
     """
     if buffer.startswith((b"\r", b"\n")):
         buffer[:] = buffer.lstrip(_LINE_END) or _LINE_END
-        if buffer == _LINE_END:  # it stays, and tells that a request has begun
+        if buffer == _LINE_END:  # not discarded: the timer of a begun request continues
             return None
     end = _end_of_lines(buffer)
     if not end:
@@ -59,15 +59,15 @@ def take_head(buffer: bytearray) -> bytes | None:
 
 
 def body_of(version: str, headers: Headers) -> "SizedBody | ChunkedBody":
-    """Return how a request's body is to be read.
+    """Return the parser of a request's body.
 
     Args:
-        version: "1.1" or another.
+        version: Of HTTP, e.g. "1.1".
         headers: The request's, names in lower case.
 
     Raises:
-        BadRequest: Its version, its Host or its length is not one.
-        UnsupportedCoding: It is encoded in more ways than in chunks.
+        BadRequest: The version, the Host or the length is invalid.
+        UnsupportedCoding: The body has another transfer coding besides chunked.
     """
     hosts, lengths, codings = [], [], []
     for name, value in headers:
@@ -91,8 +91,8 @@ class SizedBody:
     """A body of known length.
 
     Attributes:
-        complete: All of it was taken.
-        paused: There is more to take than was taken at once; never.
+        complete: The whole body was taken.
+        paused: Always False; see `ChunkedBody`.
     """
 
     paused = False
@@ -103,7 +103,7 @@ class SizedBody:
         self.complete = not size
 
     def take(self, buffer: bytearray) -> bytes:
-        """Take what is here of the body off the buffer, and return it."""
+        """Remove the received part of the body from the buffer, and return it."""
         piece = bytes(buffer) if len(buffer) <= self._left else bytes(buffer[: self._left])
         del buffer[: len(piece)]
         self._left -= len(piece)
@@ -112,25 +112,26 @@ class SizedBody:
 
 
 class ChunkedBody:
-    """A body in chunks, up to the end of its trailers.
+    """A chunked body, with its trailers.
 
     Attributes:
-        complete: All of it was taken.
-        paused: `CHUNKS_A_TURN` were taken, and there may be more: take again, a little later.
+        complete: The whole body and its trailers were taken.
+        paused: `CHUNKS_A_TURN` were taken and the buffer may hold more of them. Call `take` again
+            in the next iteration of the event loop.
     """
 
     def __init__(self) -> None:
         """Expect a chunk's size."""
         self.complete = self.paused = False
-        self._left = 0  # of the present chunk
+        self._left = 0  # bytes of the current chunk that are still to come
         self._in_chunk = self._in_trailers = False
 
     def take(self, buffer: bytearray) -> bytes:
-        """Take what is here of the body off the buffer, and return its content.
+        """Remove the received part of the body from the buffer, and return its content.
 
         Raises:
-            BadRequest: It is not well-formed.
-            HeadersTooLarge: More than `MAX_HEAD_BYTES` of trailers.
+            BadRequest: The body is malformed.
+            HeadersTooLarge: The trailers have more than `MAX_HEAD_BYTES`.
         """
         content, at = bytearray(), 0
         for _ in range(CHUNKS_A_TURN):
@@ -150,7 +151,7 @@ class ChunkedBody:
         return bytes(content)
 
     def _take_data(self, buffer: bytearray, at: int, content: bytearray) -> int:
-        """Add a chunk's data to the content; return where what follows it begins."""
+        """Append a chunk's data to the content; returns the index after it."""
         piece = buffer[at : at + self._left]
         content += piece
         self._left -= len(piece)
@@ -181,12 +182,12 @@ class ChunkedBody:
 
 
 def headers_too_large() -> HeadersTooLarge:
-    """Return the answer to more of them than are read."""
+    """Return the error for too many or too large headers."""
     return HeadersTooLarge(f"At most {MAX_HEADERS} headers of {MAX_HEAD_BYTES} bytes are read.")
 
 
 def _end_of_lines(buffer: bytearray) -> int:
-    """Return where the blank line behind headers or trailers ends; 0 if it is not here yet."""
+    """Return the index after the blank line that ends headers or trailers; 0 without one."""
     end = buffer.find(_HEAD_END, 0, MAX_HEAD_BYTES) + len(_HEAD_END)
     if end >= len(_HEAD_END):
         return end
@@ -196,7 +197,7 @@ def _end_of_lines(buffer: bytearray) -> int:
 
 
 def _check_beginning(buffer: bytearray) -> None:
-    """Refuse at once what cannot become a head: its end may never come."""
+    """Refuse bytes that cannot be the beginning of a head, without waiting for its end."""
     line, ended, _ = buffer.partition(_LINE_END)
     plausible = _REQUEST_LINE.fullmatch(line) if ended else buffer[:1].isupper()
     if not plausible or buffer.count(b"\n") > buffer.count(_LINE_END):

@@ -81,7 +81,7 @@ class _Server(uvicorn.Server):
                     BoundedProtocol,
                     limits,
                     app.state.metrics,
-                    tell=self._on_connections,
+                    on_connections=self._on_connections,
                 ),
             ),
             ws="none",
@@ -118,24 +118,24 @@ class _Server(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _log.info("shutting down: accepted requests are answered, new ones refused")
         self._app.state.service.begin_drain()
-        if (
-            self._worker_slot is None or self._orphaned
-        ):  # else the supervisor does it, or others serve
+        # With a supervisor, it has stopped accepting, or the other workers go on.
+        if self._worker_slot is None or self._orphaned:
             stop_accepting(self._listener)
         await asyncio.sleep(_LAST_ACCEPT_S)
-        await asyncio.sleep(0)  # a busy loop may have got here before it polled the listener
+        await asyncio.sleep(0)  # a busy loop may not have polled the listener in that time
         if self._balancer is not None:
             await self._balancer.close()
         await super().shutdown(sockets)
         if not all_have_ended(_LAST_WORK_S):
-            _log.error("a thread still computes, for nobody; leaving it")
+            _log.error("a thread did not end in time; exiting without it")
             os._exit(0)
 
     def _on_supervisor_end(self) -> None:
         """Shut down as at a signal: the supervisor never writes, so it has died."""
         asyncio.get_running_loop().remove_reader(sys.stdin)
-        _log.error("the supervisor is gone; shutting down")
+        _log.error("the supervisor has died; shutting down")
         self._orphaned = self.should_exit = True
 
     def _on_connections(self, connections: int) -> None:

@@ -180,13 +180,13 @@ def open_registry(folder: Path, settings: Settings) -> WorkerRegistry:
 
     Args:
         folder: The supervisor's.
-        settings: Give the number of processes.
+        settings: Give the number of processes; fitted to the host.
 
     Raises:
         SettingsError: There is no space for the file.
     """
     try:
-        return WorkerRegistry(folder, settings.workers, len(engine_devices(settings)))
+        return WorkerRegistry(folder, settings.workers or 1, len(engine_devices(settings)))
     except OSError as error:
         raise SettingsError(f"no room for metrics in {folder}: {error.strerror}") from None
 
@@ -196,7 +196,7 @@ def claim_slot(folder: Path, settings: Settings, slot: int) -> WorkerSlot:
 
     Args:
         folder: The supervisor's.
-        settings: Give the number of processes.
+        settings: Give the number of processes; fitted to the host.
         slot: The slot that the supervisor assigned.
 
     Raises:

@@ -2,7 +2,7 @@
 
     supervisor ─▶ worker 0 ┐                                                       ┌▶ engine 0
                ─▶ worker 1 ┼▶ one listener, one folder in memory (workers, metrics) ─┤
-               ─▶ worker 2 ┘                                    sockets, or nobody └▶ engine 1
+               ─▶ worker 2 ┘                                    engine sockets     └▶ engine 1
 
 Each worker is a new interpreter with its own limits. It has its own engine and queue, unless all
 workers share one engine process per device. The supervisor itself does not load torch.
@@ -28,11 +28,13 @@ from typing import NoReturn
 from service.config import Settings, key_of
 from service.server.registry import REPORT_EVERY_S, WorkerRegistry, open_registry
 from service.server.sockets import bind, format_url, stop_accepting
+from service.telemetry.logs import log_fatal
 from service.telemetry.shared_metrics import FOLDER_VARIABLE, retire_metrics
 
 _LONGEST_PAUSE_S = 30.0
 _HUNG_S = 60.0  # a process without a report for so long is killed
-_GRACE_S = 10.0  # after the drain, for a worker to exit
+GRACE_S = 10.0
+"""How long a process may take to exit after the drain."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 EXIT_MISCONFIGURED = 2
@@ -42,8 +44,8 @@ _log = logging.getLogger(__name__)
 
 
 def refuse(error: Exception) -> NoReturn:
-    """Print an error in one line, and exit with 2."""
-    sys.stderr.write(f"attention-fer: {error}\n")
+    """Write an error in one line, and exit with 2."""
+    log_fatal(f"attention-fer: {error}")
     sys.exit(EXIT_MISCONFIGURED)
 
 
@@ -65,7 +67,8 @@ def supervise(settings: Settings) -> int:
     """Run the workers until SIGTERM or SIGINT, then let them finish the accepted requests.
 
     Args:
-        settings: The operator's; each worker reads the same from its environment.
+        settings: The operator's, fitted to the host; each worker reads the same from its
+            environment.
 
     Returns:
         The exit code: 0; 1 if a worker had to be killed; 2 if the first one could not start, and
@@ -85,7 +88,10 @@ def supervise(settings: Settings) -> int:
     ):
         settings = replace(settings, port=listener.getsockname()[1])
         workers = open_registry(Path(folder), settings)
-        environ = os.environ | {key_of("port"): str(settings.port), FOLDER_VARIABLE: folder}
+        chosen = {
+            key_of(n): str(getattr(settings, n)) for n in ("port", "workers", "decode_threads")
+        }
+        environ = os.environ | chosen | {FOLDER_VARIABLE: folder}
 
         def start(slot: int) -> "subprocess.Popen[bytes]":
             serves = slot in workers.slots
@@ -127,6 +133,7 @@ class Supervisor:
         drain_s: float,
         url: str,
         stop_accepting: Callable[[], object] = lambda: None,
+        grace_s: float = GRACE_S,
     ) -> None:
         """Create the supervisor; `run` starts the processes.
 
@@ -136,9 +143,11 @@ class Supervisor:
             drain_s: How long a process may take to finish.
             url: Of the service, for the log.
             stop_accepting: Called before the processes get SIGTERM.
+            grace_s: How long a process may take to exit after `drain_s`.
         """
         self._workers, self._start = workers, start
-        self._drain_s, self._url, self._stop_accepting = drain_s, url, stop_accepting
+        self._drain_s, self._grace_s = drain_s, grace_s
+        self._url, self._stop_accepting = url, stop_accepting
         # Engines first, because the workers wait for them.
         self._processes = [
             _Process(slot, workers.name(slot).replace("-", " "))
@@ -206,7 +215,7 @@ class Supervisor:
         managed.start_at = time.monotonic() + pause_s
         self._announced = False
         if not self._stopping and (self._started or code != EXIT_MISCONFIGURED):
-            again = f"again in {pause_s:.0f} s" if self._started else "giving up"
+            again = f"starts again in {pause_s:.0f} s" if self._started else "giving up"
             _log.error("%s ended with %d; %s", managed.name, code, again)
         return code
 
@@ -216,6 +225,7 @@ class Supervisor:
             _log.info("all %d workers are ready at %s", len(self._workers.slots), self._url)
 
     def _finish(self, wait: Callable[[float], None]) -> int:
+        _log.info("a signal asked for the end; the workers finish what they accepted")
         self._stop_accepting()
         # The engines end last: until then the workers need them for accepted requests.
         codes = [
@@ -227,7 +237,7 @@ class Supervisor:
         """Let the processes of these slots finish; returns 1 if one had to be killed."""
         for managed in self._running(slots):
             _signal(managed, signal.SIGTERM)
-        give_up = time.monotonic() + self._drain_s + _GRACE_S
+        give_up = time.monotonic() + self._drain_s + self._grace_s
         while self._running(slots) and time.monotonic() < give_up:
             for managed in self._running(slots):
                 if managed.process is not None and managed.process.poll() is not None:

@@ -1,8 +1,8 @@
-"""The transport that uvicorn is given: closing it loses no answer, reading can be held.
+"""The transport that uvicorn uses: it closes without losing the answer, and can pause reading.
 
-To close a socket while its client still sends resets the connection, and the client may never see
-the answer that was written. So the socket's writing side is closed first, and what still comes is
-read and dropped, for a bounded time and amount, as nginx does it.
+Closing a socket while its client still sends resets the connection, and the client may lose the
+answer that was written. Therefore only the writing side is closed at first. Further bytes are read
+and discarded, for a limited time and up to a limited size, as nginx does (lingering close).
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from collections.abc import Callable
 from typing import Any
 
 LINGER_S = 30.0
-"""How long a client may go on sending after its answer, before it is cut off."""
+"""How long a client may continue to send after its answer, before the connection is aborted."""
 MAX_LINGER_BYTES = 64 << 20
-"""How much."""
+"""How many bytes it may send in that time."""
 
 
 class LingeringTransport(asyncio.Transport):
     """A transport whose `close` waits until the client has stopped sending.
 
-    On the event loop alone.
+    Used on the event loop only.
 
     Attributes:
-        lingering: It was closed, and still reads.
+        lingering: It was closed, but still reads and discards.
     """
 
     def __init__(
@@ -33,25 +33,27 @@ class LingeringTransport(asyncio.Transport):
         loop: asyncio.AbstractEventLoop,
         is_receiving: Callable[[], bool],
     ) -> None:
-        """Surround `transport`.
+        """Wrap `transport`.
 
         Args:
             transport: The event loop's.
             loop: That loop.
-            is_receiving: Tells whether the client may still be sending.
+            is_receiving: Returns whether the client may still be sending.
         """
         super().__init__()
         self._transport, self._loop = transport, loop
         self._is_receiving = is_receiving
         self._timer: asyncio.TimerHandle | None = None
-        self._may_drop_bytes = MAX_LINGER_BYTES
+        self._discardable_bytes = MAX_LINGER_BYTES
         self._held = self._paused = False
+        self._unsent: list[bytes] = []  # of this turn of the event loop
         self.lingering = False
 
     def close(self) -> None:
-        """Send what was written; end the connection, at once or when the client stops sending."""
+        """Flush, then end the connection: at once, or when the client has stopped sending."""
         if self.is_closing():
             return
+        self._send()
         if not self._is_receiving():
             self._transport.close()
             return
@@ -60,25 +62,25 @@ class LingeringTransport(asyncio.Transport):
         self._transport.resume_reading()
         self._timer = self._loop.call_later(LINGER_S, self._transport.abort)
 
-    def drop(self, data: bytes) -> None:
-        """Count what came while lingering; too much of it ends the connection."""
-        self._may_drop_bytes -= len(data)
-        if self._may_drop_bytes < 0:
+    def discard(self, data: bytes) -> None:
+        """Count bytes received while lingering; too many of them end the connection."""
+        self._discardable_bytes -= len(data)
+        if self._discardable_bytes < 0:
             self._transport.abort()
 
-    def hurry(self, seconds: float) -> None:
-        """Linger no longer than that."""
+    def limit_linger(self, seconds: float) -> None:
+        """End the connection in at most so many seconds, if it lingers."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = self._loop.call_later(seconds, self._transport.abort)
 
-    def lost(self) -> None:
-        """Let go of the timer: the connection has ended."""
+    def cancel_timer(self) -> None:
+        """Cancel the linger timer, because the connection has ended."""
         if self._timer is not None:
             self._timer.cancel()
 
     def has_unread(self) -> bool:
-        """Tell whether bytes have arrived that nobody has read."""
+        """Return whether the socket holds received bytes that were not read."""
         if self._transport.is_closing():
             return False
         unread = array("i", [0])
@@ -87,26 +89,26 @@ class LingeringTransport(asyncio.Transport):
         return unread[0] > 0
 
     def hold(self, held: bool) -> None:
-        """Read nothing, whoever resumes reading, until this is called with False.
+        """Pause reading for the protocol, independently of `pause_reading`, which uvicorn uses.
 
         Args:
-            held: Whether to.
+            held: False ends the pause.
         """
         if held != self._held:
             self._held = held
-            self._read_or_not()
+            self._update_reading()
 
     def pause_reading(self) -> None:
-        """Stop reading."""
+        """Pause reading."""
         self._paused = True
-        self._read_or_not()
+        self._update_reading()
 
     def resume_reading(self) -> None:
-        """Read on, unless reading is held."""
+        """Resume reading, unless `hold` pauses it."""
         self._paused = False
-        self._read_or_not()
+        self._update_reading()
 
-    def _read_or_not(self) -> None:
+    def _update_reading(self) -> None:
         if self.is_closing():
             return
         if self._held or self._paused:
@@ -115,22 +117,35 @@ class LingeringTransport(asyncio.Transport):
             self._transport.resume_reading()
 
     def is_closing(self) -> bool:
-        """Tell whether it was closed, even if it still lingers."""
+        """Return whether it was closed, even if it still lingers."""
         return self.lingering or self._transport.is_closing()
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """End the connection at once, and discard unsent bytes."""
         self._transport.abort()
 
     def write(self, data: Any) -> None:
-        """Send bytes; after `close` none."""
-        if not self.lingering:
-            self._transport.write(data)
+        """Send bytes; after `close` none.
+
+        What is written in one turn of the event loop is sent together: an answer's head and body
+        cost one system call, and wake the client once.
+        """
+        if self.lingering:
+            return
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(data)
+
+    def _send(self) -> None:
+        content = b"".join(self._unsent)
+        self._unsent.clear()
+        if content and not self._transport.is_closing():
+            self._transport.write(content)
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes wait to be sent."""
-        return self._transport.get_write_buffer_size()
+        """Return the number of bytes that are not sent yet."""
+        return sum(map(len, self._unsent)) + self._transport.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the event loop's transport knows of the socket."""
+        """Return information about the socket, as the event loop's transport does."""
         return self._transport.get_extra_info(name, default)

@@ -4,15 +4,21 @@ No module logs the content of a picture.
 """
 
 import contextlib
+import faulthandler
 import json
 import logging
 import os
 import re
+import sys
+import threading
 from datetime import UTC, datetime
 
 from service.telemetry import request_id
 
 _STANDARD_ERROR = 2
+_MAX_PRINTED = 1000  # characters of a library's line
+
+_log = logging.getLogger(__name__)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -24,13 +30,46 @@ def set_up_logging(level: str, style: str = "text", process: str | None = None) 
         style: text or json.
         process: The name of this process if there are several, e.g. "worker-1".
     """
-    handler = DescriptorHandler(_STANDARD_ERROR)
+    # A descriptor of its own, because `capture_standard_error` redirects the usual one.
+    handler = DescriptorHandler(os.dup(_STANDARD_ERROR))
     handler.setFormatter(JsonFormatter(process) if style == "json" else TextFormatter(process))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # Uvicorn logs its start and end, and a warning for each mistake of a client. The form parser
     # would quote the client's bytes for every malformed form.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+
+
+def capture_standard_error() -> None:
+    """Log each line that libraries in C print on standard error; once, after `set_up_logging`.
+
+    Decoders print warnings about pictures there, whatever the format of the log is. The traceback
+    of a crash is still written to standard error itself.
+    """
+    faulthandler.enable(os.dup(_STANDARD_ERROR))
+    reader, writer = os.pipe()
+    os.dup2(writer, _STANDARD_ERROR)
+    os.close(writer)
+    threading.Thread(target=_log_lines, args=(reader,), daemon=True, name="stderr").start()
+
+
+def log_fatal(message: str) -> None:
+    """Write why this process ends: a plain line, or a line of the log if that is JSON.
+
+    Args:
+        message: One line.
+    """
+    handlers = logging.getLogger().handlers
+    if any(isinstance(handler.formatter, JsonFormatter) for handler in handlers):
+        _log.critical("%s", message)
+    else:
+        sys.stderr.write(f"{message}\n")
+
+
+def _log_lines(descriptor: int) -> None:
+    with open(descriptor, encoding="utf-8", errors="backslashreplace") as printed:
+        for line in printed:
+            logging.getLogger("stderr").warning("%s", line.rstrip("\n")[:_MAX_PRINTED])
 
 
 class DescriptorHandler(logging.Handler):

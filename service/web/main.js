@@ -18,7 +18,8 @@ let asked = Promise.resolve();
 function search() {
   const most = at("max-faces");
   const chosen = most.value !== "" && most.validity.valid;
-  return { detect: at("detect").value, maxFaces: chosen ? most.valueAsNumber : null };
+  const maxFaces = chosen ? most.valueAsNumber : null;
+  return { detect: at("detect").value, maxFaces, prior: at("prior").value };
 }
 
 function announce(words) {
@@ -73,7 +74,7 @@ at("clear").addEventListener("click", () => {
   cards.forEach(remove);
   at("choose").focus();
 });
-for (const option of [at("detect"), at("max-faces")]) {
+for (const option of [at("detect"), at("max-faces"), at("prior")]) {
   option.addEventListener("change", () => {
     for (const card of cards) ask(card, opening);
   });

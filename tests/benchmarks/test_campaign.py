@@ -1,28 +1,23 @@
 """Tests of `benchmarks.serving.campaign`: what is measured when."""
 
-from pathlib import Path
+import itertools
 
-import pytest
-
-from benchmarks.serving.__main__ import parse_arguments
-from benchmarks.serving.campaign import Campaign
+from benchmarks.serving.campaign import round_order
 from benchmarks.serving.server import Variant
 
+OURS = [Variant("ours", "ours", workers) for workers in (1, 2)]
+MOSEC = [Variant("mosec", "plain", workers) for workers in (1, 2)]
 
-@pytest.mark.parametrize("servers", ["ours,mosec,ray", "mosec"])
-def test_the_ceiling_is_measured_right_before_what_is_compared_with_it(
-    servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+
+def test_the_ceiling_is_measured_right_before_what_is_compared_with_it() -> None:
     """Of the service with all cores: that is whose share of it is a goal."""
-    arguments = ["--servers", servers, "--workers", "1,2", "--rounds", "5", "--out", str(tmp_path)]
-    campaign = Campaign(parse_arguments(arguments))
-    done: list[Variant | str] = []
-    monkeypatch.setattr(campaign, "_measure_ceiling", lambda _: done.append("ceiling"))
-    monkeypatch.setattr(campaign, "_with", lambda variant, *_: done.append(variant))
+    for variants in itertools.permutations([*OURS, *MOSEC]):
+        order = list(round_order(list(variants), 2))
+        assert [step for step in order if step is not None] == list(variants)
+        assert order.count(None) == 1
+        assert order[order.index(None) + 1] == OURS[1]
 
-    campaign._throughput({"ours", "mosec", "ray"})
 
-    after = [done[place + 1] for place, what in enumerate(done) if what == "ceiling"]
-    assert len(after) == 5
-    if "ours" in servers:
-        assert set(after) == {Variant("ours", "ours", 2)}
+def test_the_ceiling_is_measured_first_where_nothing_is_compared_with_it() -> None:
+    assert list(round_order(MOSEC, 2)) == [None, *MOSEC]
+    assert list(round_order([], 2)) == []

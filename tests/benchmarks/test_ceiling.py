@@ -1,6 +1,7 @@
 """Tests of `benchmarks.serving.ceiling` and of what a GPU host changes in the benchmark."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,9 +29,7 @@ def one(device: str, decode_ms: float, forward_ms: dict[str, float]) -> dict[str
         ("cuda", 24.0, 4 * 1e3 / 24.0),  # the decoders are
     ],
 )
-def test_the_most_that_is_possible(
-    device: str, decode_ms: float, most: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_most_that_is_possible(device: str, decode_ms: float, most: float) -> None:
     asked: list[tuple[str, int]] = []
 
     def measured(engine: str, processes: int, _: float) -> list[dict[str, Any]]:
@@ -38,8 +37,7 @@ def test_the_most_that_is_possible(
         forward = {"1": 9.0, "8": 3.0} if engine == "ours" else {"1": 0.0, "8": 0.0}
         return [one(device, decode_ms, forward)] * processes
 
-    monkeypatch.setattr(ceiling, "_measure", measured)
-    found = ceiling.measure("ours", 4, 1.0)
+    found = ceiling.measure("ours", 4, 1.0, measured)
     assert found["requests_per_s"]["256"] == pytest.approx(most)
     assert found["best_batch"] == 8
     # On a GPU the cores decode beside it, and one process has the network.
@@ -54,16 +52,25 @@ def test_two_batches_are_in_flight_where_the_engine_can() -> None:
         return lambda: finished.append(faces)
 
     model = type("Model", (), {"begin": staticmethod(begin), "infer": None})()
-    infer = ceiling._in_flight(model)
+    infer = ceiling.in_flight(model)
     for number in range(3):
         infer(number)  # type: ignore[arg-type]
     assert (begun, finished) == ([0, 1, 2], [0, 1])
 
 
-def test_what_is_installed_is_used_where_nothing_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_installed", False)
-    assert environment.python_of("bentoml") != environment.python_of("ours") != sys.executable
+@pytest.fixture
+def installed() -> Iterator[None]:
     environment.use_installed()
+    yield
+    environment.use_installed(False)
+
+
+def test_a_peer_has_an_environment_of_its_own() -> None:
+    assert environment.python_of("bentoml") != environment.python_of("ours") != sys.executable
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_is_installed_is_used_where_nothing_can_be() -> None:
     assert environment.python_of("bentoml") == environment.python_of("ours") == sys.executable
     assert environment.prepare(["bentoml"]) == {}
     assert environment.versions("ours", ("uvicorn",)).keys() == {"uvicorn", "torch"}
@@ -72,7 +79,7 @@ def test_what_is_installed_is_used_where_nothing_can_be(monkeypatch: pytest.Monk
 def test_servers_hear_of_the_device_and_of_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVICE", "cuda:1")
     monkeypatch.setenv("PYTHONPATH", "/some/packages")
-    environ = server._environ(Variant("ours", "ours", 2), 8000)
+    environ = server.environ_of(Variant("ours", "ours", 2), 8000)
     assert environ["DEVICE"] == "cuda:1"
     assert environ["PYTHONPATH"].endswith(":/some/packages")
 

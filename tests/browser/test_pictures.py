@@ -107,6 +107,22 @@ def test_the_options_go_with_the_request(visit: Visit, keep: Keep) -> None:
     expect(page.get_by_role("article")).not_to_have_attribute("aria-busy", "true")
 
 
+def test_the_prior_goes_with_the_picture_and_its_explanation(visit: Visit, keep: Keep) -> None:
+    page = visit()
+    usual = answer_to(page, keep("portrait.jpg", portraits.one_face()))
+    assert usual["model"]["prior"] == "balanced"
+    page.get_by_text("Options", exact=True).click()
+    for count, name in enumerate(("uniform", "training"), start=2):
+        page.get_by_label("Prior", exact=True).select_option(name)
+        answer = page.evaluate("(count) => watch.reached(count)", count)
+        assert answer["model"]["prior"] == name
+        assert answer["faces"][0]["probabilities"] != usual["faces"][0]["probabilities"]
+        expect(page.get_by_role("article")).not_to_have_attribute("aria-busy", "true")
+    with page.expect_response(re.compile(r"/explain\?detect=auto&max_faces=16&prior=training")):
+        page.get_by_role("button", name="Show why").click()
+    expect(page.get_by_role("button", name="Hide why")).to_be_visible()
+
+
 def test_several_pictures_are_answered_one_after_another(visit: Visit, keep: Keep) -> None:
     page = visit()
     paths = [keep(f"{name}.jpg", portraits.one_face()) for name in "abc"]

@@ -27,7 +27,7 @@ sys.stdin.read()
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = Metrics(CollectorRegistry())
-    metrics.describe_model("attention-fer-test", "0", "cpu", FER2013_EMOTIONS)
+    metrics.describe_model("attention-fer-test", "0", "cpu", "training", FER2013_EMOTIONS)
     return metrics
 
 

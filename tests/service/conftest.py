@@ -22,7 +22,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = Metrics(CollectorRegistry())
-    metrics.describe_model("attention-fer-test", "0", "cpu", FER2013_EMOTIONS)
+    metrics.describe_model("attention-fer-test", "0", "cpu", "training", FER2013_EMOTIONS)
     return metrics
 
 

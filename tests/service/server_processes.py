@@ -32,6 +32,7 @@ class Server:
     ) -> None:
         defaults = {"FER_HOST": "127.0.0.1", "FER_PORT": "0", "FER_DEVICE": "cpu"}
         defaults |= {"FER_TIMEOUT_S": "60", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        defaults |= {"FER_WORKERS": "1"}
         others = {key: value for key, value in os.environ.items() if not key.startswith("FER_")}
         self.process: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-m", module],
@@ -96,6 +97,13 @@ class Server:
         with self._more:
             self._ended = True
             self._more.notify_all()
+
+
+def only_line(standard_error: str) -> str:
+    """Return the line that says why a start failed; it is the last one, and no event of the log."""
+    *others, line = standard_error.splitlines()
+    assert all(" INFO " in other for other in others), standard_error
+    return line
 
 
 @contextmanager

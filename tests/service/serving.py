@@ -5,8 +5,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -20,8 +19,9 @@ from service.engine.explanation import Explanation
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
 
-NOWHERE = Path("/nowhere")
 MANIFEST = Manifest("fake", "7", NetworkConfig(), FER2013_EMOTIONS)
+STATED = replace(MANIFEST, prior=(0.1, 0.02, 0.04, 0.3, 0.14, 0.1, 0.3))
+"""The same, with the prior of its training labels."""
 
 
 class FakeEngine:
@@ -34,6 +34,7 @@ class FakeEngine:
         self.warmed = False
         self.batches: list[int] = []
         self.explained: list[int] = []
+        self.emotions: list[str] = []
 
     def warm(self) -> dict[int, float]:
         self.warmed = True
@@ -46,9 +47,10 @@ class FakeEngine:
         answers[np.arange(len(faces)), faces.mean(axis=(1, 2)).astype(int) // 37] = 0.76
         return answers
 
-    def explain(self, faces: np.ndarray) -> list[Explanation]:
+    def explain(self, faces: np.ndarray, emotions: np.ndarray) -> list[Explanation]:
         """Say that nothing was straightened, and that all lies in the upper left corner."""
         self.explained.append(len(faces))
+        self.emotions += [self.manifest.emotions[emotion] for emotion in emotions]
         theta, corner = np.eye(2, 3, dtype=np.float32), np.zeros((6, 6), np.float32)
         corner[0, 0] = 1.0
         return [Explanation(theta, face, corner, corner) for face in faces]
@@ -71,7 +73,7 @@ class BrokenEngine(FakeEngine):
     """Fails on dark faces, and on batches that hold one."""
 
     def infer(self, faces: np.ndarray) -> np.ndarray:
-        if (faces.mean(axis=(1, 2)) < 10).any():
+        if (faces.mean(axis=(1, 2)) < 14).any():
             raise RuntimeError("a secret of /the/engine")
         return super().infer(faces)
 
@@ -85,7 +87,7 @@ async def serving(
     Every picture is a face, unless a `detector` is among the settings: loading one takes twice
     as long as all else.
     """
-    app = create_app(Settings(**{"detector": NOWHERE} | settings), engine or FakeEngine())
+    app = create_app(Settings(**{"detector": None} | settings), engine or FakeEngine())
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -115,7 +117,7 @@ def listening(engine: FakeEngine | None = None, **settings: Any) -> Iterator[str
     """Serve the application on a real socket, from a thread; give its address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        app = create_app(Settings(**settings), engine or FakeEngine())
+        app = create_app(Settings(**{"detector": None} | settings), engine or FakeEngine())
         server = Listener(uvicorn.Config(app, log_config=None, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -1,6 +1,7 @@
 """Tests of the whole application in process: every route, every error, every bound."""
 
 import asyncio
+import base64
 import json
 import logging
 import math
@@ -51,7 +52,10 @@ def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str
 # Answers.
 
 
-@pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", "image/*", None])
+@pytest.mark.parametrize(
+    "content_type",
+    ["image/png", "application/octet-stream", "binary/octet-stream", "image/*", None],
+)
 async def test_a_picture_as_the_body(content_type: str | None) -> None:
     async with serving() as (client, _):
         headers = {"content-type": content_type} if content_type else {}
@@ -72,7 +76,7 @@ async def test_a_picture_in_a_form_gets_the_documented_answer() -> None:
     assert face["box"] == {"x": 0, "y": 0, "width": 120, "height": 80}
     assert face["detection"] is None
     assert body["image"] == {"width": 120, "height": 80}
-    assert body["model"] == {"name": "fake", "version": "7"}
+    assert body["model"] == {"name": "fake", "version": "7", "prior": "training"}
     assert tuple(face["probabilities"]) == FER2013_EMOTIONS
     assert math.isclose(sum(face["probabilities"].values()), 1.0, abs_tol=1e-5)
     assert face["confidence"] == face["probabilities"][face["emotion"]] == 0.76
@@ -89,6 +93,46 @@ async def test_each_emotion_keeps_its_place(level: int) -> None:
         assert response.json()["faces"][0]["emotion"] == emotion
         assert sample(app, "fer_faces_total", emotion=emotion) == 1
         assert sample(app, "fer_confidence_count", emotion=emotion) == 1
+
+
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+async def test_a_picture_as_text_in_json(path: str) -> None:
+    text = base64.b64encode(HAPPY).decode()
+    async with serving() as (client, _):
+        response = await client.post(path, json={"image": f"data:image/png;base64,{text}"})
+        wrong = await client.post(path, json={"image": "https://example.org/face.jpg"})
+    assert response.json()["faces"][0]["emotion"] == "happiness"
+    assert "not fetched" in assert_problem(wrong, 400, "bad_request")["detail"]
+
+
+async def test_pictures_as_texts_in_json() -> None:
+    texts = [base64.b64encode(picture).decode() for picture in (HAPPY, b"no picture")]
+    async with serving(max_images=2) as (client, _):
+        response = await client.post("/predict/batch", json={"images": texts})
+        many = await client.post("/predict/batch", json={"images": [*texts, texts[0]]})
+    first, second = response.json()["results"]
+    assert (first["faces"][0]["emotion"], second["code"]) == ("happiness", "bad_image")
+    assert_problem(many, 413, "too_many_images")
+
+
+async def test_json_has_the_bounds_of_a_form() -> None:
+    large = base64.b64encode(b"x" * 2000).decode()
+    async with serving(max_image_bytes=1024, max_request_bytes=4096) as (client, app):
+        assert_problem(await client.post("/predict", json={"image": large}), 413, "image_too_large")
+        huge = await client.post("/predict", json={"image": large * 100})
+        assert_problem(huge, 413, "image_too_large")
+        several = await client.post("/predict/batch", json={"images": [large] * 3})
+        assert_problem(several, 413, "request_too_large")
+        assert app.state.service.memory.held_bytes == 0
+
+
+@pytest.mark.parametrize("path", ["/predict/", "/predict/batch/", "/explain/"])
+async def test_a_slash_at_the_end_changes_nothing(path: str) -> None:
+    async with serving() as (client, app):
+        assert (await client.post(path, files=form(HAPPY))).status_code == 200
+        labels = {"route": path[:-1], "kind": "prediction", "method": "POST", "status": "200"}
+        assert sample(app, "fer_requests_total", **labels) == 1
+        assert (await client.post(f"{path}/", files=form(HAPPY))).status_code == 404
 
 
 async def test_other_fields_of_the_form_are_of_no_interest() -> None:
@@ -177,11 +221,11 @@ async def test_not_a_picture() -> None:
         assert "diary" not in body["detail"]
         assert_problem(await client.post("/predict", files=form(HAPPY[:60])), 400, "bad_image")
         assert sample(app, "fer_rejections_total", reason="bad_image") == 2
-        heic = b"\x00\x00\x00\x18ftypheic" + bytes(20)
-        assert_problem(await client.post("/predict", files=form(heic)), 415, "unsupported_type")
+        video = b"\x00\x00\x00\x18ftypisom" + bytes(20)
+        assert_problem(await client.post("/predict", files=form(video)), 415, "unsupported_type")
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/json", "video/mp4"])
+@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "video/mp4"])
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 async def test_types_that_are_not_pictures(path: str, content_type: str) -> None:
     async with serving() as (client, _):
@@ -226,8 +270,8 @@ PART = b'--b\r\ncontent-disposition: form-data; name="image"\r\n\r\n'
         b"no boundary at all",
         PART + HAPPY,
         PART + HAPPY + b"\r\n--b\r\n",
-        b"--b\r\n" + b"x-y: z\r\n" * 9 + b"\r\n\r\n--b--\r\n",
-        b"--b\r\nx: " + b"y" * 5000 + b"\r\n\r\n\r\n--b--\r\n",
+        b"--b\r\n" + b"x-y: z\r\n" * 17 + b"\r\n\r\n--b--\r\n",
+        b"--b\r\nx: " + b"y" * 9000 + b"\r\n\r\n\r\n--b--\r\n",
         b"--b\r\n\r\n\r\n" * 20 + b"--b--\r\n",
         b"--b\r\n: \r\n",
     ],
@@ -363,12 +407,12 @@ async def test_wrong_methods(method: str, path: str, allow: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/predict/", "/predict/batch/1", "/docs/x", "/%2e%2e/etc"]
+    "path", ["/nothing", "/predict//", "/predict/batch/1", "/docs/x", "/%2e%2e/etc"]
 )
 async def test_unknown_paths(path: str) -> None:
     async with serving() as (client, app):
         assert_problem(await client.post(path), 404, "not_found")
-        labels = {"route": "unmatched", "method": "POST", "status": "404"}
+        labels = {"route": "unmatched", "kind": "other", "method": "POST", "status": "404"}
         assert sample(app, "fer_requests_total", **labels) == 1
 
 
@@ -482,7 +526,7 @@ async def test_a_client_that_leaves_while_it_waits_is_dropped() -> None:
         assert leaver.sent == []
         engine.gate.set()
         assert (await first).status_code == 200
-        labels = {"route": "/predict", "method": "POST", "status": "499"}
+        labels = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "499"}
         assert sample(app, "fer_requests_total", **labels) == 1
     assert engine.batches == [1]
     assert sample(app, "fer_abandoned_faces_total") == 1
@@ -576,19 +620,18 @@ async def test_metrics_tell_what_happened() -> None:
     async with serving() as (client, app):
         for _ in range(3):
             await client.post("/predict", files=form(HAPPY))
-        labels = {"route": "/predict", "method": "POST", "status": "200"}
-        assert sample(app, "fer_requests_total", **labels) == 3
-        assert sample(app, "fer_request_seconds_count", route="/predict") == 3
+        labels = {"route": "/predict", "kind": "prediction"}
+        assert sample(app, "fer_requests_total", **labels, method="POST", status="200") == 3
+        assert sample(app, "fer_request_seconds_count", **labels) == 3
         for stage in ("receive", "decode", "queue", "inference"):
             assert sample(app, "fer_stage_seconds_count", stage=stage) == 3
         assert sample(app, "fer_image_pixels_sum") == 3 * 64 * 64
-        model = {"name": "fake", "version": "7", "device": "fake"}
+        model = {"name": "fake", "version": "7", "device": "fake", "prior": "training"}
         assert sample(app, "fer_model_info", **model) == 1
         response = await client.get("/metrics")
         assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-        assert (
-            'fer_requests_total{method="POST",route="/predict",status="200"} 3.0' in response.text
-        )
+        labels_as_text = 'kind="prediction",method="POST",route="/predict",status="200"'
+        assert f"fer_requests_total{{{labels_as_text}}} 3.0" in response.text
         accept = {"accept": "application/openmetrics-text; version=1.0.0"}
         response = await client.get("/metrics", headers=accept)
         assert response.headers["content-type"].startswith("application/openmetrics-text")
@@ -598,7 +641,7 @@ async def test_metrics_tell_what_happened() -> None:
 async def test_labels_are_not_for_clients_to_choose() -> None:
     async with serving() as (client, app):
         await client.request("BREW", "/a/b/c?d=e")
-        labels = {"route": "unmatched", "method": "other", "status": "404"}
+        labels = {"route": "unmatched", "kind": "other", "method": "other", "status": "404"}
         assert sample(app, "fer_requests_total", **labels) == 1
 
 

@@ -1,11 +1,20 @@
 """Tests of `service.config`: every variable, and each way in which one can be wrong."""
 
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from service.config import SHIPPED, SHIPPED_CHECKPOINT, Settings, SettingsError, describe, key_of
+from service.config import (
+    SHIPPED,
+    SHIPPED_CHECKPOINT,
+    Settings,
+    SettingsError,
+    describe,
+    detector_path,
+    key_of,
+)
 
 
 def test_defaults() -> None:
@@ -15,13 +24,14 @@ def test_defaults() -> None:
     assert (settings.max_batch, settings.queue_size, settings.timeout_s) == (None, 1024, 10.0)
     assert (settings.max_image_bytes, settings.max_image_pixels) == (10 << 20, 50_000_000)
     assert (settings.device, settings.host, settings.port) == ("auto", "0.0.0.0", 8000)
-    assert settings.decode_threads >= 1
+    assert (settings.workers, settings.decode_threads) == (None, None)  # chosen for the host
 
 
 DEVICES = "auto, cpu, cuda, cuda:N or several cuda:N between commas"
 CHOSEN = {
     "device": ("cuda:1", "cuda:1"),
     "checkpoint": ("/models/x.safetensors", Path("/models/x.safetensors")),
+    "prior": ("anger:1,joy:2", "anger:1,joy:2"),
     "detector": ("/models/face.tflite", Path("/models/face.tflite")),
     "gpu_memory": ("0.5", 0.5),
     "max_batch": ("8", 8),
@@ -57,6 +67,11 @@ def test_the_batch_limit_may_be_measured_by_name() -> None:
     assert Settings.from_environ({"FER_MAX_BATCH": "AUTO"}).max_batch is None
 
 
+@pytest.mark.parametrize("name", ["auto", "uniform", "training", "balanced"])
+def test_a_prior_may_be_named(name: str) -> None:
+    assert Settings.from_environ({"FER_PRIOR": name.upper()}).prior == name
+
+
 def test_every_variable_sets_its_field() -> None:
     assert CHOSEN.keys() == {f.name for f in fields(Settings)}
     settings = Settings.from_environ({key_of(name): text for name, (text, _) in CHOSEN.items()})
@@ -72,6 +87,8 @@ def test_every_variable_sets_its_field() -> None:
         ("FER_DEVICE", "cuda:", DEVICES),
         ("FER_DEVICE", "cpu:0", DEVICES),
         ("FER_CHECKPOINT", " ", "ferplus, fer2013 or a path"),
+        ("FER_PRIOR", "even", "auto, uniform, training, balanced or emotion:share,..."),
+        ("FER_PRIOR", "", "auto, uniform, training, balanced or emotion:share,..."),
         ("FER_MAX_BATCH", "0", "auto or a whole number from 1 to 1024"),
         ("FER_MAX_BATCH", "many", "auto or a whole number from 1 to 1024"),
         ("FER_MAX_BATCH", "1.5", "auto or a whole number from 1 to 1024"),
@@ -125,6 +142,88 @@ def test_an_unknown_variable_is_named_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        # Kubernetes, for the services fer and fer-web of a namespace.
+        ("FER_PORT", "tcp://10.96.0.7:8000"),
+        ("FER_SERVICE_HOST", "10.96.0.7"),
+        ("FER_SERVICE_PORT", "8000"),
+        ("FER_SERVICE_PORT_HTTP", "8000"),
+        ("FER_PORT_8000_TCP", "tcp://10.96.0.7:8000"),
+        ("FER_PORT_8000_TCP_ADDR", "10.96.0.7"),
+        ("FER_PORT_8000_TCP_PORT", "8000"),
+        ("FER_PORT_8000_TCP_PROTO", "tcp"),
+        ("FER_PORT_53_UDP", "udp://10.96.0.7:53"),
+        ("FER_WEB_PORT", "tcp://10.96.0.8:80"),
+        ("FER_WEB_SERVICE_HOST", "10.96.0.8"),
+        ("FER_WEB_PORT_80_TCP_ADDR", "10.96.0.8"),
+    ],
+)
+def test_what_tells_of_another_container_is_no_setting(key: str, text: str) -> None:
+    assert Settings.from_environ({key: text, "FER_MAX_BATCH": "8"}) == Settings(max_batch=8)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("FER_PORT", "8000/tcp"),
+        ("FER_PORTS", "tcp://10.96.0.7:8000"),
+        ("FER_WEB_PORT", "80"),
+        ("FER_PORT_8000", "x"),
+        ("FER_HOSTS", "10.96.0.7"),
+    ],
+)
+def test_what_only_looks_like_it_is_named(key: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=key):
+        Settings.from_environ({key: text})
+
+
+def test_a_set_port_is_taken() -> None:
+    environ = {"FER_PORT": "9000", "FER_SERVICE_HOST": "10.96.0.7"}
+    assert Settings.from_environ(environ).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("environ", "fitted"),
+    [
+        ({"FER_QUEUE_SIZE": "16"}, {"max_images": 16, "max_batch": None}),
+        ({"FER_MAX_IMAGES": "1024", "FER_MAX_BATCH": "1024"}, {"queue_size": 1024}),
+        ({"FER_MAX_REQUEST_BYTES": "4096"}, {"max_image_bytes": 4096}),
+        (
+            {"FER_MAX_BUFFERED_BYTES": "4096"},
+            {"max_request_bytes": 4096, "max_image_bytes": 4096},
+        ),
+        (
+            {"FER_MAX_IMAGE_BYTES": str(1 << 30)},
+            {"max_request_bytes": 1 << 30, "max_buffered_bytes": 1 << 30},
+        ),
+    ],
+)
+def test_defaults_give_way_to_what_was_set(
+    environ: dict[str, str], fitted: dict[str, int | None]
+) -> None:
+    settings = Settings.from_environ(environ)
+    assert {name: getattr(settings, name) for name in fitted} == fitted
+
+
+@pytest.mark.parametrize("text", ["none", "None"])
+def test_the_detector_may_be_left_out_by_name(text: str) -> None:
+    assert Settings.from_environ({"FER_DETECTOR": text}).detector is None
+
+
+@pytest.mark.parametrize("cache", ["", "/caches"])
+def test_a_user_without_a_home_has_a_detector_somewhere(
+    cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    assert detector_path().parent.parent == Path(cache or tempfile.gettempdir())
+
+
+@pytest.mark.parametrize(
     ("environ", "words"),
     [
         (
@@ -132,8 +231,14 @@ def test_an_unknown_variable_is_named_with_the_nearest() -> None:
             "FER_MAX_BATCH is 32, expected at most FER_QUEUE_SIZE",
         ),
         ({"FER_MAX_IMAGES": "1024", "FER_QUEUE_SIZE": "100"}, "FER_MAX_IMAGES is 1024"),
-        ({"FER_MAX_REQUEST_BYTES": "1024"}, "FER_MAX_IMAGE_BYTES is 10485760"),
-        ({"FER_MAX_BUFFERED_BYTES": "1024"}, "FER_MAX_REQUEST_BYTES is 67108864"),
+        (
+            {"FER_MAX_REQUEST_BYTES": "1024", "FER_MAX_IMAGE_BYTES": "2048"},
+            "FER_MAX_IMAGE_BYTES is 2048",
+        ),
+        (
+            {"FER_MAX_BUFFERED_BYTES": "1024", "FER_MAX_REQUEST_BYTES": "2048"},
+            "FER_MAX_REQUEST_BYTES is 2048",
+        ),
     ],
 )
 def test_contradictions_are_named(environ: dict[str, str], words: str) -> None:

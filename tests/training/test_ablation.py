@@ -33,9 +33,9 @@ def test_a_row_sets_its_switches_and_nothing_else(recipe: TrainConfig) -> None:
 
 
 def test_a_cut_ablation_goes_on_where_it_stopped(
-    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+    few: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
 ) -> None:
-    recipe = dataclasses.replace(recipe, epochs=1, batch_size=42)
+    recipe = dataclasses.replace(recipe, epochs=1, batch_size=7)
     began: list[str] = []
 
     def stop_at_third(run: Run, name: str) -> Any:
@@ -45,8 +45,8 @@ def test_a_cut_ablation_goes_on_where_it_stopped(
         return lambda _: None
 
     with pytest.raises(Interrupted):
-        ablate(data, recipe, (0, 1), tmp_path, cpu, stop_at_third)
-    done = ablate(data, recipe, (0, 1), tmp_path, cpu, stop_at_third)
+        ablate(few, recipe, (0, 1), tmp_path, cpu, stop_at_third)
+    done = ablate(few, recipe, (0, 1), tmp_path, cpu, stop_at_third)
     assert len(began) == 3 + 12  # two of fourteen were done
     assert [len(runs) for runs in done.values()] == [2] * 7
     first = done["relu"][0]
@@ -57,13 +57,13 @@ def test_a_cut_ablation_goes_on_where_it_stopped(
 
 
 def test_a_kill_while_a_result_is_written_leaves_none(
-    data: Dataset,
+    few: Dataset,
     recipe: TrainConfig,
     tmp_path: Path,
     cpu: Machine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = dataclasses.replace(recipe, epochs=1, batch_size=42)
+    recipe = dataclasses.replace(recipe, epochs=1, batch_size=7)
     write = Path.write_text
 
     def die_half_way(path: Path, text: str) -> int:
@@ -74,22 +74,22 @@ def test_a_kill_while_a_result_is_written_leaves_none(
 
     monkeypatch.setattr(Path, "write_text", die_half_way)
     with pytest.raises(KeyboardInterrupt):
-        ablate(data, recipe, (0, 1), tmp_path, cpu, lambda *_: lambda _: None)
+        ablate(few, recipe, (0, 1), tmp_path, cpu, lambda *_: lambda _: None)
     assert list(tmp_path.rglob("result.json")) == []
 
 
 def test_several_processes_are_refused(
-    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+    few: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
 ) -> None:
     two = dataclasses.replace(cpu, world=2)
     with pytest.raises(ValueError, match="one process"):
-        ablate(data, recipe, (0, 1), tmp_path, two, lambda *_: lambda _: None)
+        ablate(few, recipe, (0, 1), tmp_path, two, lambda *_: lambda _: None)
 
 
 def test_what_another_process_is_at_comes_last(
-    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
+    few: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine
 ) -> None:
-    recipe = dataclasses.replace(recipe, epochs=1, batch_size=42)
+    recipe = dataclasses.replace(recipe, epochs=1, batch_size=7)
     (tmp_path / "relu/seed-0").mkdir(parents=True)
     other = (tmp_path / "relu/seed-0/lock").open("w")
     fcntl.flock(other, fcntl.LOCK_EX)
@@ -101,7 +101,7 @@ def test_what_another_process_is_at_comes_last(
             other.close()  # the other process has died
         return lambda _: None
 
-    done = ablate(data, recipe, (0, 1), tmp_path, cpu, begin)
+    done = ablate(few, recipe, (0, 1), tmp_path, cpu, begin)
     assert began[0] == "gelu seed 0"
     assert began[-1] == "relu seed 0"
     assert len(began) == 14

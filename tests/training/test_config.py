@@ -22,17 +22,17 @@ def test_every_recipe_stays_in_the_budget(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_two_steps(
-    name: str, data: Dataset, tmp_path: Path, cpu: Machine
+    name: str, few: Dataset, tmp_path: Path, cpu: Machine
 ) -> None:
     """Also the one for a GPU: at its own shape, with few faces."""
-    second = dataclasses.replace(data, name="second")
-    both = dataclasses.replace(data, second=second)
-    recipe = dataclasses.replace(RECIPES[name], epochs=1, clean_epochs=0, batch_size=42)
-    teachers = [teacher(data.emotions, 0)] if recipe.teacher_share else []
+    second = dataclasses.replace(few, name="second")
+    both = dataclasses.replace(few, second=second)
+    recipe = dataclasses.replace(RECIPES[name], epochs=1, clean_epochs=0, batch_size=7)
+    teachers = [teacher(few.emotions, 0)] if recipe.teacher_share else []
     run = Run(both, recipe, InputSpec(), tmp_path, cpu, teachers=teachers)
     (entry,) = fit(run)
     assert run.progress.step == 2
     assert 0.5 < entry["loss"] < 5.0
     assert (entry["second_validation_accuracy"] is None) == (recipe.second_target == 0)
-    assert best_checkpoint(tmp_path, data).is_file()
+    assert best_checkpoint(tmp_path, few).is_file()
     assert (tmp_path / "best-second.safetensors").is_file() == (recipe.second_target > 0)

@@ -1,8 +1,9 @@
 import hashlib
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -13,9 +14,10 @@ from PIL import Image
 
 from tests.training.synthetic import fer2013_rows, noise, write_fer2013, write_ferplus
 from training import fer2013, folders
-from training.dataset import DataError, Dataset, Split, load
+from training.dataset import DataError, Dataset, Split, load, with_emotions
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
 from training.model.manifest import InputSpec
+from training.samples import cached_files
 
 # FERPLUS_EMOTIONS, as many votes each, in the order of the synthetic rows: 7 emotions, four times.
 CLEAR = [{emotion: 10} for emotion in FER2013_EMOTIONS]
@@ -213,14 +215,14 @@ def test_a_second_load_reads_no_source(csv: Path, votes: Path, directory: Path) 
         second = load(csv), load(csv, votes), load(directory)
     for one, other in zip(first, second, strict=True):
         assert_same(one, other)
-    assert csv.with_name("fer2013.csv.cache.npz").is_file()
-    assert directory.with_name("own.cache.npz").is_file()
+    assert [path.name.rpartition("-")[0] for path in cached_files()] == ["fer2013.csv", "own"]
+    assert not list(csv.parent.rglob("*.npz"))  # beside the data there is nothing
 
 
 def test_without_cache_nothing_is_kept_or_used(csv: Path, directory: Path) -> None:
     load(csv, cache=False)
     load(directory, cache=False)
-    assert not list(csv.parent.glob("*.npz"))
+    assert cached_files() == []
     load(csv)
     with (
         mock.patch.object(fer2013, "read", side_effect=AssertionError),
@@ -254,6 +256,47 @@ def test_a_changed_directory_or_reader_is_read_anew(directory: Path) -> None:
         load(directory)
 
 
+def test_to_measure_on_test_alone_is_enough(directory: Path) -> None:
+    for part in ("train", "val"):
+        shutil.rmtree(directory / part)
+    with pytest.raises(DataError, match="own: no faces for train, expected 1 or more"):
+        load(directory)
+    data = load(directory, to_train=False)
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [0, 0, 2]
+    shutil.rmtree(directory / "test" / "sad")
+    assert load(directory, to_train=False).emotions == ("happiness",)
+
+
+def test_without_a_face_to_measure_on_data_is_refused(directory: Path) -> None:
+    for part in ("val", "test"):
+        shutil.rmtree(directory / part)
+    with pytest.raises(DataError, match="own: no faces for validation or test"):
+        load(directory, to_train=False)  # one face of a class is too few to draw from
+
+
+def test_emotions_spread_to_a_checkpoint_s(directory: Path) -> None:
+    data = with_emotions(load(directory), FERPLUS_EMOTIONS)
+    assert data.emotions == FERPLUS_EMOTIONS
+    assert [s.labels.tolist() for s in (data.train, data.validation, data.test)] == [[3, 4]] * 3
+    assert data.test.targets.shape == (2, 8)
+    with pytest.raises(DataError, match=r"own: it has sadness, which .* names happiness, neutral"):
+        with_emotions(load(directory), ("happiness", "neutral"))
+
+
+def test_emotions_of_votes_spread_with_all_test_sets(csv: Path, votes: Path) -> None:
+    data = load(csv, votes)
+    turned = with_emotions(data, FERPLUS_EMOTIONS[::-1])
+    for part in ("test", "test_majority", "test_votes"):
+        assert torch.equal(getattr(turned, part).targets, getattr(data, part).targets.flip(1))
+
+
+def test_a_directory_s_name_is_fit_for_a_checkpoint(directory: Path) -> None:
+    odd = directory.rename(directory.with_name("two\nlines" + 90 * "x"))
+    name = load(odd).name
+    assert name.isprintable()
+    assert len(name) == 80
+
+
 def test_progress_is_told_by_the_first_load_only(directory: Path) -> None:
     seen: list[tuple[int, int]] = []
     for _ in range(2):
@@ -270,15 +313,10 @@ OFFICIAL = {
 
 
 @pytest.fixture(scope="module")
-def real_csv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def real_csv() -> Path:
     if "FER2013_CSV" not in os.environ:
         pytest.skip("FER2013_CSV does not name FER2013's csv")
-    folder = tmp_path_factory.mktemp("real")
-    link = folder / "fer2013.csv"  # the cache lies beside the link, not beside the data
-    link.symlink_to(Path(os.environ["FER2013_CSV"]).absolute())
-    yield link
-    for path in folder.iterdir():  # faces stay nowhere
-        path.unlink()
+    return Path(os.environ["FER2013_CSV"]).absolute()
 
 
 def test_real_fer2013_has_the_official_counts(real_csv: Path) -> None:

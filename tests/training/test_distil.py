@@ -8,13 +8,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from tests.training.conftest import teacher
+from tests.training.conftest import made_up_data, quick_recipe, teacher
 from training import distil
 from training.config import TrainConfig
 from training.dataset import Dataset, Split
 from training.distil import Panel, soften
 from training.evaluate import predict
-from training.machine import Machine
+from training.machine import Machine, machine
 from training.model.checkpoint import Checkpoint, load_checkpoint
 from training.model.manifest import InputSpec
 from training.run import Run, fit
@@ -76,7 +76,7 @@ def test_processes_share_the_faces(
     data: Dataset, either_cpu: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each sums its own; what the sums of all are is asked of the process group."""
-    monkeypatch.setattr(distil, "_FACES_AT_ONCE", 10)
+    monkeypatch.setattr(distil, "FACES_AT_ONCE", 10)
     shares: list[torch.Tensor] = []
     monkeypatch.setattr(dist, "all_reduce", shares.append)
     learnt, teachers = tasks(data, 0.0), [teacher(data.emotions, 0)]
@@ -158,6 +158,25 @@ def test_a_panel_blends_what_its_teachers_make_of_the_very_pictures(
     torch.testing.assert_close(blended[:, 7:], wanted)
 
 
+def test_who_names_fewer_emotions_has_a_share_in_a_geometric_mean(
+    data: Dataset, cpu: Machine
+) -> None:
+    learnt = tasks(data, 0.0)
+    names = data.emotions
+    seven, three = teacher(names, 0), teacher((names[4], names[0], names[2]), 1)
+    images, targets = torch.randn(5, 1, 48, 48), train_split(learnt).targets[:5]
+
+    said = Panel(learnt, [three, seven], 1.0, cpu, part_share=0.25).blend(images, targets)
+
+    with torch.no_grad(), cpu.autocast():
+        whole, part = (t.network(images).logits.float().softmax(1) for t in (seven, three))
+    others = [1, 3, 5, 6]
+    torch.testing.assert_close(said[:, others], whole[:, others])
+    torch.testing.assert_close(said.sum(1), torch.ones(5))
+    mixed = whole[:, [4, 0, 2]] ** 0.75 * part**0.25
+    torch.testing.assert_close(said[:, [4, 0]] / said[:, [2]], mixed[:, :2] / mixed[:, [2]])
+
+
 @pytest.mark.parametrize("named", [[], [("happy", "sad")]])
 def test_a_panel_without_a_teacher_of_a_labelling_is_refused(
     data: Dataset, cpu: Machine, named: list[tuple[str, ...]]
@@ -166,12 +185,26 @@ def test_a_panel_without_a_teacher_of_a_labelling_is_refused(
         Panel(tasks(data, 0.0), [teacher(names, 0) for names in named], 0.5, cpu)
 
 
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A teacher that has learnt the made-up faces."""
+    data, folder = made_up_data(), tmp_path_factory.mktemp("teacher")
+    before = torch.get_num_threads()
+    with machine("cpu", threads=1) as here:
+        fit(Run(data, dataclasses.replace(quick_recipe(), epochs=10), InputSpec(), folder, here))
+    torch.set_num_threads(before)
+    return load_checkpoint(best_checkpoint(folder, data))
+
+
 @pytest.mark.parametrize("watch", [False, True])
 def test_a_student_learns_what_only_its_teacher_knows(
-    data: Dataset, recipe: TrainConfig, tmp_path: Path, cpu: Machine, watch: bool
+    data: Dataset,
+    recipe: TrainConfig,
+    tmp_path: Path,
+    cpu: Machine,
+    known: Checkpoint,
+    watch: bool,
 ) -> None:
-    fit(Run(data, dataclasses.replace(recipe, epochs=10), InputSpec(), tmp_path / "t", cpu))
-    known = load_checkpoint(best_checkpoint(tmp_path / "t", data))
     shuffled = data.train.targets[torch.randperm(len(data.train))]
     unlabelled = dataclasses.replace(data, train=Split(data.train.faces, shuffled))
     taught = dataclasses.replace(recipe, epochs=10, teacher_share=1.0, teachers_watch=watch)

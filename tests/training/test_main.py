@@ -6,15 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.training.conftest import made_up
+from tests.training.synthetic import write_ferplus
 from training.__main__ import main
 from training.model.checkpoint import digest, load_checkpoint, save_checkpoint
+from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -22,6 +27,8 @@ SMALL = (
     "learning_rate=0.01", "warmup_epochs=0.5", "ema_decay=0.8", "augment.mixup=0",
     "augment.erase=0",
 )  # fmt: skip
+
+CPU = ("--device", "cpu", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +72,18 @@ def metrics(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in e.items() if k != "faces_per_second"} for e in entries]
 
 
+@pytest.fixture(scope="module")
+def run(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("training") / "run"
+    assert main(command(csv, folder)) == 0
+    return folder
+
+
 def test_train_export_evaluate_inspect(
-    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    csv: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, shipped = tmp_path / "run", tmp_path / "shipped.safetensors"
-    assert main(command(csv, run)) == 0
+    shipped = tmp_path / "shipped.safetensors"
     for name in ("best.safetensors", "history.jsonl", "curves.png", "confusion.png"):
         assert (run / name).stat().st_size > 0
     data = ["--data", str(csv), "--device", "cpu", "--threads", "1"]
@@ -104,10 +118,9 @@ def test_train_export_evaluate_inspect(
 
 
 def test_an_annotated_checkpoint_states_its_prior_and_keeps_its_weights(
-    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    csv: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, shipped = tmp_path / "run", tmp_path / "shipped.safetensors"
-    assert main(command(csv, run)) == 0
+    shipped = tmp_path / "shipped.safetensors"
     data = ["--data", str(csv), "--device", "cpu", "--threads", "1"]
     assert main(["export", *data, "--folder", str(run), "--out", str(shipped)]) == 0
     exported = load_checkpoint(shipped)
@@ -179,9 +192,234 @@ def test_wrong_arguments_are_named(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--folder", "file/run"],
+        ["export", "--out", "file/mine.safetensors"],
+        ["evaluate", "--json", "gone/figures.json"],
+        ["report", "--out", "file/report"],
+    ],
+)
+def test_where_nothing_can_be_written_is_named(
+    csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_bytes(b"")
+    recipe = ["--recipe", "quick"] if arguments[0] == "train" else []
+    assert main([*arguments, *recipe, "--data", str(csv), *CPU]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"training: {arguments[-1].partition('/')[0]}")
+
+
+def test_ctrl_c_while_reading_is_no_traceback(
+    csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mock.patch("training.__main__.load", side_effect=KeyboardInterrupt):
+        assert main(["evaluate", "--data", str(csv), *CPU]) == 130
+    assert capsys.readouterr().err.endswith("stopped\n")
+
+
 def test_missing_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(tmp_path / "none.csv", tmp_path)) == 2
     assert "none.csv" in capsys.readouterr().err
+
+
+def write_folder(directory: Path, emotions: Sequence[str], per_class: int = 4) -> Path:
+    """Made-up faces as pictures, a folder an emotion."""
+    split = made_up(per_class, 3)
+    for place, (face, label) in enumerate(zip(split.faces, split.labels.tolist(), strict=True)):
+        if label < len(emotions):
+            folder = directory / emotions[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(face.numpy()).save(folder / f"{place}.png")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("emotions", "chosen", "columns"),
+    [
+        (FER2013_EMOTIONS, "fer2013", FER2013_EMOTIONS),
+        (("contempt", *FER2013_EMOTIONS[1:]), "ferplus", FERPLUS_EMOTIONS[1:]),
+        (("happy", "Sad", "neutral"), "fer2013", ("happiness", "sadness", "neutral")),
+        (("contempt", "fear"), "ferplus", ("fear", "contempt")),
+        (("happy",), "fer2013", ("happiness",)),
+    ],
+)
+def test_evaluate_takes_the_shipped_checkpoint_that_names_the_labels(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    emotions: tuple[str, ...],
+    chosen: str,
+    columns: tuple[str, ...],
+) -> None:
+    """With `test` alone, and some of the emotions only."""
+    write_folder(tmp_path / "own" / "test", emotions, per_class=1)
+    figures = tmp_path / "figures.json"
+    where = ["--data", str(tmp_path / "own"), "--json", str(figures)]
+    assert main(["evaluate", *where, *CPU]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"attention-fer-{chosen} ")
+    heads = [line for line in said.out.splitlines() if line.startswith("recall")]
+    assert heads[0].split() == ["recall", *columns]
+    measured = json.loads(figures.read_text())
+    assert measured["test"]["faces"] == len(emotions)
+    assert "validation" not in measured
+    recalls = [recall for recall in measured["test"]["recall"] if recall is not None]
+    assert len(recalls) == len(emotions)
+    assert measured["test"]["mean_recall"] == pytest.approx(sum(recalls) / len(recalls))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("cat", "dog"), "no shipped checkpoint names cat, dog; give --checkpoint FILE"),
+        (("1", "2"), "note: the classes are numbers"),
+    ],
+)
+def test_labels_that_no_shipped_checkpoint_names_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: tuple[str, ...], said: str
+) -> None:
+    write_folder(tmp_path / "test", labels)
+    assert main(["evaluate", "--data", str(tmp_path), *CPU]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_labels_that_a_given_checkpoint_lacks_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(tmp_path / "own" / "test", ["contempt", "fear"])
+    shipped = str(ROOT / "service/weights/attention-fer-fer2013.safetensors")
+    where = ["--data", str(tmp_path / "own"), "--checkpoint", shipped]
+    assert main(["evaluate", *where, *CPU]) == 2
+    assert "own: it has contempt, which the checkpoint does not name" in capsys.readouterr().err
+
+
+def test_a_report_of_some_of_a_checkpoint_s_emotions(tmp_path: Path) -> None:
+    write_folder(tmp_path / "own" / "test", ["happy", "sad"], per_class=1)
+    out = tmp_path / "report"
+    assert main(["report", "--data", str(tmp_path / "own"), "--out", str(out), *CPU]) == 0
+    assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert "validation" not in json.loads((out / "results.json").read_text())
+
+
+def test_a_report_without_test_faces_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(tmp_path / "validation", ["happy", "sad"])
+    assert main(["report", "--data", str(tmp_path), *CPU]) == 2
+    assert "no faces for test" in capsys.readouterr().err
+
+
+def test_votes_measure_the_checkpoint_of_either_task(
+    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usages = ("Training", "PublicTest", "PrivateTest")
+    votes = [
+        (usage, {FERPLUS_EMOTIONS[place // count % 7]: 10})
+        for usage, count in zip(usages, (12, 4, 4), strict=True)
+        for place in range(7 * count)
+    ]
+    votes[0] = ("Training", {"contempt": 10})
+    voted = ["--data", str(csv), "--votes", str(write_ferplus(tmp_path / "votes.csv", votes))]
+    assert main(["evaluate", *voted, *CPU]) == 0
+    assert capsys.readouterr().out.startswith("attention-fer-ferplus ")
+    other = str(ROOT / "service/weights/attention-fer-fer2013.safetensors")
+    assert main(["evaluate", *voted, "--checkpoint", other, *CPU]) == 0
+    assert "contempt" not in capsys.readouterr().out
+
+
+def test_train_says_what_is_in_the_data_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_folder(tmp_path / "own", ["happy", "sad"], per_class=20)
+    (data / "sad" / "broken.png").write_bytes(b"")
+    (data / "__MACOSX").mkdir()
+    assert main(command(data, tmp_path / "run", "--set", "epochs=1")) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].split() == ["train", "validation", "test"]
+    assert lines[1].split() == ["happiness", "16", "2", "2"]
+    assert lines[3].split() == ["faces", "in", "all", "32", "4", "4"]
+    said = "\n".join(lines)
+    assert "note: 1 folder left out, without pictures of a class: __MACOSX" in said
+    assert "note: 1 file left out, not a whole picture: sad/broken.png" in said
+    assert "note: no folder validation and test" in said
+    assert "fewer than 100 training faces: happiness (16), sadness (16)" in said
+    # The second time they come from the cache, with what was left out.
+    assert main(command(data, tmp_path / "run", "--set", "epochs=1")) == 0
+    assert "sad/broken.png" in capsys.readouterr().err
+
+
+def test_kept_faces_are_named_listed_and_deleted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: Path
+) -> None:
+    data = write_folder(tmp_path / "own" / "test", ["happy", "sad"], per_class=1).parent
+    assert main(["cache"]) == 0
+    assert capsys.readouterr().out == "nothing is kept\n"
+    assert main(["evaluate", "--data", str(data), *CPU]) == 0
+    [kept] = cache.iterdir()
+    assert f"the faces are kept in {kept}; delete them: " in capsys.readouterr().err
+    (tmp_path / "own.cache.npz").write_bytes(b"of an older release")
+    assert main(["cache"]) == 0
+    assert str(kept) in capsys.readouterr().out
+    assert main(["cache", "--data", str(tmp_path / "other"), "--delete"]) == 0
+    assert kept.is_file()
+    assert main(["cache", "--data", str(data), "--delete"]) == 0
+    assert capsys.readouterr().out.count("deleted ") == 2
+    assert not kept.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own"]
+
+
+def test_without_a_home_nothing_is_kept_and_all_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_folder(tmp_path / "own" / "test", ["happy", "sad"], per_class=1).parent
+    for key in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(key)
+    with mock.patch("pwd.getpwuid", side_effect=KeyError("uid not found")):
+        assert main(["evaluate", "--data", str(data), *CPU]) == 0
+        assert main(["cache", "--delete"]) == 0
+    said = capsys.readouterr()
+    assert "the faces are not kept for the next run" in said.err
+    assert "nothing is kept" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["quick"], "recipes that fit are finetune, fer2013, "),
+        (["ablation-cpu"], "recipes that fit are finetune, fer2013, "),
+        (["ferplus"], "take the recipe finetune"),
+        (["everywhere"], "take the recipe finetune"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_names_one_that_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    data = write_folder(tmp_path / "own", ["happy", "sad"])
+    weights = str(ROOT / "service/weights/attention-fer-ferplus.safetensors")
+    where = ["--data", str(data), "--folder", str(tmp_path / "run"), "--weights", weights]
+    assert main(["train", *where, *CPU, "--recipe", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_finetune_begins_with_the_shipped_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = write_folder(tmp_path / "own", ["cross", "glad"]), tmp_path / "run"
+    short = ["--set", "epochs=1", "--set", "clean_epochs=0"]
+    where = ["--data", str(data), "--folder", str(run)]
+    assert main(["train", "--recipe", "finetune", *where, *short, *CPU]) == 0
+    shipped = load_checkpoint(ROOT / "service/weights/attention-fer-ferplus.safetensors").manifest
+    said = capsys.readouterr().err
+    assert f"beginning with the weights of {shipped.name} {shipped.version}" in said
+    best = load_checkpoint(run / "best.safetensors").manifest
+    assert best.provenance["start"] == shipped.version
+    assert best.emotions == ("cross", "glad")
 
 
 STILL = (

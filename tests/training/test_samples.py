@@ -7,12 +7,21 @@ import numpy as np
 import pytest
 
 from tests.training.synthetic import noise
-from training.samples import DataError, Samples, cache_path, cached
+from training.samples import (
+    DataError,
+    Samples,
+    cache_folder,
+    cache_path,
+    cached,
+    cached_files,
+    kept_of,
+)
 
 
 def make() -> Samples:
     labels = np.array([0, 1, 1], np.uint8)
-    return Samples(noise(3), labels, np.array([0, 1, 2], np.uint8), ("a", "b"), "f" * 64)
+    parts = np.array([0, 1, 2], np.uint8)
+    return Samples(noise(3), labels, parts, ("a", "b"), "f" * 64, ("1 file left out: é",))
 
 
 def never() -> Samples:
@@ -23,7 +32,8 @@ def assert_same(left: Samples, right: Samples) -> None:
     for name in ("faces", "labels", "parts"):
         assert np.array_equal(getattr(left, name), getattr(right, name))
         assert getattr(left, name).dtype == getattr(right, name).dtype
-    assert (left.emotions, left.fingerprint) == (right.emotions, right.fingerprint)
+    for name in ("emotions", "fingerprint", "notes"):
+        assert getattr(left, name) == getattr(right, name)
 
 
 def test_second_time_comes_from_the_file(tmp_path: Path) -> None:
@@ -88,18 +98,53 @@ def test_where_nothing_can_be_written_a_note_is_all(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_or_read_only_is_no_error(tmp_path: Path) -> None:
-    assert_same(cached(tmp_path / "gone" / "x.npz", "key", make), make())
+def test_a_folder_that_is_read_only_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert_same(cached(tmp_path / "file" / "x.npz", "key", make), make())
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    assert_same(cached(tmp_path / "x.npz", "key", make), make())
+    assert_same(cached(tmp_path / "inner" / "x.npz", "key", make), make())
     tmp_path.chmod(stat.S_IRWXU)
 
 
-def test_the_cache_lies_beside_the_data_and_is_ignored_by_git(
+def test_the_cache_lies_in_the_user_s_cache_folder_and_nobody_else_may_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cache_path(tmp_path / "a.csv") == tmp_path / "a.csv.cache.npz"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     folder = tmp_path / "own"
     folder.mkdir()
+    path = cache_path(folder)
+    assert path is not None
+    assert path.parent == tmp_path / "xdg/attention-fer/faces"
+    assert path.name.startswith("own-")
+    assert cache_path(tmp_path / "other" / "own") != path
     monkeypatch.chdir(folder)
-    assert cache_path(Path()) == tmp_path / "own.cache.npz"
+    assert cache_path(Path()) == path
+    cached(path, "key", make)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert cached_files() == [path]
+
+
+def test_a_relative_cache_folder_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache/attention-fer/faces"
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    with mock.patch("pwd.getpwuid", side_effect=KeyError("uid not found")):
+        assert cache_folder() is None
+        assert cached_files() == []
+        assert cache_path(Path("a.csv")) is None
+    assert_same(cached(None, "key", make), make())
+
+
+def test_an_older_release_s_cache_beside_the_data_is_found(tmp_path: Path) -> None:
+    old = tmp_path / "a.csv.cache.npz"
+    old.write_bytes(b"faces")
+    assert kept_of(tmp_path / "a.csv") == [old]
+    assert kept_of(tmp_path / "b.csv") == []

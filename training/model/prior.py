@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from training.model.manifest import Manifest
+from training.model.manifest import Manifest, shown
 
 Shares = tuple[float, ...]
 """The share of each emotion, in the labels' order; they sum to 1."""
@@ -54,7 +54,8 @@ def named_prior(training: Shares, name: str) -> Shares:
         ValueError: There is no such name.
     """
     if name not in POWERS:
-        raise ValueError(f"prior is {name!r}, expected {', '.join(POWERS)}")
+        expected = f"{', '.join(POWERS)} or emotion:share,..."
+        raise ValueError(f"prior is {shown(name)}, expected {expected}")
     return _scaled([share ** POWERS[name] for share in training])
 
 
@@ -70,12 +71,15 @@ def read_prior(text: str, manifest: Manifest) -> Shares:
     Raises:
         ValueError: Says what is wrong.
     """
+    training = _training_prior(manifest)
     if ":" not in text:
-        return named_prior(_training_prior(manifest), text)
-    pairs = [part.partition(":") for part in text.split(",")]
-    shares = {emotion.strip(): _share(number) for emotion, _, number in pairs}
-    if len(shares) < len(pairs) or shares.keys() != set(manifest.emotions):
+        return named_prior(training, text)
+    # Counted first: a client may send thousands of shares.
+    pairs = text.split(",") if text.count(",") < len(manifest.emotions) else []
+    texts = {name.strip(): share for name, _, share in (pair.partition(":") for pair in pairs)}
+    if len(pairs) != len(texts) or texts.keys() != set(manifest.emotions):
         raise ValueError(f"prior needs a share for each of {', '.join(manifest.emotions)}, once")
+    shares = {emotion: _share(share) for emotion, share in texts.items()}
     if not any(shares.values()):
         raise ValueError("prior needs at least one share above 0")
     return _scaled([shares[emotion] for emotion in manifest.emotions])
@@ -123,7 +127,10 @@ def reweigh(probabilities: npt.NDArray[np.float32], how: Adjustment) -> npt.NDAr
 
 def _training_prior(manifest: Manifest) -> Shares:
     if manifest.prior is None:
-        raise ValueError(f"{manifest.name} {manifest.version} does not state its labels' prior")
+        raise ValueError(
+            f"{manifest.name} {manifest.version} does not state its labels' prior, which every "
+            "prior but 'training' needs"
+        )
     return manifest.prior
 
 

@@ -27,7 +27,11 @@ class Nothing:
         """Nothing is cold, and nothing known."""
         return {}
 
-    def explain(self, faces: NDArray[np.uint8]) -> list[Explanation]:
+    def explain(
+        self,
+        faces: NDArray[np.uint8],
+        emotions: NDArray[np.int64],
+    ) -> list[Explanation]:
         """Have no reasons: nobody asks for any here."""
         raise NotImplementedError(f"nothing explains {len(faces)} faces")
 

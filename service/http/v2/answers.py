@@ -9,6 +9,7 @@ import numpy as np
 import pydantic_core
 from starlette.responses import Response
 
+from service.engine.prior import Prior
 from service.http.v2.messages import MODEL, VERSION
 from service.http.v2.metadata import checkpoint_parameters
 from service.http.v2.requests import HEADER, InferRequest, RequestedOutput
@@ -41,13 +42,16 @@ class _Tensor:
     values: list[Any]
 
 
-def respond(request: InferRequest, rows: Sequence[Row], manifest: Manifest) -> Response:
+def respond(
+    request: InferRequest, rows: Sequence[Row], manifest: Manifest, prior: Prior
+) -> Response:
     """Return the whole response.
 
     Args:
         request: The request.
         rows: Its faces; may be empty, for tensors without rows.
         manifest: The checkpoint's.
+        prior: That the rows are under.
     """
     outputs: list[dict[str, Any]] = []
     tail = b""
@@ -68,7 +72,7 @@ def respond(request: InferRequest, rows: Sequence[Row], manifest: Manifest) -> R
     body = {
         "model_name": MODEL,
         "model_version": VERSION,
-        "parameters": checkpoint_parameters(manifest),
+        "parameters": checkpoint_parameters(manifest, prior),
     }
     text = pydantic_core.to_json(
         body | ({"id": request.name} if request.name else {}) | {"outputs": outputs}

@@ -5,7 +5,9 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.engine.prior import Prior
 from service.http.handlers import RequestContext, get_service, handle, json_response
+from service.http.query import choose_prior
 from service.http.state import Service
 from service.http.uploads import read_body
 from service.http.v2.answers import Row, respond
@@ -39,7 +41,7 @@ async def ready(request: Request) -> Response:
 async def model(request: Request) -> Response:
     """Name the tensors, and in `parameters` the emotions in the order of `probabilities`."""
     service = get_service(request)
-    return json_response(model_metadata(service.predictor.manifest, _limits(service)))
+    return json_response(model_metadata(service.predictor.priors, _limits(service)))
 
 
 async def model_ready(request: Request) -> Response:
@@ -55,8 +57,8 @@ async def infer(request: Request) -> Response:
     picture, and none is an answer too; `image_index` says which picture. One broken picture fails
     the request. Binary tensors follow the JSON, whose length Inference-Header-Content-Length says.
     """
-    asked, rows = await handle(request, _read, _infer)
-    return respond(asked, rows, get_service(request).predictor.manifest)
+    asked, rows, prior = await handle(request, _read, _infer)
+    return respond(asked, rows, get_service(request).predictor.manifest, prior)
 
 
 async def _read(context: RequestContext) -> bytearray:
@@ -64,7 +66,7 @@ async def _read(context: RequestContext) -> bytearray:
     return await read_body(context.headers, context.request.receive, most, context.reservation)
 
 
-async def _infer(context: RequestContext, body: bytearray) -> tuple[InferRequest, list[Row]]:
+async def _infer(context: RequestContext, body: bytearray) -> tuple[InferRequest, list[Row], Prior]:
     service, deadline = context.service, context.deadline
     json_bytes, most = find_json(context.headers, service.settings.max_request_bytes)
     encoding = context.headers.get("content-encoding", "identity")
@@ -73,10 +75,12 @@ async def _infer(context: RequestContext, body: bytearray) -> tuple[InferRequest
     work = partial(read_request, body, json_bytes, limits)
     done = await service.pool.run(work, deadline, client=context.client)
     asked = done.result
+    prior = choose_prior(asked.prior, service.predictor.priors)
     if asked.faces is not None:
         context.slot.found(len(asked.faces))
     allowance = context.allowance(sum(map(len, asked.images)))
-    return asked, await recognise(service.predictor, asked, deadline, allowance)
+    rows = await recognise(service.predictor, asked, prior, deadline, allowance)
+    return asked, rows, prior
 
 
 def _limits(service: Service) -> InferLimits:

@@ -69,6 +69,7 @@ class RequestParameters(_Message):
     max_faces: int = Field(
         default=FaceSearch.max_faces, ge=1, le=MAX_FACES, description="Of each picture."
     )
+    prior: str | None = Field(default=None, description="As in /predict.")
 
 
 class InferenceRequest(_Message):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from service.engine.prior import Prior, Priors
 from service.http.v2.messages import MODEL, VERSION
 from service.http.v2.requests import InferLimits
 from training.model.manifest import Manifest
@@ -14,8 +15,9 @@ def server_metadata() -> dict[str, Any]:
     return {"name": MODEL, "version": VERSION, "extensions": EXTENSIONS}
 
 
-def model_metadata(manifest: Manifest, limits: InferLimits) -> dict[str, Any]:
+def model_metadata(priors: Priors, limits: InferLimits) -> dict[str, Any]:
     """Return the body for `messages.ModelMetadata`."""
+    manifest = priors.manifest
     spec = manifest.input_spec
     return {
         "name": MODEL,
@@ -32,7 +34,7 @@ def model_metadata(manifest: Manifest, limits: InferLimits) -> dict[str, Any]:
             _tensor("box", "INT32", -1, 4),
             _tensor("image_index", "INT32", -1),
         ],
-        "parameters": checkpoint_parameters(manifest)
+        "parameters": checkpoint_parameters(manifest, priors.default)
         | {
             "emotions": ",".join(manifest.emotions),
             "max_faces": limits.max_faces,
@@ -41,9 +43,10 @@ def model_metadata(manifest: Manifest, limits: InferLimits) -> dict[str, Any]:
     }
 
 
-def checkpoint_parameters(manifest: Manifest) -> dict[str, str]:
-    """Return the checkpoint's name and version, for `parameters`."""
-    return {"checkpoint": manifest.name, "checkpoint_version": manifest.version}
+def checkpoint_parameters(manifest: Manifest, prior: Prior) -> dict[str, str]:
+    """Return the checkpoint's name and version, and a prior, for `parameters`."""
+    names = {"checkpoint": manifest.name, "checkpoint_version": manifest.version}
+    return names | {"prior": prior.text}
 
 
 def _tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import numpy.typing as npt
 
+from service.engine.prior import Prior
 from service.errors import ServiceError
 from service.http.bodies import round_probability
 from service.http.v2.answers import Row
@@ -15,13 +16,18 @@ from service.pipeline import Expression, Prediction, Predictor
 
 
 async def recognise(
-    predictor: Predictor, request: InferRequest, deadline: float, allowance: Allowance
+    predictor: Predictor,
+    request: InferRequest,
+    prior: Prior,
+    deadline: float,
+    allowance: Allowance,
 ) -> list[Row]:
     """Return one row per face. Cancelling the task removes the faces from the queue.
 
     Args:
         predictor: Classifies the faces.
         request: The request.
+        prior: To answer under.
         deadline: When the answer is of no use any more, in the time of the predictor's clock.
         allowance: The decoding budget of the request.
 
@@ -30,8 +36,8 @@ async def recognise(
             request fails.
     """
     if request.faces is not None:
-        return await _classify(predictor, request.faces, deadline)
-    answers = await _predict(predictor, request, deadline, allowance)
+        return await _classify(predictor, request.faces, prior, deadline)
+    answers = await _predict(predictor, request, prior, deadline, allowance)
     return [
         _row(index, recognised.expression, recognised.face.box)
         for index, answer in enumerate(answers)
@@ -40,22 +46,26 @@ async def recognise(
 
 
 async def _classify(
-    predictor: Predictor, faces: npt.NDArray[np.uint8], deadline: float
+    predictor: Predictor, faces: npt.NDArray[np.uint8], prior: Prior, deadline: float
 ) -> list[Row]:
     _, height, width = faces.shape
-    answers = await predictor.classify(faces, deadline)
+    answers = await predictor.classify(faces, deadline, prior)
     box = Box(0, 0, width, height)
     return [_row(index, expression, box) for index, expression in enumerate(answers)]
 
 
 async def _predict(
-    predictor: Predictor, request: InferRequest, deadline: float, allowance: Allowance
+    predictor: Predictor,
+    request: InferRequest,
+    prior: Prior,
+    deadline: float,
+    allowance: Allowance,
 ) -> list[Prediction]:
     """Predict all pictures concurrently, so that their faces share batches; one error ends all."""
 
     async def one(index: int, image: bytes) -> Prediction:
         try:
-            return await predictor.predict(image, deadline, request.search, allowance)
+            return await predictor.predict(image, deadline, request.search, allowance, prior)
         except ServiceError as error:
             detail = f"Of 'image' element {index}: {error.detail}"
             raise type(error)(detail, error.retry_after_s) from None

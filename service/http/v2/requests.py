@@ -80,6 +80,7 @@ class InferRequest:
         images: Encoded pictures, at least one; empty if there are faces.
         search: The search for faces in images.
         wanted: The requested output tensors, in order.
+        prior: The prior to answer under, as text; None is the default.
     """
 
     name: str
@@ -87,6 +88,7 @@ class InferRequest:
     images: tuple[bytes, ...]
     search: FaceSearch
     wanted: tuple[RequestedOutput, ...]
+    prior: str | None = None
 
 
 def find_json(headers: Mapping[str, str], max_bytes: int) -> tuple[int | None, int]:
@@ -153,7 +155,7 @@ def read_request(body: bytearray, json_bytes: int | None, limits: InferLimits) -
     parameters = request.parameters
     search = FaceSearch(parameters.detect, parameters.max_faces)
     wanted = _wanted(request.outputs, parameters.binary_data_output)
-    return InferRequest(request.id, faces, images, search, wanted)
+    return InferRequest(request.id, faces, images, search, wanted, parameters.prior)
 
 
 def _parse(text: bytes) -> InferenceRequest:

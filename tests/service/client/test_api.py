@@ -95,6 +95,18 @@ async def test_how_to_look_for_faces_is_passed_on(ask: Ask) -> None:
     assert dict(script.requests[0].url.params) == {"detect": "always", "max_faces": "3"}
 
 
+@pytest.mark.parametrize("method", ["predict", "explain", "figure"])
+async def test_a_prior_is_passed_on_and_what_was_used_comes_back(ask: Ask, method: str) -> None:
+    body = BODY | {"faces": [], "model": BODY["model"] | {"prior": "uniform"}}
+    body |= {"overlay": "data:image/png;base64,"} if method == "explain" else {}
+    png = httpx.Response(200, content=b"", headers={"content-type": "image/png"})
+    script = Script(png if method == "figure" else httpx.Response(200, json=body))
+    answer = await ask(script, method=method, search={"prior": "anger:1,joy:0.5"})
+    assert dict(script.requests[0].url.params) == {"prior": "anger:1,joy:0.5"}
+    if method == "predict":
+        assert answer.model["prior"] == "uniform"
+
+
 async def test_an_explanation_is_typed(ask: Ask) -> None:
     def url(png: bytes) -> str:
         return f"data:image/png;base64,{base64.b64encode(png).decode()}"

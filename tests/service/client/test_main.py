@@ -31,7 +31,9 @@ def folder(tmp_path: Path) -> Path:
     for name, grey in GREY.items():
         place = tmp_path / "pictures" / name
         place.mkdir(parents=True)
-        Image.new("L", (64, 80), grey).save(place / "face.png")
+        face = Image.new("L", (64, 80), grey - 12)  # of one tone it would be no face
+        face.paste(grey + 12, (32, 0, 64, 80))
+        face.save(place / "face.png")
     return tmp_path / "pictures"
 
 
@@ -167,9 +169,16 @@ def test_how_to_look_for_faces_is_passed_on(
     scripted: tuple[str, list[str]], photographs: Path
 ) -> None:
     url, asked = scripted
-    options = ["--detect", "always", "--max-faces", "3"]
+    options = ["--detect", "always", "--max-faces", "3", "--prior", "uniform"]
     assert main(["--url", url, *options, f"{photographs}/two.png"]) == 0
-    assert asked == ["/predict?detect=always&max_faces=3"]
+    assert asked == ["/predict?detect=always&max_faces=3&prior=uniform"]
+
+
+def test_a_prior_that_the_service_refuses_is_said(
+    url: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--url", url, "--prior", "uniform", f"{folder}/anger/face.png"]) == 1
+    assert "prior" in capsys.readouterr().out
 
 
 def test_explanations_of_pictures_with_faces(

@@ -76,7 +76,7 @@ async def test_json_is_as_documented() -> None:
         assert sample(app, "fer_stage_seconds_count", stage="draw") == 1
         emotion = body["faces"][0]["emotion"]
         assert sample(app, "fer_faces_total", emotion=emotion) == 1
-        labels = {"route": "/explain", "method": "POST", "status": "200"}
+        labels = {"route": "/explain", "kind": "prediction", "method": "POST", "status": "200"}
         assert sample(app, "fer_requests_total", **labels) == 1
     assert Explanation.model_validate(body).model_dump() == body
     (face,) = body["faces"]
@@ -235,7 +235,7 @@ async def test_a_query_that_cannot_be_is_a_problem() -> None:
 
 async def test_a_face_that_the_network_fails_on_is_a_problem() -> None:
     class Speechless(FakeEngine):
-        def explain(self, faces: np.ndarray) -> Any:
+        def explain(self, faces: np.ndarray, emotions: np.ndarray) -> Any:
             raise RuntimeError("a secret of /the/engine")
 
     for engine in (BrokenEngine(), Speechless()):
@@ -273,7 +273,7 @@ async def test_a_client_that_leaves_is_dropped() -> None:
         assert leaver.sent == []
         engine.gate.set()
         assert (await first).status_code == 200
-        labels = {"route": "/explain", "method": "POST", "status": "499"}
+        labels = {"route": "/explain", "kind": "prediction", "method": "POST", "status": "499"}
         assert sample(app, "fer_requests_total", **labels) == 1
         assert app.state.service.memory.held_bytes == 0
     assert engine.explained == []

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -44,6 +45,13 @@ def images(count: int = 3) -> Tensor:
     return normalise(torch.from_numpy(some_faces(count)), SPEC)
 
 
+def explain_answers(network: AttentionFER, given: Tensor) -> list[Explanation]:
+    """Explain each face's most probable emotion."""
+    with torch.no_grad():
+        emotions = network(given).logits.argmax(dim=1)
+    return explain(network, given, emotions, SPEC)
+
+
 # The transform.
 
 
@@ -56,7 +64,7 @@ def transform_by(network: AttentionFER, *parameters: float) -> None:
 
 def test_what_is_straight_stays_as_it_is(network: AttentionFER) -> None:
     transform_by(network, 0.0, 0.0, 0.0, 0.0)
-    for face, explanation in zip(some_faces(3), explain(network, images(), SPEC), strict=True):
+    for face, explanation in zip(some_faces(3), explain_answers(network, images()), strict=True):
         np.testing.assert_array_equal(explanation.theta, np.eye(2, 3))
         assert explanation.straightened.dtype == np.uint8
         np.testing.assert_allclose(explanation.straightened, face, atol=1)
@@ -67,7 +75,7 @@ def test_the_transform_is_the_networks_own(network: AttentionFER) -> None:
     assert network.stn is not None
     with torch.no_grad():
         straight, theta = network.stn(images())
-    found = explain(network, images(), SPEC)
+    found = explain_answers(network, images())
     np.testing.assert_array_equal([e.theta for e in found], theta)
     grey = (straight[:, 0] * SPEC.std + SPEC.mean) * 255
     np.testing.assert_allclose([e.straightened for e in found], grey, atol=0.51)
@@ -80,7 +88,7 @@ def test_the_transform_is_the_networks_own(network: AttentionFER) -> None:
 
 def test_a_network_without_stn_or_attention_has_neither() -> None:
     config = NetworkConfig(widths=(8,), depths=(1,), stn=False, spatial_attention=False)
-    (explanation,) = explain(build_checkpoint(config).network, images(1), SPEC)
+    (explanation,) = explain_answers(build_checkpoint(config).network, images(1))
     np.testing.assert_array_equal(explanation.theta, np.eye(2, 3))
     np.testing.assert_array_equal(explanation.straightened, some_faces(1)[0])
     assert explanation.attention is None
@@ -94,7 +102,7 @@ def test_the_attention_is_the_modules_own(network: AttentionFER) -> None:
     attentions = [m for m in network.modules() if isinstance(m, SpatialAttention)]
     seen: list[Tensor] = []
     handle = attentions[1].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    found = explain(network, images(), SPEC)
+    found = explain_answers(network, images())
     handle.remove()
     expected = attentions[1].weights(seen[0].detach())[:, 0]
     assert expected.shape == (3, 12, 12)
@@ -104,11 +112,14 @@ def test_the_attention_is_the_modules_own(network: AttentionFER) -> None:
 # The evidence.
 
 
-def test_the_evidence_is_layercam_above_the_mean_place_by_finite_differences() -> None:
+@pytest.mark.parametrize("rank", [0, 1, 6])
+def test_the_evidence_is_layercam_above_the_mean_place_by_finite_differences(rank: int) -> None:
     config = NetworkConfig(widths=(8, 16), depths=(1, 1), stn=False)
     network = build_checkpoint(config).network.double()
     given = images(1).double()
-    (explanation,) = explain(network, given, SPEC)
+    with torch.no_grad():
+        emotion = int(network(given).logits[0].argsort(descending=True)[rank])
+    (explanation,) = explain(network, given, torch.tensor([emotion]), SPEC)
 
     def excess(features: Tensor) -> Tensor:
         rest: Tensor = network.stages[1](features)
@@ -116,7 +127,6 @@ def test_the_evidence_is_layercam_above_the_mean_place_by_finite_differences() -
         return logits[emotion] - logits.mean()
 
     with torch.no_grad():
-        emotion = int(network(given).logits.argmax())
         features = network.stages[0](network.stem(given))
         for y, x in ((0, 0), (7, 11), (12, 12), (23, 5)):
             expected = 0.0
@@ -131,9 +141,9 @@ def test_the_evidence_is_layercam_above_the_mean_place_by_finite_differences() -
 
 
 def test_a_face_does_not_see_its_neighbours(network: AttentionFER) -> None:
-    together = explain(network, images(), SPEC)
+    together = explain_answers(network, images())
     for place, explanation in enumerate(together):
-        (alone,) = explain(network, images()[place : place + 1], SPEC)
+        (alone,) = explain_answers(network, images()[place : place + 1])
         for name in ("theta", "attention", "evidence"):
             one, many = getattr(alone, name), getattr(explanation, name)
             np.testing.assert_allclose(one, many, atol=1e-5)
@@ -142,8 +152,8 @@ def test_a_face_does_not_see_its_neighbours(network: AttentionFER) -> None:
 def test_nothing_stays_behind(network: AttentionFER) -> None:
     before = copy.deepcopy(network.state_dict())
     first = network(images()).logits
-    explain(network, images(), SPEC)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+    explain_answers(network, images())
+    pickle.dumps(network)  # impossible with a hook that is a local function
     assert all(p.grad is None and not p.requires_grad for p in network.parameters())
     torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
     torch.testing.assert_close(network(images()).logits, first, rtol=0, atol=0)
@@ -188,8 +198,8 @@ def left_over_the_mouth(shipped: TorchEngine, crop: Crop) -> float:
     mouth = slice(top, bottom), slice(left, right)
     covered = face.copy()
     covered[0][mouth] = round(float(face[0, top - 2 : top, left:right].mean()))  # skin
-    before, after = (shipped.explain(f)[0] for f in (face, covered))
     happiness = shipped.manifest.emotions.index("happiness")
+    before, after = (shipped.explain(f, np.array([happiness]))[0] for f in (face, covered))
     assert [int(shipped.infer(f)[0].argmax()) for f in (face, covered)] == [happiness] * 2
     assert in_mouth(before, mouth) > 1.2 * (right - left) * (bottom - top) / 48**2
     return in_mouth(after, mouth) / in_mouth(before, mouth)
@@ -197,7 +207,9 @@ def left_over_the_mouth(shipped: TorchEngine, crop: Crop) -> float:
 
 def test_a_turned_face_is_turned_back(shipped: TorchEngine) -> None:
     crop = (165, 50, 285, 170)
-    turns = [describe(shipped.explain(cut(crop, deg))[0].theta).angle_deg for deg in (-20, 0, 20)]
+    faces = np.concatenate([cut(crop, deg) for deg in (-20, 0, 20)])
+    found = shipped.explain(faces, shipped.infer(faces).argmax(axis=1))
+    turns = [describe(one.theta).angle_deg for one in found]
     assert turns[0] > turns[1] + 2 > turns[2] + 4
 
 
@@ -212,22 +224,29 @@ def engine(request: pytest.FixtureRequest) -> TorchEngine:
 def test_the_engine_explains_what_it_infers(engine: TorchEngine) -> None:
     faces = some_faces(3)
     before = engine.infer(faces)
-    found = engine.explain(faces)
+    found = engine.explain(faces, before.argmax(axis=1))
     assert [e.straightened.shape for e in found] == [(48, 48)] * 3
     assert all((e.evidence >= 0).all() and e.evidence.any() for e in found)
     np.testing.assert_array_equal(engine.infer(faces), before)
-    assert engine.explain(faces[:0]) == []
+    assert engine.explain(faces[:0], np.zeros(0, np.int64)) == []
 
 
 def test_other_faces_are_refused(engine: TorchEngine) -> None:
     with pytest.raises(ValueError, match=r"expected uint8\[n, 48, 48\]"):
-        engine.explain(np.zeros((1, 47, 48), np.uint8))
+        engine.explain(np.zeros((1, 47, 48), np.uint8), np.zeros(1, np.int64))
+
+
+@pytest.mark.parametrize("emotions", [[], [0], [0, 7], [-1, 0], [[0], [0]]])
+def test_emotions_that_do_not_fit_are_refused(emotions: list[int], engine: TorchEngine) -> None:
+    with pytest.raises(ValueError, match="an emotion, 0 to 6, for each of 2"):
+        engine.explain(some_faces(2), np.array(emotions, np.int64))
 
 
 def test_folding_does_not_change_the_explanation() -> None:
     checkpoint = build_checkpoint(SMALL)
-    folded = TorchEngine(checkpoint, "cpu").explain(some_faces(2))
-    for one, other in zip(folded, explain(checkpoint.network, images(2), SPEC), strict=True):
+    folded = TorchEngine(checkpoint, "cpu").explain(some_faces(2), np.array([3, 5]))
+    plain = explain(checkpoint.network, images(2), torch.tensor([3, 5]), SPEC)
+    for one, other in zip(folded, plain, strict=True):
         np.testing.assert_allclose(one.evidence, other.evidence, atol=1e-5)
         assert one.attention is not None
         assert other.attention is not None
@@ -238,7 +257,8 @@ def test_folding_does_not_change_the_explanation() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this host")
 def test_cuda_explains_as_the_cpu_does() -> None:
     checkpoint = build_checkpoint(SMALL)
-    found = [TorchEngine(checkpoint, device).explain(some_faces(4)) for device in ("cuda", "cpu")]
+    engines = [TorchEngine(checkpoint, device) for device in ("cuda", "cpu")]
+    found = [engine.explain(some_faces(4), np.arange(4)) for engine in engines]
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one.theta, other.theta, atol=5e-3)
         # Convolutions round their inputs to TF32, ten bits of mantissa.

@@ -43,7 +43,7 @@ async def test_any_key_opens_either_way(key: str) -> None:
         {"cookie": f"x-api-key={KEYS[0]}"},
     ],
 )
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/docs", "/openapi.json", "/x"])
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/docs/x", "/openapi", "/x"])
 async def test_nothing_else_does(path: str, headers: dict[str, str]) -> None:
     async with serving(api_keys=KEYS) as (client, app):
         response = await client.post(path, content=flat(130), headers=headers)
@@ -62,20 +62,32 @@ async def test_health_and_metrics_are_open_unless_the_operator_says_otherwise() 
     async with serving(api_keys=KEYS) as (client, _):
         assert [(await client.get(path)).status_code for path in paths] == [200] * 5
         assert (await client.head("/health/ready")).status_code == 200
-    async with serving(api_keys=KEYS, open_paths=("/docs",)) as (client, _):
+    async with serving(api_keys=KEYS, open_paths=()) as (client, _):
         assert [(await client.get(path)).status_code for path in paths] == [401] * 5
-        assert (await client.get("/docs")).status_code == 200
+
+
+async def test_pages_without_data_of_users_are_always_open() -> None:
+    async with serving(api_keys=KEYS, open_paths=()) as (client, _):
+        for path in ("/", "/docs", "/docs/start.js", "/openapi.json"):
+            assert (await client.get(path)).status_code == 200
+        assert (await client.post("/predict", content=b"x")).status_code == 401
+
+
+async def test_a_key_is_asked_for_with_a_slash_at_the_end_too() -> None:
+    async with serving(api_keys=KEYS) as (client, _):
+        assert (await client.post("/predict/", content=b"x")).status_code == 401
 
 
 @pytest.mark.parametrize(
-    "path", ["/metrics/", "http://test//metrics", "/metrics?x", "/METRICS", "/%6detrics"]
+    "path",
+    ["/metrics//", "/metrics/", "http://test//metrics", "/metrics?x", "/METRICS", "/%6detrics"],
 )
 async def test_open_paths_open_no_other_ones(path: str) -> None:
     async with serving(api_keys=KEYS, open_paths=("/metrics",)) as (client, _):
         served = (await client.get("/metrics")).status_code
         status = (await client.get(path)).status_code
-    # What names the same path, by its query or its escapes, is open as that is.
-    assert status == (served if path in ("/metrics?x", "/%6detrics") else 401)
+    # What names the same path, by its query, its escapes or a slash, is open as that is.
+    assert status == (served if path in ("/metrics?x", "/%6detrics", "/metrics/") else 401)
 
 
 def test_a_path_that_does_not_exist_cannot_be_open() -> None:
@@ -120,7 +132,7 @@ async def test_asking_first_is_counted_and_named_and_no_prediction() -> None:
         counted = {
             status: app.state.metrics.registry.get_sample_value(
                 "fer_requests_total",
-                {"route": "preflight", "method": "OPTIONS", "status": status},
+                {"route": "preflight", "kind": "other", "method": "OPTIONS", "status": status},
             )
             for status in ("200", "400")
         }

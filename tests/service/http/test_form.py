@@ -105,6 +105,45 @@ def test_what_follows_the_last_boundary_is_not_of_the_form() -> None:
         assert form.finish() == [bytearray(b"a")]
 
 
+@pytest.mark.parametrize("name", [b"image[]", b"image[0]", b"image[17]"])
+def test_a_field_may_be_marked_as_a_list(name: bytes) -> None:
+    body = form_of(part(b"a", DISPOSITION.replace(b'"image"', b'"%s"' % name)), part(b"b"))
+    assert outcome(body, len(body)) == outcome(body, 1) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("name", [b"images", b"image[x]", b"image[", b"image[12345]", b"[]"])
+def test_other_names_are_other_fields(name: bytes) -> None:
+    body = form_of(part(b"a", DISPOSITION.replace(b'"image"', b'"%s"' % name)))
+    assert "no field named" in str(outcome(body, len(body)))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        DISPOSITION + TYPE + b"\r\nContent-Length: 1\r\nContent-ID: <1>\r\nX-One: 1\r\nX-Two: 2",
+        b'Content-Disposition: form-data; name="image"; filename="%s"; filename*=UTF-8\'\'%s'
+        % ("\u9854\u5199\u771f".encode() * 100, b"%E9%A1%94" * 300),
+    ],
+)
+def test_the_headers_of_a_part_may_be_many_and_long(headers: bytes) -> None:
+    body = form_of(part(b"a", headers))
+    assert outcome(body, len(body)) == outcome(body, 7) == [b"a"]
+
+
+@pytest.mark.parametrize(
+    "preamble", [b"\r\n", b"This is a message in MIME format.\r\n", b"--" + BOUNDARY[:-1] + b"\r\n"]
+)
+def test_what_precedes_the_first_boundary_is_not_of_the_form(preamble: bytes) -> None:
+    body = preamble + form_of(part(b"a"))
+    assert outcome(body, len(body)) == outcome(body, 1) == [b"a"]
+
+
+@pytest.mark.parametrize("body", [b"x" * 9_000, b"x" * 9_000 + b"\r\n" + form_of(part(b"a"))])
+def test_and_it_is_short(body: bytes) -> None:
+    assert outcome(body, len(body)) == outcome(body, 1)
+    assert "does not begin with the boundary" in str(outcome(body, len(body)))
+
+
 def test_an_unfinished_form_is_refused() -> None:
     with UploadMemory(100).reservation() as reservation:
         form = Form(BOUNDARY, LIMITS, reservation)

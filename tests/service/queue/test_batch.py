@@ -15,6 +15,7 @@ from service.queue.batcher import Batcher, Inference
 from service.telemetry.metrics import Metrics
 from tests.service.gated_engine import GatedEngine, face, faces, numbers_of
 from tests.service.queue.test_batcher import numbers, soon, value
+from training.model.prior import Adjustment
 
 pytestmark = pytest.mark.anyio
 
@@ -24,11 +25,13 @@ class Reasons:
 
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
+        self.emotions: list[list[int]] = []
         self.poison: set[int] = set()
         self.missing = 0
 
-    def __call__(self, batch: NDArray[np.uint8]) -> list[Explanation]:
+    def __call__(self, batch: NDArray[np.uint8], emotions: NDArray[np.int64]) -> list[Explanation]:
         self.asked.append(numbers_of(batch))
+        self.emotions.append(emotions.tolist())
         if self.poison & set(self.asked[-1]):
             raise RuntimeError("poisoned")
         nowhere = np.zeros((2, 2), np.float32)
@@ -64,11 +67,15 @@ async def batcher(
     await batcher.drain(10)
 
 
-Submission = tuple[NDArray[np.uint8], bool]
+Submission = tuple[NDArray[np.uint8], bool | Adjustment]
+AS_IT_IS = Adjustment(1.0, np.zeros(3, np.float32))
 
 
 async def enter(batcher: Batcher, *submissions: Submission) -> list[asyncio.Task[list[Inference]]]:
-    tasks = [asyncio.create_task(batcher.submit(f, soon(), why)) for f, why in submissions]
+    """Submit faces, explained or not: as the engine answers, or under an adjustment."""
+    wanted = [(f, (AS_IT_IS if why else None) if isinstance(why, bool) else why)
+              for f, why in submissions]  # fmt: skip
+    tasks = [asyncio.create_task(batcher.submit(f, soon(), why)) for f, why in wanted]
     await let_tasks_run()
     return tasks
 
@@ -100,6 +107,39 @@ async def test_explained_faces_spread_over_batches_in_order(
     answers = await task
     assert numbers(answers) == explained(answers) == list(range(10))
     assert reasons.asked == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
+
+
+async def test_each_submission_is_explained_under_its_own_prior(
+    batcher: Batcher, engine: GatedEngine, reasons: Reasons
+) -> None:
+    """The engine's answer to a face is [its number, 1, 0]."""
+    fivefold = Adjustment(1.0, np.log(np.array([1, 5, 1], np.float32)))
+    tasks = await enter(
+        batcher, (faces([2, 9]), AS_IT_IS), (face(3), False), (faces([2, 9]), fivefold)
+    )
+    engine.open()
+    answers = [await task for task in tasks]
+    assert reasons.asked == [[2, 9, 2, 9]]
+    assert reasons.emotions == [[0, 0, 1, 0]]
+    assert [numbers(a) for a in answers] == [[2, 9], [3], [2, 9]]  # not adjusted here
+
+
+async def test_a_face_with_an_unusable_answer_fails_alone(
+    batcher: Batcher, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = engine.answer
+
+    def answer(numbers: list[int]) -> NDArray[np.float32]:
+        rows = right(numbers)
+        rows[rows == 2] = np.nan
+        return rows
+
+    monkeypatch.setattr(engine, "answer", answer)
+    tasks = await enter(batcher, (face(1), True), (face(2), True))
+    engine.open()
+    results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[1], errors.InferenceFailed)
+    assert explained(results[0]) == [1]
 
 
 async def test_a_face_that_cannot_be_explained_fails_alone(
@@ -141,6 +181,6 @@ async def test_a_batcher_without_reasons_gives_none(engine: GatedEngine, metrics
     batcher = Batcher(engine, max_batch=8, queue_size=64, metrics=metrics)
     batcher.start()
     with pytest.raises(errors.InferenceFailed):
-        await batcher.submit(face(1), soon(), explained=True)
+        await batcher.submit(face(1), soon(), AS_IT_IS)
     assert explained(await batcher.submit(face(1), soon())) == [None]
     await batcher.drain(10)

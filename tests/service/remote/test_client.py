@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,16 +20,28 @@ from service.errors import (
     QueueFull,
     ShuttingDown,
 )
+from service.queue.backend import Cancel
 from service.queue.batcher import Batcher
 from service.remote.client import RemoteBackend
 from service.remote.host import EngineHost
 from service.telemetry.metrics import Metrics
 from tests.service.gated_engine import GatedEngine, face, faces
 from tests.service.serving import MANIFEST
+from training.model.prior import Adjustment
 
 pytestmark = pytest.mark.anyio
 
 OTHER = EngineInfo(type(MANIFEST)("other", "8", MANIFEST.network, MANIFEST.emotions), "cpu")
+
+
+class CountedBatcher(Batcher):
+    """Counts what it was given."""
+
+    submissions = 0
+
+    def enqueue(self, *args: Any) -> Cancel:
+        self.submissions += 1
+        return super().enqueue(*args)
 
 
 class Site:
@@ -36,16 +49,33 @@ class Site:
 
     def __init__(self, path: Path, metrics: Metrics, queue_size: int, hello: EngineInfo) -> None:
         self.path, self.engine, self.metrics = path, GatedEngine(), metrics
-        self.batcher = Batcher(
+        self.batcher = CountedBatcher(
             self.engine, max_batch=4, queue_size=queue_size, metrics=metrics, explain=explain
         )
         self.host = EngineHost(self.batcher, hello)
+        self.transports: list[asyncio.Transport] = []
+
+    def protocol(self) -> asyncio.Protocol:
+        """Return the host's protocol of a connection, and remember the connection."""
+        protocol = self.host.protocol()
+        begin = protocol.connection_made
+
+        def connection_made(transport: asyncio.BaseTransport) -> None:
+            self.transports.append(cast(asyncio.Transport, transport))
+            begin(transport)
+
+        protocol.connection_made = connection_made  # type: ignore[method-assign]
+        return protocol
+
+    @property
+    def abandoned(self) -> float | None:
+        return self.metrics.registry.get_sample_value("fer_abandoned_faces_total")
 
     async def open(self) -> None:
         self.batcher.start()
         loop = asyncio.get_running_loop()
         self.path.unlink(missing_ok=True)
-        self.server = await loop.create_unix_server(self.host.protocol, str(self.path))
+        self.server = await loop.create_unix_server(self.protocol, str(self.path))
 
     async def close(self) -> None:
         self.engine.open()
@@ -56,13 +86,17 @@ class Site:
     def die(self) -> None:
         """End every connection, as the kernel does for a process that was killed."""
         self.server.close()
-        for caller in list(self.host._connections):
-            caller._transport.abort()
+        for transport in self.transports:
+            transport.abort()
 
 
-def explain(batch: np.ndarray) -> list[Explanation]:
+def explain(batch: np.ndarray, emotions: np.ndarray) -> list[Explanation]:
+    """Explain each face by its emotion's index."""
     square = np.ones((2, 2), np.float32)
-    return [Explanation(np.eye(2, 3, dtype=np.float32), one, None, square) for one in batch]
+    return [
+        Explanation(np.full((2, 3), emotion, np.float32), one, None, square)
+        for one, emotion in zip(batch, emotions, strict=True)
+    ]
 
 
 @asynccontextmanager
@@ -78,8 +112,10 @@ async def site(
 
 
 @asynccontextmanager
-async def worker(*paths: Path, queue_size: int = 16) -> AsyncIterator[RemoteBackend]:
-    made = RemoteBackend(paths, lambda place: True, queue_size)
+async def worker(
+    *paths: Path, queue_size: int = 16, healthy: Callable[[int], bool] = lambda place: True
+) -> AsyncIterator[RemoteBackend]:
+    made = RemoteBackend(paths, healthy, queue_size)
     await made.start()
     try:
         yield made
@@ -110,8 +146,12 @@ async def test_faces_are_answered_as_by_the_batcher_itself(
             [number, 1.0, 0.0] for number in range(9)
         ]
         assert all(one.explanation is None for one in answers)
-        (explained,) = await remote.submit(face(3), soon(), explained=True)
+        # The engine's answer is [3, 1, 0]; the shift makes the second emotion the most probable.
+        under = Adjustment(1.0, np.array([0, 2, 0], np.float32))
+        (explained,) = await remote.submit(face(3), soon(), under)
         assert explained.explanation is not None
+        assert explained.explanation.theta[0, 0] == 1
+        assert explained.probabilities.tolist() == [3, 1, 0]
         assert np.array_equal(explained.explanation.straightened, face(3)[0])
         assert await remote.submit(np.empty((0, 2, 2), np.uint8), soon()) == []
         with pytest.raises(ValueError, match="expected uint8"):
@@ -132,7 +172,7 @@ async def test_faces_of_several_workers_share_batches_and_one_bound(
             asyncio.create_task(batcher.submit(faces([n, n + 1]), soon()))
             for batcher, n in ((one, 1), (other, 3))
         ]
-        await until(lambda: here.batcher._queue.waiting == 4)
+        await until(lambda: here.batcher.submissions == 3)
         with pytest.raises(QueueFull) as refused:
             await other.submit(face(5), soon())
         assert refused.value.retry_after_s is not None
@@ -146,18 +186,17 @@ async def test_who_is_gone_is_dropped(tmp_path: Path, metrics: Metrics) -> None:
         first = asyncio.create_task(stays.submit(face(0), soon()))
         await here.engine.called(1)
         gone = asyncio.create_task(stays.submit(face(1), soon()))
-        await until(lambda: here.batcher._queue.waiting == 1)
+        await until(lambda: here.batcher.submissions == 2)
         gone.cancel()
-        await until(lambda: here.batcher._queue.waiting == 0)
+        await until(lambda: here.abandoned == 1)
         dead = RemoteBackend([here.path], lambda place: True, 16)
         await dead.start()
         left = asyncio.create_task(dead.submit(face(2), soon()))
-        await until(lambda: here.batcher._queue.waiting == 1)
+        await until(lambda: here.batcher.submissions == 3)
         await dead.drain(0)
         with pytest.raises(ShuttingDown):
             await left
-        await until(lambda: here.batcher._queue.waiting == 0)
-        assert metrics.registry.get_sample_value("fer_abandoned_faces_total") == 2
+        await until(lambda: here.abandoned == 2)
         here.engine.open()
         await first
         assert here.engine.batches == [[0]]
@@ -169,7 +208,7 @@ async def test_a_deadline_holds_even_if_the_engines_process_stands_still(
     async with site(tmp_path / "e", metrics) as here, worker(here.path) as remote:
         with pytest.raises(DeadlineExceeded):
             await remote.submit(face(0), time.monotonic() - 1)
-        here.host._connections.copy().pop()._transport.pause_reading()
+        here.transports[0].pause_reading()
         with pytest.raises(DeadlineExceeded):
             await remote.submit(face(0), time.monotonic() + 0.01)
         assert here.engine.batches == []
@@ -224,12 +263,18 @@ async def test_an_engine_with_another_checkpoint_gets_no_faces(
 async def test_the_engine_that_has_least_to_do_gets_the_next_faces(
     tmp_path: Path, metrics: Metrics
 ) -> None:
+    connected: set[int] = set()
+
+    def is_healthy(place: int) -> bool:
+        connected.add(place)  # it is asked of connected engines only
+        return True
+
     async with (
         site(tmp_path / "a", metrics) as a,
         site(tmp_path / "b", metrics) as b,
-        worker(a.path, b.path) as remote,
+        worker(a.path, b.path, healthy=is_healthy) as remote,
     ):
-        await until(lambda: len(remote._usable()) == 2)
+        await until(lambda: remote.healthy and len(connected) == 2)
         asked = [asyncio.create_task(remote.submit(face(n), soon())) for n in range(2)]
         await asyncio.gather(a.engine.called(1), b.engine.called(1))
         a.engine.open()
@@ -254,7 +299,7 @@ async def test_a_drain_waits_for_the_answers_that_are_due(tmp_path: Path, metric
         asked = asyncio.create_task(remote.submit(face(0), soon()))
         await here.engine.called(1)
         draining = asyncio.create_task(remote.drain(30))
-        await until(lambda: remote._draining)
+        await asyncio.sleep(0)  # it begins
         with pytest.raises(ShuttingDown):
             await remote.submit(face(1), soon())
         assert not draining.done()
@@ -277,10 +322,9 @@ async def test_nonsense_ends_the_connection_and_nothing_else(
 
 
 async def test_a_worker_without_any_engine_gives_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("service.remote.client._HELLO_S", 0.01)
     remote = RemoteBackend([tmp_path / "none"], lambda place: True, 16)
     with pytest.raises(TimeoutError):
-        await remote.start()
+        await remote.start(timeout_s=0.01)
     await remote.drain(0)

@@ -31,8 +31,11 @@ from service.remote.protocol import (
     write_hello,
 )
 from tests.service.serving import MANIFEST
+from training.model.prior import Adjustment
 
-SUBMISSION = Submission(np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4), 123.5, True)
+UNDER = Adjustment(0.8, np.array([0.5, -1.5, -np.inf], np.float32))
+SUBMISSION = Submission(np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4), 123.5, UNDER)
+PLAIN = SUBMISSION._replace(explain_under=None)
 REASON = Explanation(
     np.eye(2, 3, dtype=np.float32),
     np.full((48, 48), 7, np.uint8),
@@ -69,14 +72,29 @@ def test_a_frame_that_nobody_sends_is_refused_by_its_head(size: int, kind: int) 
 def test_faces_arrive_as_they_were() -> None:
     frame = only(write_faces(5, SUBMISSION))
     got = read_faces(frame.payload)
-    assert (frame.number, got.deadline, got.explained) == (5, 123.5, True)
+    assert (frame.number, got.deadline) == (5, 123.5)
+    assert got.explain_under is not None
+    assert got.explain_under.scale == 0.8
+    assert got.explain_under.shift.dtype == np.float32
+    assert np.array_equal(got.explain_under.shift, UNDER.shift)
     assert np.array_equal(got.faces, SUBMISSION.faces)
     assert got.faces.dtype == np.uint8
 
 
-@pytest.mark.parametrize("change", [lambda p: p[:-1], lambda p: p + b"x", lambda p: p[:5]])
-def test_faces_of_another_length_than_they_say_are_refused(change: object) -> None:
-    payload = only(write_faces(5, SUBMISSION)).payload
+def test_faces_without_a_wish_for_explanations_have_none() -> None:
+    got = read_faces(only(write_faces(5, PLAIN)).payload)
+    assert got.explain_under is None
+    assert np.array_equal(got.faces, PLAIN.faces)
+
+
+@pytest.mark.parametrize("submission", [SUBMISSION, PLAIN])
+@pytest.mark.parametrize(
+    "change", [lambda p: p[:-1], lambda p: p + b"x", lambda p: p[:5], lambda p: p[:20]]
+)
+def test_faces_of_another_length_than_they_say_are_refused(
+    change: object, submission: Submission
+) -> None:
+    payload = only(write_faces(5, submission)).payload
     with pytest.raises(WireError, match="not faces"):
         read_faces(change(payload))  # type: ignore[operator]
 

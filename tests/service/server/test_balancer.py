@@ -192,7 +192,7 @@ async def test_what_cannot_be_opened_counts_no_longer(
 async def test_without_descriptors_it_goes_on_later(
     place: Workplace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("service.server.balancer._EXHAUSTED_S", 0.01)
+    monkeypatch.setattr("service.server.balancer.EXHAUSTED_PAUSE_S", 0.01)
     first = place.workers[0]
     listener, refusals = first.listener, [errno.EMFILE, errno.ENFILE]
 
@@ -212,5 +212,5 @@ async def test_without_descriptors_it_goes_on_later(
     first.balancer.start()
     await place.connect(1)
     assert place.counts == [1, 0]
-    assert caplog.text.count("no connection can be taken at present: Too many open files") == 2
+    assert caplog.text.count("no connection can be accepted at present: Too many open files") == 2
     await first.balancer.close()

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from service.errors import Overloaded
-from service.server.connections import LAST_CALL_S, BoundedProtocol, ConnectionLimits
+from service.server.connections import LAST_REQUEST_S, BoundedProtocol, ConnectionLimits
 from service.server.framing import MAX_HEAD_BYTES
 from service.server.sockets import allow_descriptors
 from tests.service.made_pictures import flat
@@ -335,7 +335,7 @@ async def test_who_leaves_is_dropped() -> None:
             await asyncio.sleep(0)
         for writer in writers:
             writer.close()
-        gone = {"route": "/predict", "method": "POST", "status": "499"}
+        gone = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "499"}
         while (server.app.state.metrics.registry.get_sample_value("fer_requests_total", gone)) != 8:
             await asyncio.sleep(0)
         assert server.sample("fer_queue_faces") == 0
@@ -423,9 +423,8 @@ async def test_who_is_turned_away_may_go_on(monkeypatch: pytest.MonkeyPatch) -> 
         writer.write(GET)
         assert (await answer(reader))[0] == 200
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 0
-        assert (
-            server.sample("fer_requests_total", route="/predict", method="POST", status="503") == 7
-        )
+        refused = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "503"}
+        assert server.sample("fer_requests_total", **refused) == 7
         writer.close()
 
 
@@ -474,7 +473,7 @@ async def test_a_request_that_a_busy_loop_has_not_read_at_shutdown_is_answered()
         def keep_busy() -> None:
             # The loop has asked which sockets have something to read; next it looks at its timers.
             os.write(writer.get_extra_info("socket").fileno(), GET)
-            time.sleep(2 * LAST_CALL_S)
+            time.sleep(2 * LAST_REQUEST_S)
             loop.remove_reader(ours)
 
         with ours, theirs:
@@ -525,7 +524,7 @@ async def test_who_leaves_altogether_is_noticed(how: str) -> None:
         writer.write(b"\r\n\r\n" + picture)
         await asyncio.to_thread(engine.entered.wait)
         getattr(writer.transport, how)()
-        gone = {"route": "/predict", "method": "POST", "status": "499"}
+        gone = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "499"}
         registry = server.app.state.metrics.registry
         while registry.get_sample_value("fer_requests_total", gone) != 1:
             await asyncio.sleep(0)

@@ -25,6 +25,7 @@ from tests.service.server.test_supervisor import (
     workers_of,
 )
 from tests.service.server_processes import ALL_READY, Server, eventually, ready, running
+from training.model.labels import FER2013_EMOTIONS
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +58,9 @@ async def answers_to(server: Server, content: bytes, path: str = "/predict") -> 
 
 
 async def test_answers_are_those_of_an_engine_inside(apart: Server, checkpoint: Path) -> None:
-    asked = [(path, flat(level)) for path in ("/predict", "/explain") for level in (0, 60, 200)]
+    only_fear = ",".join(f"{name}:{int(name == 'fear')}" for name in FER2013_EMOTIONS)
+    paths = "/predict", "/explain", "/explain?prior=uniform", f"/explain?prior={only_fear}"
+    asked = [(path, flat(level)) for path in paths for level in (0, 60, 200)]
     got = [await answers_to(apart, content, path) for path, content in asked]
     with running({"FER_CHECKPOINT": str(checkpoint)} | NO_DETECTOR) as inside:
         for (path, content), answer in zip(asked, got, strict=True):
@@ -116,7 +119,7 @@ async def test_a_killed_engine_is_replaced_and_costs_only_whom_it_had(apart: Ser
             group.create_task(ask(client))
         await asyncio.to_thread(kill_and_await_another)
         replaced.set()
-    apart.wait_for(r"engine 0 ended with -9; again in 0 s")
+    apart.wait_for(r"engine 0 ended with -9; starts again in 0 s")
     workers = {slot: process for slot, process in workers_of(apart).items() if slot != ENGINE}
     assert workers == {slot: processes[slot] for slot in workers}, "a worker died with it"
     assert await post_many(apart, 50) == 50
@@ -126,7 +129,7 @@ async def test_a_killed_worker_is_replaced_and_reaches_the_same_engine(apart: Se
     eventually(lambda: apart.sample("fer_workers_ready") == WORKERS)
     before = workers_of(apart)
     os.kill(before[0], signal.SIGKILL)
-    apart.wait_for(r"worker 0 ended with -9; again in 0 s")
+    apart.wait_for(r"worker 0 ended with -9; starts again in 0 s")
     assert await post_many(apart, 30, clients=3) == 30
     eventually(lambda: apart.sample("fer_workers_ready") == WORKERS)
     after = workers_of(apart)

@@ -370,7 +370,8 @@ async def test_what_could_be_read_in_two_ways_is_refused_once(case: str) -> None
         (found,) = await exchange(server, request, b"0\r\n\r\n" + SECOND)
         assert found[0] == status
         assert not server.app.state.metrics.registry.get_sample_value(
-            "fer_requests_total", {"route": "/health/live", "method": "GET", "status": "200"}
+            "fer_requests_total",
+            {"route": "/health/live", "kind": "other", "method": "GET", "status": "200"},
         )
 
 

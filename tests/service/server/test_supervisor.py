@@ -24,10 +24,12 @@ from tests.service.server_processes import (
     REPOSITORY,
     Server,
     eventually,
+    only_line,
     ready,
     running,
     total,
 )
+from tests.service.serving import STATED
 from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
@@ -37,7 +39,7 @@ pytestmark = pytest.mark.anyio
 
 WORKERS = 2
 REQUESTS = 200
-NO_DETECTOR = {"FER_DETECTOR": "/nowhere"}
+NO_DETECTOR = {"FER_DETECTOR": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def make_checkpoint(path: Path) -> Path:
     config = NetworkConfig(widths=(8, 16), depths=(1, 1))
-    manifest = Manifest("random", "0", config, FER2013_EMOTIONS)
+    manifest = Manifest("random", "0", config, FER2013_EMOTIONS, prior=STATED.prior)
     save_checkpoint(path, AttentionFER(config), manifest, torch.float32)
     return path
 
@@ -160,7 +162,7 @@ async def test_a_killed_worker_is_replaced_and_the_count_goes_on(several: Server
     before = several.sample("fer_faces_total")
     victim = workers_of(several)[1]
     os.kill(victim, signal.SIGKILL)
-    several.wait_for(r"worker 1 ended with -9; again in 0 s")
+    several.wait_for(r"worker 1 ended with -9; starts again in 0 s")
     # The other goes on meanwhile: nobody knocks at the dead one's door.
     text = httpx.get(f"{several.url}/metrics", timeout=60).text
     shown = {name: total(text, f"fer_{name}") for name in ("ready", "workers_ready", "workers")}
@@ -221,8 +223,17 @@ def test_what_no_worker_can_serve_is_said_once(tmp_path: Path) -> None:
     environ = settings(path) | {"FER_HOST": "127.0.0.1", "FER_PORT": "0"}
     done = ended(environ)
     assert done.returncode == 2
+    assert f"{path}: no such file" in only_line(done.stderr)
+
+
+@pytest.mark.parametrize("engine", ["in-process", "shared"])
+def test_a_prior_that_the_checkpoint_cannot_have_is_said_once(engine: str, tmp_path: Path) -> None:
+    environ = settings(make_checkpoint(tmp_path / "random.safetensors"))
+    environ |= {"FER_HOST": "127.0.0.1", "FER_PORT": "0", "FER_ENGINE": engine}
+    done = ended(environ | {"FER_PRIOR": "joy:1"})
+    assert done.returncode == 2
     assert done.stderr.count("attention-fer: ") == done.stderr.count("\n") == 1, done.stderr
-    assert f"{path}: no such file" in done.stderr
+    assert "FER_PRIOR is 'joy:1', but prior needs a share for each of anger" in done.stderr
 
 
 def test_the_port_of_another_service_is_refused_at_once() -> None:
@@ -269,29 +280,31 @@ class TestSupervisor:
     def test_a_hung_worker_is_killed_and_another_one_started(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        workers = WorkerRegistry(tmp_path, 1)
         processes: list[subprocess.Popen[bytes]] = []
         monotonic = time.monotonic
+
+        class Workers(WorkerRegistry):
+            """Time passes once the supervisor has seen that the worker is healthy."""
+
+            def seconds_since_report(self, slot: int) -> float:
+                if self.is_healthy(slot):
+                    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 100.0)
+                return super().seconds_since_report(slot)
+
+        workers = Workers(tmp_path, 1)
 
         def start(slot: int) -> "subprocess.Popen[bytes]":
             processes.append(sleeper())
             if len(processes) == 1:
                 workers.report(slot, True)  # and then never again
-                monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 100.0)
             else:
                 os.kill(os.getpid(), signal.SIGTERM)
             return processes[-1]
 
-        supervisor = Supervisor(workers, start, 1.0, "here")
-        supervisor._started = True
-        assert supervisor.run() == 0
+        assert Supervisor(workers, start, 1.0, "here").run() == 0
         assert [process.returncode for process in processes] == [-signal.SIGKILL, -signal.SIGTERM]
 
-    def test_one_that_does_not_end_is_killed(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("service.server.supervisor._GRACE_S", 0.0)
-
+    def test_one_that_does_not_end_is_killed(self, tmp_path: Path) -> None:
         def start(slot: int) -> "subprocess.Popen[bytes]":
             code = "import signal, sys; signal.signal(15, signal.SIG_IGN); print(flush=True);"
             process = subprocess.Popen(
@@ -305,4 +318,5 @@ class TestSupervisor:
             os.kill(os.getpid(), signal.SIGTERM)
             return process
 
-        assert Supervisor(WorkerRegistry(tmp_path, 1), start, 0.0, "here").run() == 1
+        supervisor = Supervisor(WorkerRegistry(tmp_path, 1), start, 0.0, "here", grace_s=0.0)
+        assert supervisor.run() == 1

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from service.server.connections import LAST_CALL_S, ConnectionLimits
+from service.server.connections import LAST_REQUEST_S, ConnectionLimits
 from service.server.transport import LINGER_S, MAX_LINGER_BYTES, LingeringTransport
 from tests.service.server.test_connections import PATIENT, answer, ended, listening
 
@@ -19,8 +19,8 @@ class Wire:
     def __init__(self) -> None:
         self.done: list[str] = []
 
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        return lambda: self.done.append(name)
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: self.done.append(" ".join((name, *map(str, arguments))))
 
     def is_closing(self) -> bool:
         return bool({"close", "abort"} & set(self.done))
@@ -31,6 +31,9 @@ class Clock:
 
     def __init__(self) -> None:
         self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def call_soon(self, call: Callable[[], None]) -> "Clock":
+        return self.call_later(0, call)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> "Clock":
         self.timers.append((seconds, call))
@@ -74,23 +77,53 @@ def test_who_still_sends_is_read_for_a_while(wire: Wire, clock: Clock) -> None:
     assert wire.done[-1] == "abort"
 
 
+def test_what_is_written_in_one_turn_is_sent_together(wire: Wire, clock: Clock) -> None:
+    transport = around(wire, clock)
+    transport.write(b"head, ")
+    transport.write(b"body")
+    assert not wire.done
+    ((seconds, call),) = clock.timers
+    call()
+    assert (seconds, wire.done) == (0, ["write b'head, body'"])
+
+
+@pytest.mark.parametrize("receiving", [False, True])
+def test_what_was_written_is_sent_before_the_end(wire: Wire, clock: Clock, receiving: bool) -> None:
+    transport = around(wire, clock, receiving)
+    transport.write(b"answer")
+    transport.close()
+    transport.write(b"too late")
+    for _, call in clock.timers[:]:
+        call()
+    assert wire.done[:2] == ["write b'answer'", "write_eof" if receiving else "close"]
+    assert "write b'too late'" not in wire.done
+
+
+def test_nothing_is_sent_after_an_abort(wire: Wire, clock: Clock) -> None:
+    transport = around(wire, clock)
+    transport.write(b"answer")
+    transport.abort()
+    clock.timers[0][1]()
+    assert wire.done == ["abort"]
+
+
 def test_who_sends_too_much_is_cut_off(wire: Wire, clock: Clock) -> None:
     transport = around(wire, clock)
     transport.close()
-    transport.drop(bytes(MAX_LINGER_BYTES))
+    transport.discard(bytes(MAX_LINGER_BYTES))
     assert "abort" not in wire.done
-    transport.drop(b"x")
+    transport.discard(b"x")
     assert wire.done[-1] == "abort"
 
 
 def test_lingering_can_be_cut_short(wire: Wire, clock: Clock) -> None:
     transport = around(wire, clock)
-    transport.hurry(1.0)
+    transport.limit_linger(1.0)
     assert clock.timers == []
     transport.close()
-    transport.hurry(1.0)
+    transport.limit_linger(1.0)
     assert [seconds for seconds, _ in clock.timers] == [1.0]
-    transport.lost()
+    transport.cancel_timer()
     assert clock.timers == []
 
 
@@ -120,7 +153,7 @@ async def test_a_shutdown_does_not_wait_for_who_goes_on_sending() -> None:
         connection.shutdown()
         while server.state.connections:
             await asyncio.sleep(0.001)
-        assert asyncio.get_running_loop().time() - began >= 0.9 * LAST_CALL_S
+        assert asyncio.get_running_loop().time() - began >= 0.9 * LAST_REQUEST_S
         writer.close()
 
 

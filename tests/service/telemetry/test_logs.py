@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -138,3 +140,36 @@ def test_a_line_is_written_whole() -> None:
     with open(receiver, "rb") as pipe:
         (line,) = pipe.read().splitlines()
     assert json.loads(line)["message"] == "x\ny"
+
+
+PRINTS = """
+import ctypes, logging, os
+from service.telemetry.logs import capture_standard_error, log_fatal, set_up_logging
+set_up_logging("info", {style!r})
+{capture}
+os.write(2, b"a library's warning \\x1b[31m\\n")
+logging.getLogger("service").info("an event")
+threads = __import__("threading").enumerate()
+os.close(2)  # the end of what libraries print
+for thread in threads:
+    if thread.name == "stderr":
+        thread.join()
+log_fatal("the end")
+"""
+
+
+def test_what_libraries_print_is_json_too() -> None:
+    script = PRINTS.format(style="json", capture="capture_standard_error()")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {(line["level"], line["message"]) for line in lines} == {
+        ("warning", "a library's warning \x1b[31m"),
+        ("info", "an event"),
+        ("critical", "the end"),
+    }
+
+
+def test_why_a_process_ends_is_a_plain_line_for_people() -> None:
+    script = PRINTS.format(style="text", capture="").replace("os.close(2)", "")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stderr.splitlines()[-1] == b"the end"

@@ -10,12 +10,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from service import errors
 from service.telemetry.gpu import GpuUsage
-from service.telemetry.metrics import STAGES, Metrics
+from service.telemetry.metrics import PREDICTION, STAGES, Metrics
 from training.model.labels import FER2013_EMOTIONS
 
 OURS = {
-    "fer_requests": ("counter", {"route", "method", "status"}),
-    "fer_request_seconds": ("histogram", {"route"}),
+    "fer_requests": ("counter", {"route", "kind", "method", "status"}),
+    "fer_request_seconds": ("histogram", {"route", "kind"}),
     "fer_stage_seconds": ("histogram", {"stage"}),
     "fer_queue_faces": ("gauge", set()),
     "fer_queue_limit_faces": ("gauge", set()),
@@ -31,7 +31,7 @@ OURS = {
     "fer_faceless_images": ("counter", set()),
     "fer_truncated_images": ("counter", set()),
     "fer_abandoned_faces": ("counter", set()),
-    "fer_model_info": ("gauge", {"name", "version", "device"}),
+    "fer_model_info": ("gauge", {"name", "version", "device", "prior"}),
     "fer_ready": ("gauge", set()),
     "fer_connections": ("gauge", set()),
     "fer_connections_dropped": ("counter", {"reason"}),
@@ -48,8 +48,8 @@ def sample(metrics: Metrics, metric: str, /, **labels: str) -> float | None:
 
 
 def test_every_metric_of_the_contract_is_exposed(metrics: Metrics) -> None:
-    metrics.requests.labels("/predict", "POST", "200").inc()
-    metrics.request_seconds.labels("/predict").observe(0.01)
+    metrics.requests.labels("/predict", PREDICTION, "POST", "200").inc()
+    metrics.request_seconds.labels("/predict", PREDICTION).observe(0.01)
     metrics.gpu.show("cuda:0", GpuUsage(1, 2, 0.5))
     body, _ = metrics.render("application/openmetrics-text")
     families = {f.name: f for f in parse_openmetrics(body.decode()) if f.name.startswith("fer_")}
@@ -83,7 +83,7 @@ def test_every_kind_of_error_is_a_reason(metrics: Metrics) -> None:
 
 
 def test_the_model_is_described(metrics: Metrics) -> None:
-    labels = {"name": "attention-fer-test", "version": "0", "device": "cpu"}
+    labels = {"name": "attention-fer-test", "version": "0", "device": "cpu", "prior": "training"}
     assert sample(metrics, "fer_model_info", **labels) == 1
 
 
@@ -118,7 +118,7 @@ def test_openmetrics_by_negotiation(metrics: Metrics, accept: str) -> None:
 
 def test_the_rules_of_promtool_lint_hold(metrics: Metrics) -> None:
     # What `promtool check metrics` complains about, for hosts without promtool.
-    metrics.requests.labels("/predict", "POST", "200").inc()
+    metrics.requests.labels("/predict", PREDICTION, "POST", "200").inc()
     families = list(parse_text(metrics.render(None)[0].decode()))
     assert len({f.name for f in families}) == len(families)
     for family in families:
@@ -143,30 +143,3 @@ def test_registries_do_not_share(metrics: Metrics) -> None:
     other = Metrics(CollectorRegistry())
     metrics.engine_failures.inc()
     assert sample(other, "fer_engine_failures_total") == 0
-
-
-def test_gauges_stay_right_with_several_processes(metrics: Metrics) -> None:
-    # The sum of the queues; ready as the one found that looked last; one model.
-    modes = {
-        gauge._name: gauge._multiprocess_mode
-        for gauge in (
-            metrics.queue_faces,
-            metrics.queue_limit_faces,
-            metrics.batch_limit_faces,
-            metrics.ready,
-            metrics.workers,
-            metrics.workers_ready,
-            metrics.model_info,
-            metrics.connections,
-        )
-    }
-    assert modes == {
-        "fer_queue_faces": "livesum",
-        "fer_queue_limit_faces": "livesum",
-        "fer_batch_limit_faces": "livemax",
-        "fer_ready": "livemostrecent",
-        "fer_workers": "livemax",
-        "fer_workers_ready": "livemostrecent",
-        "fer_model_info": "livemax",
-        "fer_connections": "livesum",
-    }

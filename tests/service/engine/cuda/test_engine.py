@@ -129,10 +129,10 @@ def test_answers_are_the_callers_to_keep(engine: CudaEngine) -> None:
 @on_gpu
 @needs_gpu
 def test_explanations_come_while_a_batch_is_begun(engine: CudaEngine) -> None:
-    faces = random_faces(4)
-    expected, alone = engine.infer(faces), engine.explain(faces)
+    faces, emotions = random_faces(4), np.arange(4)
+    expected, alone = engine.infer(faces), engine.explain(faces, emotions)
     finish = engine.begin(faces)
-    for one, other in zip(engine.explain(faces), alone, strict=True):
+    for one, other in zip(engine.explain(faces, emotions), alone, strict=True):
         np.testing.assert_allclose(one.evidence, other.evidence, atol=1e-4)
     np.testing.assert_array_equal(finish(), expected)
 

@@ -6,12 +6,14 @@ import struct
 import numpy as np
 import pytest
 
+from service.engine.prior import Priors
 from service.http.v2.answers import Row, respond
 from service.http.v2.messages import InferenceAnswer
 from service.http.v2.requests import OUTPUTS, InferRequest, RequestedOutput
 from service.pictures.search import FaceSearch
 from tests.service.serving import MANIFEST
 
+PRIOR = Priors(MANIFEST).default
 ROWS = (
     Row(0, (1, 2, 3, 4), "happiness", (0.0, 0.1, 0.0, 0.6, 0.3, 0.0, 0.0)),
     Row(2, (5, 6, 7, 8), "anger", (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
@@ -24,14 +26,16 @@ def asked(*wanted: RequestedOutput, name: str = "") -> InferRequest:
 
 def test_all_as_json() -> None:
     response = respond(
-        asked(*[RequestedOutput(n, False) for n in OUTPUTS], name="mine"), ROWS, MANIFEST
+        asked(*[RequestedOutput(n, False) for n in OUTPUTS], name="mine"), ROWS, MANIFEST, PRIOR
     )
     assert response.headers["content-type"] == "application/json"
     assert "inference-header-content-length" not in response.headers
     InferenceAnswer.model_validate_json(bytes(response.body))
     body = json.loads(bytes(response.body))
     assert (body["model_name"], body["model_version"], body["id"]) == ("attention-fer", "1", "mine")
-    assert body["parameters"] == {"checkpoint": "fake", "checkpoint_version": "7"}
+    assert body["parameters"] == {
+        "checkpoint": "fake", "checkpoint_version": "7", "prior": "training"
+    }  # fmt: skip
     assert body["outputs"] == [
         {
             "name": "probabilities",
@@ -46,7 +50,7 @@ def test_all_as_json() -> None:
 
 
 def test_without_a_name_there_is_none() -> None:
-    response = respond(asked(RequestedOutput("emotion", False)), ROWS, MANIFEST)
+    response = respond(asked(RequestedOutput("emotion", False)), ROWS, MANIFEST, PRIOR)
     assert "id" not in json.loads(bytes(response.body))
 
 
@@ -56,7 +60,7 @@ def test_binary_tensors_follow_in_the_order_asked_for() -> None:
         RequestedOutput("box", False),
         RequestedOutput("probabilities", True),
     )
-    response = respond(asked(*wanted), ROWS, MANIFEST)
+    response = respond(asked(*wanted), ROWS, MANIFEST, PRIOR)
     assert response.headers["content-type"] == "application/octet-stream"
     end = int(response.headers["inference-header-content-length"])
     outputs = json.loads(bytes(response.body)[:end])["outputs"]
@@ -72,7 +76,7 @@ def test_binary_tensors_follow_in_the_order_asked_for() -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_no_face_is_an_answer(binary: bool) -> None:
-    response = respond(asked(*[RequestedOutput(n, binary) for n in OUTPUTS]), (), MANIFEST)
+    response = respond(asked(*[RequestedOutput(n, binary) for n in OUTPUTS]), (), MANIFEST, PRIOR)
     end = int(response.headers.get("inference-header-content-length", len(response.body)))
     assert end == len(response.body)
     outputs = json.loads(bytes(response.body))["outputs"]
@@ -81,7 +85,7 @@ def test_no_face_is_an_answer(binary: bool) -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (2, 2), (100, 7)])
 def test_the_best_classes_as_text(count: int, expected: int) -> None:
-    response = respond(asked(RequestedOutput("probabilities", False, count)), ROWS, MANIFEST)
+    response = respond(asked(RequestedOutput("probabilities", False, count)), ROWS, MANIFEST, PRIOR)
     (output,) = json.loads(bytes(response.body))["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [2, expected])
     best = ["0.600000:3:happiness", "0.300000:4:sadness"][:expected]

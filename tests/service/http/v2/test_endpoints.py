@@ -84,6 +84,7 @@ async def test_the_model_is_the_checkpoints(path: str) -> None:
     assert body["parameters"] == {
         "checkpoint": "fake",
         "checkpoint_version": "7",
+        "prior": "training",
         "emotions": ",".join(FER2013_EMOTIONS),
         "max_faces": 100,
         "max_images": 32,
@@ -97,7 +98,7 @@ async def test_the_model_is_the_checkpoints(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v2/", "/v2/models", "/v2/models/other", "/v2/models/attention-fer/versions/2/infer"]
+    "path", ["/v2//", "/v2/models", "/v2/models/other", "/v2/models/attention-fer/versions/2/infer"]
 )
 async def test_unknown_models_are_told_so(path: str) -> None:
     async with serving() as (client, _):
@@ -307,10 +308,10 @@ async def test_requests_are_counted_by_fixed_routes() -> None:
     async with serving() as (client, app):
         await client.post(INFER, json=faces_json(0))
         await client.post("/v2/models/mine/infer", json=faces_json(0))
-        labels = {"method": "POST", "status": "200"}
-        assert sample(app, "fer_requests_total", route=INFER, **labels) == 1
-        labels["status"] = "404"
-        assert sample(app, "fer_requests_total", route="unmatched", **labels) == 1
+        answered = {"kind": "prediction", "method": "POST", "status": "200"}
+        assert sample(app, "fer_requests_total", route=INFER, **answered) == 1
+        unknown = {"kind": "other", "method": "POST", "status": "404"}
+        assert sample(app, "fer_requests_total", route="unmatched", **unknown) == 1
 
 
 async def test_the_document_has_no_reference_that_leads_nowhere() -> None:

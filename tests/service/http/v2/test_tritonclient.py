@@ -93,7 +93,15 @@ def test_pictures_get_the_answers_of_predict(client: "InferenceServerClient", ur
 
 
 @pytest.mark.skipif(not detector_path().exists(), reason="the face detector is not in the cache")
-def test_photographs_with_several_faces_and_none(client: "InferenceServerClient", url: str) -> None:
+def test_photographs_with_several_faces_and_none() -> None:
+    with (
+        listening(detector=detector_path()) as url,
+        triton.InferenceServerClient(url.removeprefix("http://")) as client,
+    ):
+        check_photographs(client, url)
+
+
+def check_photographs(client: "InferenceServerClient", url: str) -> None:
     portrait = Image.fromarray(astronaut())
     two = Image.new("RGB", (1024, 512))
     two.paste(portrait)
