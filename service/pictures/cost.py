@@ -5,7 +5,7 @@ take most; the tests measure again. Times are of one core at about 3 GHz.
 """
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 
 from PIL import Image, TiffImagePlugin
@@ -99,13 +99,16 @@ class Allowance:
 
 
 def cost_of_jpeg(
-    size: tuple[int, int], reduced: tuple[int, int], file_bytes: int, head: JpegHead | None
+    size: tuple[int, int],
+    decoded: Collection[tuple[int, int]],
+    file_bytes: int,
+    head: JpegHead | None,
 ) -> Cost:
     """Return what a JPEG takes.
 
     Args:
         size: Of the picture, in pixels.
-        reduced: Of what it is decoded to.
+        decoded: The size that it is decoded to; several where it is decoded several times.
         file_bytes: Of the file.
         head: Its scans; None where there is one alone.
     """
@@ -115,7 +118,8 @@ def cost_of_jpeg(
         each_s = _ARITHMETIC_SCAN_S if head.arithmetic else _SCAN_S
         scans_s = each_s * head.scans * head.samples
     seconds = _JPEG_PIXEL_S * size[0] * size[1] + _JPEG_BYTE_S * file_bytes + scans_s
-    return _total(_JPEG_PIXEL * reduced[0] * reduced[1] + kept, seconds)
+    pixels = sum(width * height for width, height in decoded)
+    return _total(_JPEG_PIXEL * pixels + kept, len(decoded) * seconds)
 
 
 def cost_of(image: Image.Image, file_bytes: int, searched: bool = False) -> Cost:

@@ -42,7 +42,7 @@ from service.pictures.cost import Cost, cost_of, cost_of_jpeg
 from service.pictures.jpeg_head import read_jpeg_head
 from service.pictures.mending import complete_jpeg, is_cut_jpeg, strip_png
 from service.pictures.plain_jpeg import PlainJpeg, read_plain, recognise_plain
-from service.pictures.search import NO_SEARCH, SEARCHED_SIDE, FaceSearch
+from service.pictures.search import FINEST_SIDE, NO_SEARCH, SEARCHED_SIDE, FaceSearch
 from service.pictures.tones import shrunk_colour
 from training.model.grey import NotFiniteError, grey_levels, orientation_of, turned
 from training.model.manifest import InputSpec
@@ -158,7 +158,10 @@ def weigh(
     max_pixels: int,
     search: FaceSearch = NO_SEARCH,
 ) -> Cost:
-    """Say what `decode` will take of the same picture, from its head and the number of its scans.
+    """Say what a picture will take, from its head and the number of its scans.
+
+    A large JPEG in which faces are looked for counts twice: it is decoded again, with more pixels,
+    where a finer look is taken, and both pictures are kept until then.
 
     Args:
         data: As of `decode`, like the rest.
@@ -174,14 +177,14 @@ def weigh(
 
 def _weigh(data: Data, spec: InputSpec, max_pixels: int, search: FaceSearch) -> Cost:
     if plain := _recognise(data, max_pixels):
-        reduced = _reduced(plain.width, plain.height, spec, search)[1]
-        return cost_of_jpeg((plain.width, plain.height), reduced, len(data), None)
+        size = plain.width, plain.height
+        return cost_of_jpeg(size, _decoded_sizes(*size, spec, search), len(data), None)
     with _opened(data, max_pixels) as image:
         if isinstance(image, JpegImagePlugin.JpegImageFile):
-            reduced = _reduced(*image.size, spec, search)[1]
             if (head := read_jpeg_head(data)) is None:
                 raise _damaged()
-            return cost_of_jpeg(image.size, reduced, len(data), head)
+            sizes = _decoded_sizes(*image.size, spec, search)
+            return cost_of_jpeg(image.size, sizes, len(data), head)
         return cost_of(image, len(data), search.looks_in(*image.size))
 
 
@@ -363,6 +366,14 @@ def _reduced(
         if whole and side >= needed * scale:
             return mode, (max(1, width // scale), max(1, height // scale))
     return None, (width, height)
+
+
+def _decoded_sizes(
+    width: int, height: int, spec: InputSpec, search: FaceSearch
+) -> set[tuple[int, int]]:
+    """Return the sizes that a JPEG may be decoded to, one after the other."""
+    finer = replace(search, detail=FINEST_SIDE)
+    return {_reduced(width, height, spec, each)[1] for each in (search, finer)}
 
 
 def _too_many_pixels(max_pixels: int) -> TooManyPixels:

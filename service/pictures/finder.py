@@ -63,7 +63,6 @@ class FaceFinder:
         """
         if self._detector is None:
             search = NO_SEARCH
-        search = replace(search, detail=FINEST_SIDE)  # as a finer look would decode it
         return weigh(image, self._spec, self._max_pixels, search)
 
     def find(self, image: bytes | bytearray, search: FaceSearch) -> Found:
