@@ -230,6 +230,7 @@ DOCUMENTS = {
     "docs/api.md": ("errors", "metrics"),
     "docs/configuration.md": ("settings",),
     "docs/decisions/0010-calibration.md": ("calibration",),
+    "docs/decisions/0013-prior.md": ("priors",),
     "docs/model-card.md": (*SHIPPED, "agreement", "calibration", "priors", "robustness"),
 }
 VERSIONED = {

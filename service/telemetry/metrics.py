@@ -152,7 +152,7 @@ class Metrics:
         )
         self.truncated = Counter(
             "fer_truncated_images_total",
-            "Pictures whose answer may lack faces, because of a cap.",
+            "Pictures whose answer may lack faces, because of a cap or a cut file.",
             registry=registry,
         )
 

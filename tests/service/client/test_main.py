@@ -31,7 +31,9 @@ def folder(tmp_path: Path) -> Path:
     for name, grey in GREY.items():
         place = tmp_path / "pictures" / name
         place.mkdir(parents=True)
-        Image.new("L", (64, 80), grey).save(place / "face.png")
+        face = Image.new("L", (64, 80), grey - 12)  # of one tone it would be no face
+        face.paste(grey + 12, (32, 0, 64, 80))
+        face.save(place / "face.png")
     return tmp_path / "pictures"
 
 
