@@ -67,7 +67,8 @@ async def _ask_all(files: list[Path], options: argparse.Namespace) -> AsyncItera
 
         async def predict(file: Path) -> Prediction:
             search = {
-                "detect": options.detect, "max_faces": options.max_faces, "prior": options.prior,
+                "detect": options.detect, "max_faces": options.max_faces,
+                "min_face": options.min_face, "prior": options.prior,
             }  # fmt: skip
             prediction = await client.predict(file, **search)
             if options.explain and prediction.faces:
@@ -139,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         help="look for faces always, or never: the whole picture is one (auto: unless it seems so)",
     )
     parser.add_argument("--max-faces", type=int, metavar="N", help="of each picture, the largest")
+    parser.add_argument(
+        "--min-face",
+        type=float,
+        metavar="SHARE",
+        help="smallest face to look for, of the long side, from 0.02 (small ones where likely)",
+    )
     parser.add_argument(
         "--prior",
         help="how frequent each emotion is taken to be: uniform, training, balanced or "

@@ -169,9 +169,10 @@ def test_how_to_look_for_faces_is_passed_on(
     scripted: tuple[str, list[str]], photographs: Path
 ) -> None:
     url, asked = scripted
-    options = ["--detect", "always", "--max-faces", "3", "--prior", "uniform"]
+    options = ["--detect", "always", "--max-faces", "3", "--min-face", "0.03"]
+    options += ["--prior", "uniform"]
     assert main(["--url", url, *options, f"{photographs}/two.png"]) == 0
-    assert asked == ["/predict?detect=always&max_faces=3&prior=uniform"]
+    assert asked == ["/predict?detect=always&max_faces=3&min_face=0.03&prior=uniform"]
 
 
 def test_a_prior_that_the_service_refuses_is_said(
