@@ -3,21 +3,21 @@
 usage: python -m benchmarks.engine [--device auto|cpu|cuda] [--seconds S] [--max-batch N]
                                    [--fer2013 FILE] [--checkpoint FILE]
 
-Every engine that the device has, side by side in alternating rounds, medians: on CUDA eager and by
-graphs, float32 and bfloat16, one batch at a time and two in flight; on a CPU eager, and with the
-kernels of `service.kernels` for each width of vectors that it has. Face bytes come
-from the host and probabilities go back, as when serving. A face counts twice its multiply-adds;
-Winograd's convolutions take fewer, and so go beyond the limit. The limit is of the engine's own
-precision: the faster of a large matrix
-product and a large convolution, before or after. One of the two alone is no limit: on an AMD CPU
-torch's float32 products ran at 98 GFLOP/s and its convolutions at 236, so that shares came out at
-190 %. With FER2013's file the accuracy on PublicTest stands beside it.
+Every engine that the device has, in alternating rounds, medians. On CUDA: eager and by graphs,
+float32 and bfloat16, one batch at a time and two in flight. On a CPU: eager, and with the kernels
+of `service.kernels` for each instruction set that it has; times are CPU time of the one thread that
+computes. Face bytes come from the host and probabilities go back, as when serving.
+
+A face counts twice its multiply-adds. Winograd's convolutions take fewer, and so go beyond the
+limit. The limit is of the engine's own precision: the faster of a large matrix product and a large
+convolution, before or after. One of the two alone is no limit: on an AMD CPU torch's float32
+products ran at 98 GFLOP/s and its convolutions at 236, so that shares came out at 190 %. With
+FER2013's file the accuracy on PublicTest is printed too.
 """
 
 import argparse
 import datetime
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.device import limit, name_of
+from benchmarks.device import clock_of, limit, name_of
 from service.config import SHIPPED
 from service.engine.cuda.buckets import buckets
 from service.engine.cuda.engine import CudaEngine
@@ -140,7 +140,7 @@ def table(
     dtypes = list(dict.fromkeys(engine.dtype for engine in engines.values()))
     limits = [{dtype: limit(device, dtype, seconds) for dtype in dtypes}]
     rates = {
-        size: side_by_side(engines, random_faces(size, spec), seconds)
+        size: side_by_side(engines, random_faces(size, spec), seconds, clock_of(device))
         for size in buckets(max_batch)
     }
     limits.append({dtype: limit(device, dtype, seconds) for dtype in dtypes})
@@ -165,25 +165,27 @@ def random_faces(count: int, spec: InputSpec) -> Faces:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def side_by_side(engines: dict[str, Contender], faces: Faces, seconds: float) -> list[float]:
+def side_by_side(
+    engines: dict[str, Contender], faces: Faces, seconds: float, clock: Callable[[], float]
+) -> list[float]:
     """Return each engine's faces a second: the median of rounds that alternate."""
     rounds: list[list[float]] = [[] for _ in engines]
     for number in range(ROUNDS + 1):
         for engine, rates in zip(engines.values(), rounds, strict=True):
             infer = partial(engine.infer, faces)
-            found = len(faces) * per_second(infer, seconds / ROUNDS)
+            found = len(faces) * per_second(infer, seconds / ROUNDS, clock)
             if number:  # the first one chooses kernels
                 rates.append(found)
     return [statistics.median(rates) for rates in rounds]
 
 
-def per_second(work: Callable[[], object], seconds: float) -> float:
+def per_second(work: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
     """Return how often a second `work` runs, over at least three times."""
-    times, began = 0, time.perf_counter()
-    while times < 3 or time.perf_counter() - began < seconds:
+    times, began = 0, clock()
+    while times < 3 or clock() - began < seconds:
         work()
         times += 1
-    return times / (time.perf_counter() - began)
+    return times / (clock() - began)
 
 
 def accuracies(engines: dict[str, Contender], path: Path, max_batch: int) -> list[str]:

@@ -1,10 +1,10 @@
-"""How many faces are found in photographs, and what a photograph costs, stage by stage.
+"""How many faces are found in photographs of many different people.
 
 usage: python -m benchmarks.faces WILD [--faces N]
 
 WILD is a folder of EMOTION/*.jpg, each of one face, that is not committed. The photographs are
-collages of those people, 4000 x 2250, saved as JPEG and found through the finder as requests are.
-CPU time of one thread, medians; finding includes cutting out.
+collages of those people, 4000 x 2250, saved as JPEG, and go through the finder as requests do.
+CPU time of one thread, medians. `benchmarks.photographs` measures the stages.
 """
 
 import argparse
@@ -12,8 +12,6 @@ import datetime
 import itertools
 import statistics
 import time
-from collections.abc import Callable
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -26,7 +24,6 @@ from benchmarks.device import name_of
 from benchmarks.people import People, Placed
 from service.config import SHIPPED_CHECKPOINT, detector_path
 from service.engine.torch_engine import TorchEngine
-from service.pictures.decode import decode
 from service.pictures.detector import Detector
 from service.pictures.faces import Face
 from service.pictures.finder import FaceFinder
@@ -38,8 +35,11 @@ from training.machine import Machine
 from training.model.checkpoint import load_checkpoint
 
 SIZES, NUMBERS, TURNS = (0.015, 0.02, 0.03, 0.05, 0.1), (1, 10, 60, 200), (0, 45, 90, 180, 270)
+BESIDE, LARGE_FACE = (0.02, 0.03, 0.05), 0.15
 EMPTY = ("coffee", "chelsea", "rocket", "coins", "brick", "grass", "gravel", "moon", "page", "text")
+EMPTY_SIDES = (640, 1600, 4000)
 ALWAYS, MAX_PIXELS = FaceSearch("always", max_faces=256), 50_000_000
+SMALL = FaceSearch("always", max_faces=256, min_face=0.02)
 LARGE = (4000, 2250)
 _ROOM = 0.6  # of a picture that people may cover, or they would not find a place
 
@@ -52,13 +52,9 @@ class Bench:
         checkpoint = load_checkpoint(SHIPPED_CHECKPOINT)
         self.engine, self.faces = TorchEngine(checkpoint, device="cpu"), faces
         self.spec = checkpoint.manifest.input_spec
-        detector = Detector(CpuLook(load_network(read_model(detector_path()))))
-        self.finder = FaceFinder(self.spec, MAX_PIXELS, detector)
-        self.people = People(folder, detector)
-
-    def find(self, picture: Image.Image) -> list[Face]:
-        """Return the faces of a picture, saved as a JPEG first."""
-        return self.finder.find(saved(picture), ALWAYS).faces
+        self.detector = Detector(CpuLook(load_network(read_model(detector_path()))))
+        self.finder = FaceFinder(self.spec, MAX_PIXELS, self.detector)
+        self.people = People(folder, self.detector)
 
     def emotions(self, faces: list[Face]) -> list[int]:
         """Return the number of each face's emotion."""
@@ -85,16 +81,44 @@ class Bench:
         cost = statistics.median(spent)
         return f"{all_faces} | {hits / all_faces:.1%} | {false}{agreement} | {cost:.0f}"
 
+    def beside(self, share: float, search: FaceSearch) -> str:
+        """Return the same of one face with a large face in the same picture; false ones too."""
+        random = np.random.default_rng(round(1e4 * share))
+        hits = false = 0
+        spent = []
+        for _ in range(self.faces):
+            names = tuple(map(str, random.choice(self.people.names, 2, replace=False)))
+            picture, placed = self.people.collage(names, (LARGE_FACE, share), LARGE, 0, random)
+            faces, cost = self._found(saved(picture), search)
+            spent.append(cost)
+            hits += any(placed[1].is_in(face.box) for face in faces)
+            false += sum(not any(p.is_in(face.box) for p in placed) for face in faces)
+        return f"{self.faces} | {hits / self.faces:.1%} | {false} | {statistics.median(spent):.0f}"
+
+    def empty(self) -> str:
+        """Return how many faces are found where there are none."""
+        pictures = false = 0
+        for name, side, quarters in itertools.product(EMPTY, EMPTY_SIDES, range(4)):
+            picture = Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
+            scale = side / max(picture.size)
+            size = (round(picture.width * scale), round(picture.height * scale))
+            turned = picture.resize(size).rotate(90 * quarters, expand=True)
+            false += len(self._found(saved(turned), ALWAYS)[0])
+            pictures += 1
+        return f"{pictures} pictures without anybody: {false} faces found"
+
+    def _found(self, data: bytes, search: FaceSearch) -> tuple[list[Face], float]:
+        began = time.process_time()
+        faces = self.finder.find(data, search).faces
+        return faces, 1e3 * (time.process_time() - began)
+
     def _answers(
         self, names: tuple[str, ...], share: float, angle: float, seed: int
     ) -> tuple[int, dict[str, int], list[Placed], float]:
         """Return how many were found, each known one's emotion, who is there, and CPU ms."""
         random = np.random.default_rng(seed)
         picture, placed = self.people.collage(names, share, LARGE, angle, random)
-        data = saved(picture)
-        began = time.process_time()
-        faces = self.finder.find(data, ALWAYS).faces
-        cost = 1e3 * (time.process_time() - began)
+        faces, cost = self._found(saved(picture), ALWAYS)
         emotions, known = self.emotions(faces), {}
         for face, emotion in zip(faces, emotions, strict=True):
             for place in placed:
@@ -123,48 +147,12 @@ def main() -> None:
         print(
             f"| {angle} | {share:.0%}, {number} | {bench.row(share, number, angle)} |", flush=True
         )
-    empty = [len(bench.find(Image.fromarray(array_of(n)).convert("RGB"))) for n in EMPTY]
-    print(f"\n{len(EMPTY)} pictures without anybody: {sum(empty)} faces found")
-    print("\n| photograph | decode, ms | find, ms | network, ms | in all |\n|---|---|---|---|---|")
-    for title, share, number, size in (
-        ("1024 x 768", 0.15, 1, (1024, 768)),
-        ("640 x 480", 0.3, 1, (640, 480)),
-        ("4000 x 3000, one face", 0.15, 1, (4000, 3000)),
-        ("4000 x 3000, twenty", 0.05, 20, (4000, 3000)),
-        ("4000 x 2250, sixty", 0.025, 60, LARGE),
-    ):
-        print(f"| {title} | {stages(bench, share, number, size)} |", flush=True)
-
-
-def stages(bench: Bench, share: float, number: int, size: tuple[int, int]) -> str:
-    """Return the cells of a photograph's costs; over some, as places and people matter."""
-    rows = []
-    for seed in range(5):
-        random = np.random.default_rng(seed)
-        names = tuple(map(str, random.choice(bench.people.names, number, replace=False)))
-        data = saved(bench.people.collage(names, share, size, 0, random)[0])
-        faces = bench.finder.find(data, ALWAYS).faces
-        pixels = np.array([face.pixels for face in faces])
-        decoding = cpu_ms(partial(decode, data, bench.spec, MAX_PIXELS, ALWAYS))
-        whole = cpu_ms(partial(bench.finder.find, data, ALWAYS))
-        network = cpu_ms(partial(bench.engine.infer, pixels))
-        rows.append((decoding, whole - decoding, network, whole + network))
-    return " | ".join(f"{statistics.median(column):.1f}" for column in zip(*rows, strict=True))
-
-
-def array_of(name: str) -> np.ndarray:
-    return getattr(skimage.data, name)()
-
-
-def cpu_ms(work: Callable[[], object], times: int = 9) -> float:
-    """Return the median CPU milliseconds of this process that `work` takes."""
-    work()
-    spent = []
-    for _ in range(times):
-        began = time.process_time()
-        work()
-        spent.append(1e3 * (time.process_time() - began))
-    return statistics.median(spent)
+    print("\n| side, beside a face of 15 % | min_face | faces | found | false | CPU ms |")
+    print("|---|---|---|---|---|---|")
+    for share, search in itertools.product(BESIDE, (ALWAYS, SMALL)):
+        asked = "none" if search.min_face is None else f"{search.min_face:g}"
+        print(f"| {share:.0%} | {asked} | {bench.beside(share, search)} |", flush=True)
+    print(f"\n{bench.empty()}")
 
 
 def saved(picture: Image.Image) -> bytes:

@@ -60,7 +60,7 @@ class People:
     def collage(
         self,
         names: tuple[str, ...],
-        share: float,
+        share: float | tuple[float, ...],
         size: tuple[int, int],
         angle: float,
         random: np.random.Generator,
@@ -69,7 +69,7 @@ class People:
 
         Args:
             names: Of `names`.
-            share: Side of each face, as a share of the long side.
+            share: Side of each face, as a share of the long side; one for all, or one for each.
             size: Width and height.
             angle: By how many degrees each is turned, counterclockwise.
             random: Chooses background and places.
@@ -78,12 +78,13 @@ class People:
         page = Image.fromarray(background).convert("RGB").resize(size)
         placed: list[Placed] = []
         taken: list[tuple[int, int, int, int]] = []
-        for name in names:
-            person, mask, x, y = self._person(name, share * max(size), angle)
+        shares = (share,) * len(names) if isinstance(share, float) else share
+        for name, own in zip(names, shares, strict=True):
+            person, mask, x, y = self._person(name, own * max(size), angle)
             corner = _free_place(taken, person.size, size, random)
             if corner is not None:
                 page.paste(person, corner, mask)
-                placed.append(Placed(name, corner[0] + x, corner[1] + y, share * max(size)))
+                placed.append(Placed(name, corner[0] + x, corner[1] + y, own * max(size)))
         return page, placed
 
     def _person(

@@ -1,13 +1,16 @@
 """Writes into the documents what code, checkpoints and results say, so that they cannot drift.
 
-usage: python docs/quote.py           write the blocks between `begin` and `end` marks anew, and
-                                      the release's version where a file has to spell it out
+usage: python docs/quote.py           write the blocks between `begin` and `end` marks anew, the
+                                      release's version where a file has to spell it out, the
+                                      page of the alerts that Prometheus shows, and Prometheus'
+                                      rules as Kubernetes takes them
        python docs/quote.py --check   exit with 1 if that would change anything
 """
 
 import json
 import re
 import sys
+import textwrap
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 from prometheus_client import CollectorRegistry  # noqa: E402
 
 from benchmarks.serving import report  # noqa: E402
+from docs import runbook  # noqa: E402
 from service import __version__  # noqa: E402
 from service.config import SHIPPED, describe  # noqa: E402
 from service.errors import ServiceError  # noqa: E402
@@ -226,6 +230,7 @@ DOCUMENTS = {
     "docs/api.md": ("errors", "metrics"),
     "docs/configuration.md": ("settings",),
     "docs/decisions/0010-calibration.md": ("calibration",),
+    "docs/decisions/0013-prior.md": ("priors",),
     "docs/model-card.md": (*SHIPPED, "agreement", "calibration", "priors", "robustness"),
 }
 VERSIONED = {
@@ -233,10 +238,34 @@ VERSIONED = {
     "docker/Dockerfile": r"(?m)^ARG VERSION=(.*)$",
 }
 """Files that cannot read the version from the code, and where in them it stands."""
+RUNBOOK = "docker/prometheus/consoles/alerts.html"
+KUBERNETES_RULES = "docker/kubernetes/components/monitoring/rules.yaml"
+_RULES_HEAD = """\
+# Written by docs/quote.py from docker/prometheus/recording.yml and alerts.yml.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: attention-fer
+  labels:
+    app.kubernetes.io/name: attention-fer
+spec:
+  groups:
+"""
+
+
+def kubernetes_rules() -> str:
+    """Return Prometheus' rules as a resource of the Prometheus Operator."""
+    files = (ROOT / "docker/prometheus" / name for name in ("recording.yml", "alerts.yml"))
+    groups = (file.read_text().partition("\ngroups:\n")[2].rstrip() for file in files)
+    return _RULES_HEAD + "\n\n".join(textwrap.indent(text, "  ") for text in groups) + "\n"
 
 
 def quoted(document: str) -> str:
     """Return a document with its blocks, or its version, written anew."""
+    if document == RUNBOOK:
+        return runbook.render((ROOT / runbook.SOURCE).read_text())
+    if document == KUBERNETES_RULES:
+        return kubernetes_rules()
     text = (ROOT / document).read_text()
     if document in VERSIONED:
         return _with_version(document, text)
@@ -258,9 +287,8 @@ def _with_version(document: str, text: str) -> str:
 
 def main() -> None:
     """Write the blocks and the versions, or check them."""
-    changed = [
-        name for name in (*DOCUMENTS, *VERSIONED) if quoted(name) != (ROOT / name).read_text()
-    ]
+    written = (*DOCUMENTS, *VERSIONED, RUNBOOK, KUBERNETES_RULES)
+    changed = [name for name in written if quoted(name) != (ROOT / name).read_text()]
     if sys.argv[1:] == ["--check"]:
         said = f"out of date: {', '.join(changed)}; run python docs/quote.py"
         sys.exit(said if changed else 0)

@@ -15,6 +15,10 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT; exits with 0, or with 2 if it cannot start."""
+    if sys.argv[1:2] == ["crop"]:
+        from service.crop import main as crop  # it loads torch, which a supervisor does not need
+
+        sys.exit(crop(sys.argv[2:]))
     _parse_arguments()
     try:
         settings = fit_to_host(Settings.from_environ(os.environ))
@@ -63,7 +67,8 @@ def _parse_arguments() -> None:
     rows = [f"  {key:24} {default:12} {meaning}" for key, default, meaning in describe()]
     parser = argparse.ArgumentParser(
         prog="python -m service",
-        description="Serve facial expression recognition over HTTP.",
+        description="Serve facial expression recognition over HTTP. "
+        "`python -m service crop` cuts faces out of a folder of photographs.",
         epilog="environment variables and their defaults:\n" + "\n".join(rows),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

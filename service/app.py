@@ -162,6 +162,7 @@ def _add_middleware(
 ) -> None:
     """Add the middleware, the innermost first."""
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
+    predictions = _find_prediction_paths(app)
     keys = ApiKeys(settings.api_keys) if settings.api_keys else None
     for path in settings.open_paths:
         if path not in paths:
@@ -178,17 +179,16 @@ def _add_middleware(
     app.add_middleware(
         EarlyRejection,
         service=lambda: app.state.service,
-        paths=_find_work_paths(app),
+        paths=predictions,
         metrics=metrics,
         keys=keys,
     )
-    app.add_middleware(
-        RequestContextMiddleware, request_metrics=RequestMetrics(metrics, paths), paths=paths
-    )
+    request_metrics = RequestMetrics(metrics, paths, predictions)
+    app.add_middleware(RequestContextMiddleware, request_metrics=request_metrics, paths=paths)
 
 
-def _find_work_paths(app: FastAPI) -> set[str]:
-    """Return the paths that accept POST."""
+def _find_prediction_paths(app: FastAPI) -> set[str]:
+    """Return the paths that accept POST: a POST asks for a prediction, and nothing else does."""
     routes = [route for route in app.routes if isinstance(route, APIRoute)]
     return {route.path for route in routes if "POST" in (route.methods or ())}
 

@@ -28,7 +28,7 @@ LAYERS = [
     ["service.http"],
     ["service.server"],
     ["service.app"],
-    ["service.__main__", "service.worker"],
+    ["service.__main__", "service.worker", "service.crop"],
 ]
 # Beside the layers: a program of its own, and data.
 ALONE = {"service.client", "service.weights"}

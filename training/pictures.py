@@ -1,6 +1,6 @@
-"""One picture file, to a grey face.
+"""Reads one picture file as a grey face.
 
-The grey levels are made by `training.model.grey`, as they are in the service.
+`training.model.grey` makes the grey levels, in the service as well.
 """
 
 import struct
@@ -16,7 +16,12 @@ from training.model.grey import resized, upright_grey
 from training.model.manifest import InputSpec
 from training.samples import DataError
 
-# All that Pillow's decoders raise on bytes that are not theirs.
+# In pictures that are larger or less square, the service searches for the face
+# (service.pictures.search).
+CROP_SIDE = 112
+NEARLY_SQUARE = 1.25
+
+# The exceptions that Pillow's decoders raise for invalid data.
 _DECODER_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -35,17 +40,17 @@ _DECODER_ERRORS = (
 
 
 def read_face(path: Path, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], bytes]:
-    """Read a picture of any format, mode and size that Pillow knows.
+    """Read a picture of any format, mode and size that Pillow reads.
 
     Args:
         path: The file.
-        spec: Size of the face, and the filter that makes the picture this size.
+        spec: The size of the face, and the filter for resizing.
 
     Returns:
         The face, uint8[height, width], 0-255, and the bytes of the file.
 
     Raises:
-        DataError: The file cannot be opened, is no picture, or is a broken one.
+        DataError: The file cannot be opened, is not a picture, or is damaged.
     """
     try:
         content = path.read_bytes()
@@ -56,3 +61,14 @@ def read_face(path: Path, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], bytes
             return resized(upright_grey(image), spec), content
     except _DECODER_ERRORS as error:
         raise DataError(f"{path}: not a whole picture of a format that Pillow reads") from error
+
+
+def is_crop(content: bytes) -> bool:
+    """Tell whether the service takes a whole picture for a face, instead of looking for one in it.
+
+    Args:
+        content: Of a file that `read_face` has read.
+    """
+    with Image.open(BytesIO(content)) as image:  # reads the head alone
+        small, large = sorted(image.size)
+    return small <= CROP_SIDE and large <= NEARLY_SQUARE * small

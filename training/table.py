@@ -1,7 +1,7 @@
-"""Figures as a table for people; programs read the JSON."""
+"""Formats scores as a text table."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any
 
@@ -19,15 +19,16 @@ _PRIORS = ("training", "balanced", "uniform")
 
 
 def tabulate(figures: Mapping[str, Any], emotions: Sequence[str]) -> str:
-    """Lay out what `export.measure` returns.
+    """Format the scores that `export.measure` returns.
 
     Args:
-        figures: Scores by split and pass, and the cost; whichever are there.
-        emotions: Names for the recalls, in the labels' order.
+        figures: Scores by split and pass, and the cost; any of them may be missing.
+        emotions: The names of the recalls, in the labels' order.
 
     Returns:
-        Lines of text: a row a split and pass, and a split and prior, then recall per emotion, then
-        the cost. What a split has no face of is blank; what no split has, is left out.
+        Lines of text: a row for each split and pass and for each split and prior, then the recall
+        of each emotion, then the cost. The cell of an emotion without faces in a split is empty;
+        an emotion without faces in all splits has no column.
     """
     rows = [(name, figures[key]) for name, key in _PASSES if key in figures]
     rows += [
@@ -44,13 +45,13 @@ def tabulate(figures: Mapping[str, Any], emotions: Sequence[str]) -> str:
             f"  {s['macro_f1']:8.4f}  {s['calibration_error']:6.4f}"
             for name, s in rows
         ]
-        there = [
-            any(s["recall"][place] is not None for _, s in rows) for place in range(len(emotions))
-        ]
-        lines += ["", f"{'recall':26s}" + "".join(f"  {n:>9s}" for n in compress(emotions, there))]
-        lines += [
-            f"{name:26s}" + "".join(map(_cell, compress(s["recall"], there))) for name, s in rows
-        ]
+        there = [any(r is not None for r in column) for column in _recalls(rows)]
+        widths = [max(9, len(name)) for name in compress(emotions, there)]
+        heads = zip(compress(emotions, there), widths, strict=True)
+        lines += ["", f"{'recall':26s}" + "".join(f"  {name:>{width}s}" for name, width in heads)]
+        for name, s in rows:
+            cells = map(_cell, compress(s["recall"], there), widths)
+            lines.append(f"{name:26s}" + "".join(cells))
     if "cost" in figures:
         parameters, adds = figures["cost"]["parameters"], figures["cost"]["multiply_adds"]
         lines += ["", f"{parameters:,} parameters, {adds:,} multiply-adds a face"]
@@ -61,5 +62,10 @@ def _mean(recalls: Sequence[float | None]) -> float:
     return statistics.fmean(recall for recall in recalls if recall is not None)
 
 
-def _cell(recall: float | None) -> str:
-    return f"  {recall:9.4f}" if recall is not None else " " * 11
+def _recalls(rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[float | None, ...]]:
+    """Yield for each emotion its recall in every row."""
+    return zip(*(scores["recall"] for _, scores in rows), strict=True)
+
+
+def _cell(recall: float | None, width: int) -> str:
+    return f"  {recall:{width}.4f}" if recall is not None else " " * (width + 2)

@@ -154,7 +154,10 @@ class _Job:
     async def _answer(self, source: Source) -> Prediction:
         """Ask about one picture, and write its copies."""
         options, copies = self._options, self._copies
-        search = {"detect": options.detect, "max_faces": options.max_faces, "prior": options.prior}
+        search = {
+            "detect": options.detect, "max_faces": options.max_faces,
+            "min_face": options.min_face, "prior": options.prior,
+        }  # fmt: skip
         # Once, and sent and drawn from these bytes: a pipe gives them only once.
         content = await asyncio.to_thread(source.read)
         prediction = await self._client.predict(content, **search)
@@ -211,6 +214,7 @@ class _Parser(argparse.ArgumentParser):
     def print_help(self, file: Any = None) -> None:
         if file is not None:
             super().print_help(file)
+            return
         _print(self.format_help().rstrip())  # argparse says nothing where that fails
 
 
@@ -257,6 +261,12 @@ def _timeout(text: str) -> float:
     except ValueError:
         raise ValueError(f"must be a number of seconds, and is not {text!r}") from None
     return parse_timeout(seconds)
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+", text) or not 0 < float(text) <= 1:
+        raise ValueError(f"must be a share above 0 and at most 1, and is not {text!r}")
+    return float(text)
 
 
 def _folder(text: str) -> Path:
@@ -313,6 +323,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-faces", type=_count(), metavar="N", help="of each picture, the largest"
+    )
+    parser.add_argument(
+        "--min-face",
+        type=_checked(_share),
+        metavar="SHARE",
+        help="smallest face to look for, of the long side, from 0.02 (small ones where likely)",
     )
     parser.add_argument(
         "--prior",

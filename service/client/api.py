@@ -85,6 +85,7 @@ class Client:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> Prediction:
         """Classify the faces of one picture.
@@ -95,6 +96,8 @@ class Client:
             detect: Whether to search for faces, or take the whole picture as one; None is the
                 service's default.
             max_faces: Most faces to answer, the largest first; None is the service's default.
+            min_face: The smallest face to search for, as a share of the picture's long side; None
+                searches for small ones only where a quick look gives a reason to.
             prior: How frequent each emotion is taken to be: "uniform", "training", "balanced" or
                 "emotion:share,..."; None is the service's default.
 
@@ -107,7 +110,9 @@ class Client:
             TypeError: The picture is none of these.
             ValueError: The array is not one of pixels.
         """
-        return parse_prediction(self._ask(image, ApiRequest.predict(detect, max_faces, prior)))
+        return parse_prediction(
+            self._ask(image, ApiRequest.predict(detect, max_faces, min_face, prior))
+        )
 
     def explain(
         self,
@@ -115,10 +120,13 @@ class Client:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> Explanation:
         """Classify the faces of one picture, with explanations; otherwise as `predict`."""
-        return parse_explanation(self._ask(image, ApiRequest.explain(detect, max_faces, prior)))
+        return parse_explanation(
+            self._ask(image, ApiRequest.explain(detect, max_faces, min_face, prior))
+        )
 
     def figure(
         self,
@@ -126,10 +134,11 @@ class Client:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> bytes:
         """Return the explanation of one picture as one figure, the bytes of a PNG."""
-        return parse_figure(self._ask(image, ApiRequest.figure(detect, max_faces, prior)))
+        return parse_figure(self._ask(image, ApiRequest.figure(detect, max_faces, min_face, prior)))
 
     def _ask(self, image: Image, request: ApiRequest) -> Outcome:
         content = read_content(image)
@@ -199,11 +208,12 @@ class AsyncClient:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> Prediction:
         """Do as `Client.predict` does."""
         return parse_prediction(
-            await self._ask(image, ApiRequest.predict(detect, max_faces, prior))
+            await self._ask(image, ApiRequest.predict(detect, max_faces, min_face, prior))
         )
 
     async def explain(
@@ -212,11 +222,12 @@ class AsyncClient:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> Explanation:
         """Do as `Client.explain` does."""
         return parse_explanation(
-            await self._ask(image, ApiRequest.explain(detect, max_faces, prior))
+            await self._ask(image, ApiRequest.explain(detect, max_faces, min_face, prior))
         )
 
     async def figure(
@@ -225,10 +236,13 @@ class AsyncClient:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> bytes:
         """Do as `Client.figure` does."""
-        return parse_figure(await self._ask(image, ApiRequest.figure(detect, max_faces, prior)))
+        return parse_figure(
+            await self._ask(image, ApiRequest.figure(detect, max_faces, min_face, prior))
+        )
 
     async def _ask(self, image: Image, request: ApiRequest) -> Outcome:
         content = await asyncio.to_thread(read_content, image)

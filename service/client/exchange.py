@@ -39,22 +39,40 @@ class ApiRequest:
 
     path: str
     accept: str = "application/json"
-    params: Mapping[str, str | int] = field(default_factory=dict)
+    params: Mapping[str, str | int | float] = field(default_factory=dict)
 
     @classmethod
-    def predict(cls, detect: Detect | None, max_faces: int | None, prior: str | None) -> Self:
+    def predict(
+        cls,
+        detect: Detect | None,
+        max_faces: int | None,
+        min_face: float | None,
+        prior: str | None,
+    ) -> Self:
         """Request the emotions."""
-        return cls("/predict", params=_params(detect, max_faces, prior))
+        return cls("/predict", params=_params(detect, max_faces, min_face, prior))
 
     @classmethod
-    def explain(cls, detect: Detect | None, max_faces: int | None, prior: str | None) -> Self:
+    def explain(
+        cls,
+        detect: Detect | None,
+        max_faces: int | None,
+        min_face: float | None,
+        prior: str | None,
+    ) -> Self:
         """Request the emotions with explanations."""
-        return cls("/explain", params=_params(detect, max_faces, prior))
+        return cls("/explain", params=_params(detect, max_faces, min_face, prior))
 
     @classmethod
-    def figure(cls, detect: Detect | None, max_faces: int | None, prior: str | None) -> Self:
+    def figure(
+        cls,
+        detect: Detect | None,
+        max_faces: int | None,
+        min_face: float | None,
+        prior: str | None,
+    ) -> Self:
         """Request the explanations as one figure."""
-        return cls("/explain", "image/png", _params(detect, max_faces, prior))
+        return cls("/explain", "image/png", _params(detect, max_faces, min_face, prior))
 
 
 def request_headers(api_key: str | None) -> dict[str, str]:
@@ -116,10 +134,10 @@ def _png(response: httpx.Response) -> bytes:
 
 
 def _params(
-    detect: Detect | None, max_faces: int | None, prior: str | None
-) -> dict[str, str | int]:
-    asked: dict[str, str | int | None]
-    asked = {"detect": detect, "max_faces": max_faces, "prior": prior}
+    detect: Detect | None, max_faces: int | None, min_face: float | None, prior: str | None
+) -> dict[str, str | int | float]:
+    asked: dict[str, str | int | float | None]
+    asked = {"detect": detect, "max_faces": max_faces, "min_face": min_face, "prior": prior}
     return {name: value for name, value in asked.items() if value is not None}
 
 

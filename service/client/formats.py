@@ -12,9 +12,12 @@ from typing import Any, Final
 
 from service.client.answers import Face, Prediction
 
+_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 _COLUMNS = (
     *("file", "faces", "face", "x", "y", "width", "height"),
     *("detection", "emotion", "confidence", "error"),
+    *("faces_found", "truncated", "roll", "size", "sharpness", "brightness", "usable"),
+    *(f"{point}_{axis}" for point in _POINTS for axis in "xy"),
 )
 
 
@@ -40,21 +43,35 @@ def format_json(outcome: Outcome) -> str:
 
 def format_csv(outcome: Outcome) -> str:
     """Return one row per face; without a face, one row with 0 faces or an `error`."""
-    if isinstance(outcome.answer, str):
-        return _rows([(outcome.file, *[""] * 9, outcome.answer)])
-    faces = outcome.answer.faces
-    if not faces:
-        return _rows([(outcome.file, 0, *[""] * 9)])
-    return _rows([(outcome.file, len(faces), n, *_cells(f), "") for n, f in enumerate(faces)])
+    empty = dict.fromkeys(_COLUMNS, "") | {"file": outcome.file}
+    answer = outcome.answer
+    if isinstance(answer, str):
+        return _rows([empty | {"error": answer}])
+    of_picture = {
+        "faces": len(answer.faces),
+        "faces_found": answer.faces_found,
+        "truncated": answer.truncated,
+    }
+    faces = [_cells(number, face) for number, face in enumerate(answer.faces)]
+    return _rows([empty | of_picture | cells for cells in faces or [{}]])
 
 
-def _cells(face: Face) -> tuple[Any, ...]:
-    return (*dataclasses.astuple(face.box), face.detection, face.emotion, face.confidence)
+def _cells(number: int, face: Face) -> dict[str, Any]:
+    points = {
+        f"{name}_{axis}": at
+        for name, xy in face.landmarks.items()
+        for axis, at in zip("xy", xy, strict=True)
+    }
+    answered = {"detection": face.detection, "emotion": face.emotion, "confidence": face.confidence}
+    quality = dict(face.quality or {})
+    return {"face": number, **dataclasses.asdict(face.box), **answered, "roll": face.roll} | {
+        name: value for name, value in (quality | points).items() if name in _COLUMNS
+    }
 
 
-def _rows(rows: list[tuple[Any, ...]]) -> str:
+def _rows(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.DictWriter(text, _COLUMNS, lineterminator="\n").writerows(rows)
     return text.getvalue().removesuffix("\n")
 
 
@@ -90,9 +107,10 @@ def table_of(files: Iterable[Path]) -> Format:
         answer, file = outcome.answer, shown(str(outcome.file))
         if isinstance(answer, str):
             return line(file, shown(answer))
-        return "\n".join(line(file, *_table_cells(face)) for face in answer.faces) or line(
-            file, "no face"
-        )
+        lines = [_table_cells(face) for face in answer.faces] or [("no face",)]
+        if answer.truncated:
+            lines.append((f"there may be more faces; {answer.faces_found} were found",))
+        return "\n".join(line(file, *cells) for cells in lines)
 
     return Format(line("file", f"{'emotion':{_EMOTION_WIDTH}}", "confidence", "box"), write)
 

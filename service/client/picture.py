@@ -69,9 +69,14 @@ def read_picture(content: bytes) -> Image.Image:
 
 
 def orientation_of(picture: Image.Image) -> int:
-    """Return a loaded picture's EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
+    """Return a loaded picture's EXIF orientation, 1 to 8; 1 if it is missing or invalid.
+
+    From its EXIF block alone, as browsers and the service do: `getexif` would also read XMP.
+    """
     try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        exif = Image.Exif()
+        exif.load(picture.info.get("exif", b""))
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     # A valid picture with broken metadata: the service and viewers ignore the orientation then.
     except _DECODER_ERRORS:
         return 1

@@ -11,7 +11,7 @@ from pathlib import Path
 STANDARD_INPUT = "-"
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp"),
-    *(".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
 )
 """What is taken from a folder. A file that is named itself is always taken."""
 

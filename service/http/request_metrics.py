@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from prometheus_client import Counter, Histogram
 
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import OTHER, PREDICTION, Metrics
 
 # Label values come from fixed sets, since clients can send any path and method.
 UNMATCHED = "unmatched"
@@ -19,15 +19,19 @@ _log = logging.getLogger(__name__)
 class RequestMetrics:
     """Counts and times requests; used on the event loop only."""
 
-    def __init__(self, metrics: Metrics, routes: Collection[str]) -> None:
+    def __init__(
+        self, metrics: Metrics, routes: Collection[str], predictions: Collection[str]
+    ) -> None:
         """Create the recorder.
 
         Args:
             metrics: Records the requests.
             routes: All paths of the API; none has parameters.
+            predictions: Those of them where a POST asks for a prediction.
         """
         self._metrics = metrics
         self._routes = frozenset(routes)
+        self._predictions = frozenset(predictions)
         # A cache, bounded by the labels' values: the library's lookup per request is slow.
         self._figures: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -54,9 +58,10 @@ class RequestMetrics:
         key = route, method, status
         if (figures := self._figures.get(key)) is None:
             metrics = self._metrics
+            kind = PREDICTION if method == "POST" and route in self._predictions else OTHER
             figures = (
-                metrics.requests.labels(route, method, str(status)),
-                metrics.request_seconds.labels(route),
+                metrics.requests.labels(route, kind, method, str(status)),
+                metrics.request_seconds.labels(route, kind),
             )
             self._figures[key] = figures
         return figures

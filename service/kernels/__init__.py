@@ -1,7 +1,8 @@
-"""What torch's operators do not do fast enough on an x86-64 CPU, in C.
+"""C functions for the parts of the network that torch computes too slowly on an x86-64 CPU.
 
-`make serve` compiles the C files beside this one where there is a C compiler, once for AVX2 and
-once for AVX-512. Without them, or on another CPU, the network runs as torch's own modules.
+If there is a C compiler, `make serve` compiles the C files in this folder twice: for AVX2 and for
+AVX-512. Without the compiled files, or on another kind of CPU, torch's own modules compute the
+network.
 """
 
 import ctypes
@@ -16,18 +17,20 @@ from torch import Tensor, nn
 _log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
-"""Where the compiled kernels lie."""
+"""The folder of the compiled kernels."""
+# The instruction sets that the kernels are compiled for, by torch's names, widest first. A CPU that
+# supports one of them supports those after it as well.
 _CAPABILITIES = ("AVX512", "AVX2")
-"""What they are compiled for, as torch calls it; a CPU that has one has those behind it as well."""
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The functions in C, as one CPU runs them.
+    """The C functions, compiled for one instruction set.
 
     Attributes:
-        library: Has `winograd`, `im2col` and `attend`, and what scratch each needs.
-        lanes: Floats in a vector; a convolution's input channels come in multiples of them.
+        library: Has `winograd`, `im2col`, `attend` and `sample`. For the first three it also has a
+            function that returns how many floats of scratch memory they need.
+        lanes: Floats in one vector.
     """
 
     library: ctypes.CDLL
@@ -35,20 +38,20 @@ class Kernels:
 
     @property
     def panel(self) -> int:
-        """Output channels whose weights lie side by side; as in products.h."""
+        """Output channels whose weights are stored together, as in products.h."""
         return 2 * self.lanes
 
 
 @cache
 def kernels() -> Kernels | None:
-    """Return the widest kernels that this CPU can run; None where there are none.
+    """Load the kernels for the widest instruction set of this CPU; None if no kernels load.
 
-    What it took, and what it would have taken, is logged.
+    Logs which file was loaded, and which files could not be loaded.
     """
     for path in files():
         try:
             found = load(path)
-        except (OSError, AttributeError, ValueError) as error:  # not there, or of older source
+        except (OSError, AttributeError, ValueError) as error:  # missing, or from older source
             _log.warning(
                 "the network takes longer than it could: %s; with a C compiler, `make serve` or "
                 "compile.sh beside it makes it anew",
@@ -62,9 +65,9 @@ def kernels() -> Kernels | None:
 
 
 def files() -> list[Path]:
-    """Return where the kernels for this CPU lie if they are compiled, the widest first.
+    """Return the paths of all kernels that this CPU can run, widest first, compiled or not.
 
-    ATEN_CPU_CAPABILITY, a setting of torch's, narrows them as it narrows torch's own.
+    Torch's variable ATEN_CPU_CAPABILITY limits them in the same way as torch's own kernels.
     """
     capability = torch.backends.cpu.get_cpu_capability()
     if capability not in _CAPABILITIES:
@@ -74,11 +77,14 @@ def files() -> list[Path]:
 
 
 def load(path: Path) -> Kernels:
-    """Load compiled kernels, on a CPU that has such vectors.
+    """Load a file of compiled kernels; the CPU must support their instruction set.
+
+    Args:
+        path: One of `files`.
 
     Raises:
-        OSError: The file is not there, or of another system.
-        AttributeError, ValueError: It was compiled of an older source.
+        OSError: The file is missing, or was compiled for another system.
+        AttributeError, ValueError: The file was compiled from older source.
     """
     library = ctypes.CDLL(str(path))
     integer, size, pointer, real = ctypes.c_int, ctypes.c_long, ctypes.c_void_p, ctypes.c_float
@@ -90,15 +96,26 @@ def load(path: Path) -> Kernels:
     library.im2col.argtypes = [*[pointer] * 5, *[size] * 8, integer]
     library.attend_scratch.argtypes = [size] * 4
     library.attend.argtypes = [*[pointer] * 4, *[size] * 5, *[pointer] * 5, real, integer]
-    library.winograd.restype = library.im2col.restype = library.attend.restype = None
+    library.sample.argtypes = [*[pointer] * 4, *[size] * 3]
+    for function in (library.winograd, library.im2col, library.attend, library.sample):
+        function.restype = None
     return Kernels(library, integer.in_dll(library, "lanes").value)
 
 
 def as_read(features: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """Return features float32[n, channels, height, width] as they lie in memory for the library.
+    """Return features in the memory layout that the library reads: channels last.
+
+    Args:
+        features: float32[n, channels, height, width].
+        channels: The expected number of channels.
+        height: The expected height.
+        width: The expected width.
+
+    Returns:
+        The same tensor if it has this layout already, otherwise a copy.
 
     Raises:
-        ValueError: They are of another size or dtype.
+        ValueError: The features have another size or dtype.
     """
     if features.shape[1:] != (channels, height, width) or features.dtype != torch.float32:
         raise ValueError(f"features are {features.dtype}{list(features.shape)}")
@@ -106,7 +123,7 @@ def as_read(features: Tensor, channels: int, height: int, width: int) -> Tensor:
 
 
 def activation_number(activation: nn.Module | None) -> int | None:
-    """Return what lanes.h calls an activation; None where it does not have it."""
+    """Return an activation's number in lanes.h; None if lanes.h does not have the activation."""
     if activation is None:
         return 0
     if isinstance(activation, nn.ReLU):

@@ -1,8 +1,8 @@
-/* Channel attention, spatial attention, the sum with the shortcut and its activation, as one.
+/* The end of a block in one function: channel attention, spatial attention, the sum with the
+ * shortcut and the activation.
  *
  * Woo et al. 2018, "CBAM: Convolutional Block Attention Module", arXiv:1807.06521, as
- * `training.model.attention` has it. `service.kernels.attention` packs weights and calls
- * this.
+ * `training.model.attention` computes it. `service.kernels.attention` packs weights and calls this.
  */
 
 #include <math.h>
@@ -17,8 +17,9 @@ INLINE float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
 INLINE long lanes_of(long floats) { return (floats + LANES - 1) / LANES * LANES; }
 
-/* How much each channel counts. `weights` is float[channels]; `first` float[channels][hidden],
- * `last` float[hidden][channels], as a multiple of lanes; `last_bias` is there twice. */
+/* Computes the weight of each channel, float[channels]. `first` is float[channels][hidden] and
+ * `last` is float[hidden][channels]; both sizes are multiples of LANES. `last_bias` is twice the
+ * layer's bias, because the network applies the layer to two descriptors. */
 static void weigh_channels(const float *in, float *weights, long places, long channels, long hidden,
                            const float *first, const float *first_bias, const float *last,
                            const float *last_bias, enum activation activation, float *scratch) {
@@ -40,7 +41,7 @@ static void weigh_channels(const float *in, float *weights, long places, long ch
             of_mean += mean[c] * weight;
             of_maximum += maximum[c] * weight;
         }
-        /* What follows is linear: once for the sum gives the sum of both. */
+        /* The last layer is linear, so it is applied once, to the sum. */
         store(sum + h, activate(activation, of_mean) + activate(activation, of_maximum));
     }
     for (long c = 0; c < channels; c += LANES) {
@@ -51,8 +52,8 @@ static void weigh_channels(const float *in, float *weights, long places, long ch
     for (long c = 0; c < channels; c++) weights[c] = sigmoid(weights[c]);
 }
 
-/* How much each place counts: `gate` is float[height][as a multiple of lanes]. `maps` are zero
- * around the places, as far as the kernel reaches. */
+/* Computes the weight of each place, `gate`, float[height][lanes_of(width)]. `maps` receives the
+ * mean and the maximum over channels; its margin, as wide as the kernel reaches, must be zero. */
 static void weigh_places(const float *in, const float *weights, float *gate, long height,
                          long width, long channels, const float *kernel, float bias, float *maps) {
     const long row = lanes_of(width), wide = row + KERNEL - 1, map = (height + KERNEL - 1) * wide;
@@ -81,13 +82,14 @@ static void weigh_places(const float *in, const float *weights, float *gate, lon
     for (long i = 0; i < height * row; i++) gate[i] = sigmoid(gate[i]);
 }
 
-/* How many floats `attend` needs to work in. */
+/* How many floats of scratch memory `attend` needs. */
 long attend_scratch(long height, long width, long channels, long hidden) {
     const long row = lanes_of(width);
     return 3 * channels + hidden + height * row + 2 * (height + KERNEL - 1) * (row + KERNEL - 1);
 }
 
-/* Without `first` every channel counts as it is, without `kernel` every place. */
+/* All features are float[faces][height][width][channels]. Without `first` there is no channel
+ * attention, without `kernel` no spatial attention. */
 void attend(const float *in, const float *shortcut, float *out, float *scratch, long faces,
             long height, long width, long channels, long hidden, const float *first,
             const float *first_bias, const float *last, const float *last_bias,

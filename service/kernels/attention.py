@@ -1,6 +1,6 @@
-"""A block's end, from its last convolution to its activation, in one pass over each face.
+"""The end of a block: attention, the sum with the shortcut and the activation, in one C function.
 
-Of torch's it takes eighteen operators, and of a single face most of that time is their beginning.
+Torch takes eighteen operators for it. For a single face most of their time is overhead.
 """
 
 from collections.abc import Callable
@@ -16,26 +16,27 @@ from training.model.network import Block
 
 
 def suits(kernels: Kernels, block: Block, channels: int) -> bool:
-    """Tell whether a block that gives so many channels can end so."""
+    """Tell whether `ending` supports a block with this number of output channels."""
     return channels % kernels.lanes == 0 and activation_number(block.activation) is not None
 
 
 def ending(
     kernels: Kernels, block: Block, channels: int, height: int, width: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Pack what follows a block's convolutions.
+    """Return the function that computes everything after a block's convolutions.
 
     Args:
         kernels: For this CPU.
-        block: One that `suits`, on the CPU.
-        channels: Of its features.
-        height: Likewise.
-        width: Likewise.
+        block: On the CPU; `suits` must hold for it.
+        channels: Output channels of the block.
+        height: Of the block's output.
+        width: Of the block's output.
 
     Returns:
-        Maps features and what came past the block's body, each float32[n, channels, height,
-        width] and channels last, to what the block gives; without gradients. To be called from
-        one thread at a time; raises ValueError for features of another size or dtype.
+        Maps the output of the block's last convolution and that of its shortcut to the block's
+        output. All three are float32[n, channels, height, width], channels last, without
+        gradients. Called in one thread at a time. Raises ValueError for features of another size
+        or dtype.
     """
     number = activation_number(block.activation)
     hidden, weights = _channel_weights(block, kernels.lanes)
@@ -58,12 +59,15 @@ def ending(
 
 
 def _channel_weights(block: Block, lanes: int) -> tuple[int, tuple[Tensor | None, ...]]:
-    """Return the hidden units, as attention.c has them, and four tensors; None without."""
+    """Return the number of hidden units and four tensors for attention.c.
+
+    The tensors are None for a block without channel attention.
+    """
     found = [layer for layer in block.body if isinstance(layer, ChannelAttention)]
     if not found:
         return 0, (None, None, None, None)
     first, _, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(found[0].shared))
-    more = -first.out_features % lanes  # units that add nothing
+    more = -first.out_features % lanes  # fill the last vector with units of zero weight
     return first.out_features + more, (
         F.pad(first.weight.detach().t(), (0, more)).contiguous(),
         F.pad(first.bias.detach(), (0, more)).contiguous(),
@@ -73,7 +77,10 @@ def _channel_weights(block: Block, lanes: int) -> tuple[int, tuple[Tensor | None
 
 
 def _place_weights(block: Block) -> tuple[Tensor | None, float]:
-    """Return the kernel float[2, 7, 7] and its bias; None and 0 without."""
+    """Return the kernel float32[2, 7, 7] of spatial attention and its bias.
+
+    They are None and 0 for a block without spatial attention.
+    """
     found = [layer.conv for layer in block.body if isinstance(layer, SpatialAttention)]
     if not found:
         return None, 0.0

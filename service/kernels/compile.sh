@@ -1,7 +1,7 @@
 #!/bin/sh
-# compile.sh [FOLDER]: compile what lies beside this to FOLDER/libkernels-avx2.so and -avx512.so; by
-# default beside it. Without a C compiler, or for another processor than x86-64, it says so and
-# leaves neither.
+# compile.sh [FOLDER]: compile the C files beside this script to FOLDER/libkernels-avx2.so and
+# FOLDER/libkernels-avx512.so. FOLDER is the script's own by default. Without a C compiler, or on a
+# processor other than x86-64, it prints a message and leaves neither file.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:-$here}
@@ -9,7 +9,7 @@ compile() {
   out=$folder/libkernels-$1.so
   shift
   ${CC:-cc} -O3 "$@" -mfma -Wall -Wextra -shared -fPIC -o "$out.part" \
-    "$here/attention.c" "$here/im2col.c" "$here/winograd.c" -lm && mv "$out.part" "$out"
+    "$here"/*.c -lm && mv "$out.part" "$out"
 }
 if ! { compile avx2 -mavx2 && compile avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl; }; then
   rm -f "$folder"/libkernels*.so "$folder"/libkernels*.so.part

@@ -1,20 +1,21 @@
-/* Convolutions of any kernel and stride: what a kernel sees is laid side by side, and multiplied.
- *
- * `service.kernels.im2col` packs weights and calls this.
+/* Convolutions of any kernel size and stride. The inputs of each output are copied to one row of a
+ * matrix, and the matrix is multiplied by the weights. `service.kernels.im2col` packs weights and
+ * calls this.
  */
 
 #include <string.h>
 
 #include "products.h"
 
-/* For who packs weights. */
+/* Read by Python, which packs the weights. */
 const int lanes = LANES;
 
-#define PLACES 24  /* taken at once: some more, so that weights are read less often */
+/* Outputs computed together. More than ROWS, so that weights are read less often. */
+#define PLACES 24
 
 INLINE long panels_of(long channels) { return (channels + PANEL - 1) / PANEL * PANEL; }
 
-/* How many floats `im2col` needs to work in. */
+/* How many floats of scratch memory `im2col` needs. */
 long im2col_scratch(long kernel, long before, long after) {
     return PLACES * (kernel * kernel * before + panels_of(after));
 }
@@ -23,14 +24,16 @@ INLINE long between(long least, long value, long most) {
     return value < least ? least : value > most ? most : value;
 }
 
-/* Copies [begin, end), and writes zeros to the rest of [0, size). Without calls: a row of few
- * channels is short. */
+/* Copies [begin, end) and writes zeros to the rest of [0, size). It calls neither memcpy nor memset:
+ * with few channels a row is so short that the calls would take longer. */
 INLINE void copy(float *to, const float *from, long begin, long end, long size) {
     for (long i = 0; i < begin; i++) to[i] = 0;
     for (long i = begin; i < end; i++) to[i] = from[i];
     for (long i = end; i < size; i++) to[i] = 0;
 }
 
+/* Convolves float[faces][height][width][before] to float[faces][down][across][after]. `weight` is
+ * float[panels][kernel * kernel * before][PANEL]; the last panel is filled with zeros. */
 void im2col(const float *in, const float *weight, const float *bias, float *out, float *scratch,
             long faces, long height, long width, long before, long after, long kernel, long stride,
             long padding, int activation) {
@@ -47,7 +50,7 @@ void im2col(const float *in, const float *weight, const float *bias, float *out,
             const long face = p / (down * across);
             const long top = p / across % down * stride - padding;
             const long left = p % across * stride - padding;
-            /* What of each of the kernel's rows lies on the picture. */
+            /* Columns of the kernel that lie on the image. */
             const long begin = between(0, -left, kernel), end = between(begin, width - left, kernel);
             for (long y = top; y < top + kernel; y++, to += kernel * before) {
                 const int beside = y < 0 || y >= height;

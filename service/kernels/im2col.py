@@ -1,6 +1,6 @@
-"""Convolutions of any kernel and stride, as products over what each kernel sees.
+"""Convolutions of any kernel size and stride, as matrix products over copied inputs (im2col).
 
-oneDNN begins slower, and reaches less of what a core can multiply.
+It has less overhead per call than oneDNN, and reaches more of the core's peak rate.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from service.kernels import Kernels, activation_number, as_read
 
 
 def suits(kernels: Kernels, conv: nn.Conv2d, activation: nn.Module | None) -> bool:
-    """Tell whether a convolution, with the activation behind it, can be computed so."""
+    """Tell whether `convolution` supports a convolution and the activation after it."""
     square = len({*conv.kernel_size}) == len({*conv.stride}) == len({*conv.padding}) == 1
     plain = conv.dilation == (1, 1) and conv.groups == 1 and conv.padding_mode == "zeros"
     divisible = conv.out_channels % kernels.lanes == 0
@@ -23,10 +23,19 @@ def suits(kernels: Kernels, conv: nn.Conv2d, activation: nn.Module | None) -> bo
 def convolution(
     kernels: Kernels, conv: nn.Conv2d, height: int, width: int, activation: nn.Module | None
 ) -> Callable[[Tensor], Tensor]:
-    """Pack a convolution, one that `suits`, as `winograd.convolution` packs those that suit it.
+    """Return the function of a convolution and the activation after it.
 
-    What is returned is exact to float32's rounding, and gives the rows and columns that kernel,
-    stride and padding leave.
+    Args:
+        kernels: For this CPU.
+        conv: On the CPU; `suits` must hold for it.
+        height: Of the input features.
+        width: Of the input features.
+        activation: `nn.GELU` or `nn.ReLU`, if any.
+
+    Returns:
+        Maps float32[n, c, height, width], channels last, to the output of `conv` and `activation`
+        in the same layout, without gradients. It differs from torch by rounding only. Called in
+        one thread at a time. Raises ValueError for features of another size or dtype.
     """
     number, before, after = activation_number(activation), conv.in_channels, conv.out_channels
     kernel, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
@@ -47,7 +56,7 @@ def convolution(
 
 
 def _packed(weight: Tensor, panel: int) -> Tensor:
-    """Return weights float32[after, before, k, k] as im2col.c reads them: panel, depth, lane."""
+    """Return weights float32[after, before, k, k] in the order that im2col.c reads."""
     deep = weight.permute(0, 2, 3, 1).flatten(1)
-    deep = F.pad(deep, (0, 0, 0, -len(deep) % panel))  # channels that nobody reads
+    deep = F.pad(deep, (0, 0, 0, -len(deep) % panel))  # fill the last panel
     return deep.view(-1, panel, deep.shape[1]).transpose(1, 2).contiguous()

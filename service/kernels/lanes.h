@@ -1,7 +1,7 @@
-/* As many floats at once as the compiler may use: what the files beside this one have in common.
+/* Vectors of floats, and the activations: shared by all kernels.
  *
- * Written once, compiled twice: for AVX2 and FMA, eight floats in sixteen registers, and for
- * AVX-512, sixteen in thirty-two.
+ * The source is compiled twice: for AVX2 with FMA (16 registers of 8 floats), and for AVX-512
+ * (32 registers of 16 floats).
  */
 
 #include <immintrin.h>
@@ -44,10 +44,10 @@ INLINE float largest_of(vec value) {
 
 #endif
 
-/* As `service.kernels.activation_number` gives them. */
+/* The numbers of `service.kernels.activation_number`. */
 enum activation { NONE, RELU, GELU };
 
-/* x (1 + erf(x / sqrt 2)) / 2, erf as a quotient of polynomials, to 1e-6. */
+/* x (1 + erf(x / sqrt 2)) / 2. erf is approximated by a quotient of polynomials, to 1e-6. */
 INLINE vec gelu(vec x) {
     vec t = smaller(larger(x * 0.70710678f, all(-4)), all(4)), q = t * t;
     vec above = q * -2.72614225801306e-10f + 2.77068142495902e-08f;

@@ -1,12 +1,16 @@
-/* Products of matrices, the right one packed in panels: what convolutions come down to. */
+/* Matrix products for the convolutions. The right matrix, the weights, is packed in panels. */
 
 #include "lanes.h"
 
-#define PANEL (2 * LANES)                /* output channels whose weights lie side by side */
-#define ROWS (LANES == 16 ? 12 : 6)      /* at once: with two sums each, as many as registers hold */
-#define AHEAD 128  /* rows of a panel: large weights come from memory, and should be on their way */
+/* Output channels in a panel: the weights of one depth are two vectors. */
+#define PANEL (2 * LANES)
+/* Rows computed together. Each needs two registers for its sums; this many fit. */
+#define ROWS (LANES == 16 ? 12 : 6)
+/* Cache lines between the weights in use and those fetched: large weights come from memory. */
+#define AHEAD 128
 
-/* to[rows][PANEL] = from[rows][depth] weight[depth][PANEL] */
+/* to[rows][PANEL] = from[rows][depth] weight[depth][PANEL], for at most ROWS rows. Rows of `to` are
+ * `stride` floats apart. */
 INLINE void product(int rows, const float *from, const float *weight, float *to, long depth,
                     long stride) {
     vec sum[ROWS][2];
@@ -27,7 +31,8 @@ INLINE void product(int rows, const float *from, const float *weight, float *to,
     }
 }
 
-/* The same of any number of rows, as evenly as the registers allow. */
+/* The same for any number of rows, in groups of nearly equal size. The compiler keeps the sums in
+ * registers only if it knows the number of rows, so each number has its case. */
 INLINE void products(long rows, const float *from, const float *weight, float *to, long depth,
                      long stride) {
     for (long groups = (rows + ROWS - 1) / ROWS; groups > 0; groups--) {

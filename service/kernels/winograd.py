@@ -1,7 +1,7 @@
-"""Convolutions of 3x3 by Winograd's minimal filtering, in a third of the time.
+"""Convolutions with 3x3 kernels by Winograd's minimal filtering.
 
-oneDNN computes as fast as a core can multiply; this way multiplies less. After Lavin & Gray 2015,
-arXiv:1509.09308.
+oneDNN already multiplies at the core's peak rate. This algorithm needs fewer multiplications.
+After Lavin & Gray 2015, arXiv:1509.09308.
 """
 
 from collections.abc import Callable
@@ -11,28 +11,21 @@ from torch import Tensor, nn
 
 from service.kernels import Kernels, activation_number, as_read
 
-# From a kernel's three weights to the points at which m outputs are multiplied.
-_KERNEL_AT = {
-    3: [
-        [1 / 2, 0, 0],
-        [-1 / 2, -1 / 2, -1 / 2],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 6, 1 / 3, 2 / 3],
-        [0, 0, 1],
-    ],
-    4: [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ],
-}
+# Each row evaluates a kernel of three weights at one point: 0, 1, -1, infinity, 2 and -2. Factors
+# are those for tiles of four outputs a side; for smaller tiles winograd.c scales the pixels.
+_KERNEL_AT = [
+    [1 / 4, 0, 0],
+    [-1 / 6, -1 / 6, -1 / 6],
+    [-1 / 6, 1 / 6, -1 / 6],
+    [0, 0, 1],
+    [1 / 24, 1 / 12, 1 / 6],
+    [1 / 24, -1 / 12, 1 / 6],
+]
+_LARGEST_TILES = (3, 4)
 
 
 def suits(kernels: Kernels, conv: nn.Conv2d, activation: nn.Module | None) -> bool:
-    """Tell whether a convolution, with the activation behind it, can be computed so."""
+    """Tell whether `convolution` supports a convolution and the activation after it."""
     plain = (
         conv.kernel_size == (3, 3)
         and conv.stride == conv.padding == conv.dilation == (1, 1)
@@ -46,49 +39,52 @@ def suits(kernels: Kernels, conv: nn.Conv2d, activation: nn.Module | None) -> bo
 def convolution(
     kernels: Kernels, conv: nn.Conv2d, height: int, width: int, activation: nn.Module | None
 ) -> Callable[[Tensor], Tensor]:
-    """Pack a convolution and the activation behind it.
+    """Return the function of a convolution and the activation after it.
 
     Args:
         kernels: For this CPU.
-        conv: One that `suits`, on the CPU.
-        height: Of the features that it will be given.
-        width: Likewise.
+        conv: On the CPU; `suits` must hold for it.
+        height: Of the input features.
+        width: Of the input features.
         activation: `nn.GELU` or `nn.ReLU`, if any.
 
     Returns:
-        Maps features float32[n, c, height, width], channels last, to such; without gradients.
-        Exact to about 1e-5 of their size. To be called from one thread at a time; raises
-        ValueError for features of another size or dtype.
+        Maps float32[n, c, height, width], channels last, to the output of `conv` and `activation`
+        in the same layout, without gradients. Its relative error is about 1e-5. Called in one
+        thread at a time. Raises ValueError for features of another size or dtype.
     """
-    number, tile = activation_number(activation), _tile(height, width)
+    number, largest = activation_number(activation), _largest_tile(height, width)
     before, after = conv.in_channels, conv.out_channels
-    weight = _packed(conv.weight.detach(), tile, kernels.panel)
+    weight = _packed(conv.weight.detach(), largest, kernels.panel)
     bias = torch.zeros(after) if conv.bias is None else conv.bias.detach().contiguous()
-    scratch = torch.empty(kernels.library.winograd_scratch(tile, before, after))
+    scratch = torch.empty(kernels.library.winograd_scratch(largest, before, after))
 
     def convolve(features: Tensor) -> Tensor:
         features, faces = as_read(features, before, height, width), len(features)
         out = torch.empty((faces, after, height, width), memory_format=torch.channels_last)
         tensors = (features, weight, bias, out, scratch)
         pointers = [tensor.data_ptr() for tensor in tensors]
-        kernels.library.winograd(tile, *pointers, faces, height, width, before, after, number)
+        kernels.library.winograd(largest, *pointers, faces, height, width, before, after, number)
         return out
 
     return convolve
 
 
-def _tile(height: int, width: int) -> int:
-    """Return how many outputs a side of a tile has, so that fewest products are taken."""
+def _largest_tile(height: int, width: int) -> int:
+    """Return the outputs a side of the tile that takes fewest products for many faces.
+
+    For few faces winograd.c takes a smaller tile where that is faster.
+    """
 
     def products(m: int) -> int:
         return -(-height // m) * -(-width // m) * (m + 2) ** 2
 
-    return min(_KERNEL_AT, key=products)
+    return min(_LARGEST_TILES, key=products)
 
 
-def _packed(weight: Tensor, tile: int, panel: int) -> Tensor:
+def _packed(weight: Tensor, largest: int, panel: int) -> Tensor:
     """Return weights float32[after, before, 3, 3] at the points, as winograd.c reads them."""
-    at = torch.tensor(_KERNEL_AT[tile], dtype=torch.float64)
+    at = torch.tensor(_KERNEL_AT[: largest + 2], dtype=torch.float64)
     points = torch.einsum("ai,ocij,bj->aboc", at, weight.double(), at).float()
     after, before = weight.shape[:2]
     panels = points.reshape(len(at) ** 2, after // panel, panel, before)

@@ -5,14 +5,14 @@ take most; the tests measure again. Times are of one core at about 3 GHz.
 """
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 
 from PIL import Image, TiffImagePlugin
 
 from service.errors import TooManyPixels
 from service.pictures.jpeg_head import JpegHead
-from service.pictures.search import FINEST_SIDE
+from service.pictures.search import shrinking
 
 LIGHT_BYTES, LIGHT_S = 16 << 20, 0.15
 """A picture that takes no more than both is light: it need not wait for others' memory."""
@@ -22,13 +22,13 @@ _BESIDE_BYTES = 4 << 20  # strips, the small copy in colour, tables
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _GREY = 2
 # Beside that: libwebp's canvases and its own copies; GIF's frame before; what Pillow makes of
-# run-length coded BMP.
-_BESIDE = {"WEBP": 12, "GIF": 1, "BMP_RLE": 4}
+# run-length coded BMP; the planes of video codecs.
+_BESIDE = {"WEBP": 12, "GIF": 1, "BMP_RLE": 4, "AVIF": 12, "HEIF": 12}
 _JPEG_PIXEL = 9  # of the reduced picture: RGB, Pillow's copy, two in grey
 _COEFFICIENT = 2
 _COLOUR, _COLOUR_FROM = 8, 26  # of each pixel of the copy in colour: made straight, or on white
 
-_PIXEL_S = {"WEBP": 30e-9, "BMP_RLE": 120e-9}
+_PIXEL_S = {"WEBP": 30e-9, "BMP_RLE": 120e-9, "AVIF": 60e-9, "HEIF": 60e-9}
 _OTHER_PIXEL_S, _TRANSPARENT_S, _BYTE_S = 20e-9, 12e-9, 20e-9
 _JPEG_PIXEL_S, _JPEG_BYTE_S = 4e-9, 10e-9
 _SCAN_S, _ARITHMETIC_SCAN_S = 0.5e-9, 8e-9  # of each coefficient
@@ -99,13 +99,16 @@ class Allowance:
 
 
 def cost_of_jpeg(
-    size: tuple[int, int], reduced: tuple[int, int], file_bytes: int, head: JpegHead | None
+    size: tuple[int, int],
+    decoded: Collection[tuple[int, int]],
+    file_bytes: int,
+    head: JpegHead | None,
 ) -> Cost:
     """Return what a JPEG takes.
 
     Args:
         size: Of the picture, in pixels.
-        reduced: Of what it is decoded to.
+        decoded: The size that it is decoded to; several where it is decoded several times.
         file_bytes: Of the file.
         head: Its scans; None where there is one alone.
     """
@@ -115,7 +118,8 @@ def cost_of_jpeg(
         each_s = _ARITHMETIC_SCAN_S if head.arithmetic else _SCAN_S
         scans_s = each_s * head.scans * head.samples
     seconds = _JPEG_PIXEL_S * size[0] * size[1] + _JPEG_BYTE_S * file_bytes + scans_s
-    return _total(_JPEG_PIXEL * reduced[0] * reduced[1] + kept, seconds)
+    pixels = sum(width * height for width, height in decoded)
+    return _total(_JPEG_PIXEL * pixels + kept, len(decoded) * seconds)
 
 
 def cost_of(image: Image.Image, file_bytes: int, searched: bool = False) -> Cost:
@@ -137,7 +141,7 @@ def cost_of(image: Image.Image, file_bytes: int, searched: bool = False) -> Cost
     seconds = pixel_s * pixels + _BYTE_S * file_bytes
     if searched:
         plain = image.mode != "P" and not image.has_transparency_data
-        colour = pixels * min(1.0, FINEST_SIDE / max(image.size)) ** 2
+        colour = pixels * shrinking(max(image.size)) ** 2
         beside += colour * (_COLOUR if plain else _COLOUR_FROM)
     return _total(each * pixels + beside, seconds)
 

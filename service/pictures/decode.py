@@ -4,18 +4,21 @@ Whatever a decoder raises on hostile bytes becomes one of the service's own erro
 Pillow's words leaves this module.
 """
 
+import importlib.util
 import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import (  # importing a plugin is what makes Pillow know its format
+    AvifImagePlugin,
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
     Image,
@@ -24,6 +27,7 @@ from PIL import (  # importing a plugin is what makes Pillow know its format
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
+    features,
 )
 
 from service.errors import (
@@ -36,14 +40,21 @@ from service.errors import (
 )
 from service.pictures.cost import Cost, cost_of, cost_of_jpeg
 from service.pictures.jpeg_head import read_jpeg_head
+from service.pictures.mending import complete_jpeg, is_cut_jpeg, strip_png
 from service.pictures.plain_jpeg import PlainJpeg, read_plain, recognise_plain
-from service.pictures.search import NO_SEARCH, SEARCHED_SIDE, FaceSearch
+from service.pictures.search import FINEST_SIDE, NO_SEARCH, SEARCHED_SIDE, FaceSearch
 from service.pictures.tones import shrunk_colour
 from training.model.grey import NotFiniteError, grey_levels, orientation_of, turned
 from training.model.manifest import InputSpec
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-READABLE = "JPEG, PNG, WebP, BMP, GIF or TIFF"
+_ALWAYS = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF")
+FORMATS = (
+    *map(str.upper, _ALWAYS),
+    *(["AVIF"] if features.check("avif") else []),
+    *(["HEIF"] if importlib.util.find_spec("pillow_heif") else []),
+)
+"""What Pillow may read. Its own builds have AVIF; HEIF (HEIC) is the extra `heif`."""
+READABLE = f"{', '.join(_ALWAYS[:-1])} or {_ALWAYS[-1]}"
 
 # The resizing filter's table grows with the longest side, whatever the other one is.
 MAX_SIDE = 65_535
@@ -84,12 +95,22 @@ _UNREADABLE = (
     (4, b"ftypavif", "AVIF"),
     (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (0, b"8BPS", "Photoshop"),
     (0, b"\x00\x00\x01\x00", "ICO"),
     (0, b"%PDF", "PDF"),
     (0, b"<svg", "SVG"),
     (0, b"<?xml", "XML"),
+    (4, b"ftypqt", "QuickTime video"),
+    (4, b"ftyp", "MP4 video"),
+    (0, b"\x1aE\xdf\xa3", "Matroska or WebM video"),
+    (8, b"AVI ", "AVI video"),
 )
+
+_FORMAT_OF = {"HEIC": "HEIF", "HEIF": "HEIF", "AVIF": "AVIF"}
+
+Data = bytes | bytearray | memoryview
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -101,12 +122,14 @@ class Picture:
         width: Columns of the upright original, in pixels.
         height: Rows of the upright original, in pixels.
         colour: A small upright RGB copy to look for faces in; None where none are looked for.
+        cut: Whether the file ended early, so that parts may be missing.
     """
 
     grey: npt.NDArray[np.uint8]
     width: int
     height: int
     colour: Image.Image | None = None
+    cut: bool = False
 
 
 def prepare_pillow(max_pixels: int) -> None:
@@ -122,15 +145,23 @@ def prepare_pillow(max_pixels: int) -> None:
     # Its warnings quote the picture's metadata, and its logger does so at every level.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the pool's threads are enough
+    if "HEIF" in FORMATS:
+        pillow_heif = importlib.import_module("pillow_heif")
+        pillow_heif.register_heif_opener(thumbnails=False)
+        pillow_heif.options.DECODE_THREADS = 1
 
 
 def weigh(
-    data: bytes | bytearray | memoryview,
+    data: Data,
     spec: InputSpec,
     max_pixels: int,
     search: FaceSearch = NO_SEARCH,
 ) -> Cost:
-    """Say what `decode` will take of the same picture, from its head and the number of its scans.
+    """Say what a picture will take, from its head and the number of its scans.
+
+    A large JPEG in which faces are looked for counts twice: it is decoded again, with more pixels,
+    where a finer look is taken, and both pictures are kept until then.
 
     Args:
         data: As of `decode`, like the rest.
@@ -141,20 +172,24 @@ def weigh(
     Raises:
         ServiceError: Any kind that `decode` raises before it decodes.
     """
+    return _mending(data, lambda whole: _weigh(whole, spec, max_pixels, search))
+
+
+def _weigh(data: Data, spec: InputSpec, max_pixels: int, search: FaceSearch) -> Cost:
     if plain := _recognise(data, max_pixels):
-        reduced = _reduced(plain.width, plain.height, spec, search)[1]
-        return cost_of_jpeg((plain.width, plain.height), reduced, len(data), None)
+        size = plain.width, plain.height
+        return cost_of_jpeg(size, _decoded_sizes(*size, spec, search), len(data), None)
     with _opened(data, max_pixels) as image:
         if isinstance(image, JpegImagePlugin.JpegImageFile):
-            reduced = _reduced(*image.size, spec, search)[1]
             if (head := read_jpeg_head(data)) is None:
                 raise _damaged()
-            return cost_of_jpeg(image.size, reduced, len(data), head)
+            sizes = _decoded_sizes(*image.size, spec, search)
+            return cost_of_jpeg(image.size, sizes, len(data), head)
         return cost_of(image, len(data), search.looks_in(*image.size))
 
 
 def decode(
-    data: bytes | bytearray | memoryview,
+    data: Data,
     spec: InputSpec,
     max_pixels: int,
     search: FaceSearch = NO_SEARCH,
@@ -163,10 +198,12 @@ def decode(
 
     EXIF orientation is obeyed. What is transparent is shown on white, the page that cut-outs are
     made for: the colour stored behind transparency is arbitrary, and mostly black. What it takes
-    is bounded by `max_pixels` alone: whoever cannot afford that weighs the picture before.
+    is bounded by `max_pixels` alone: whoever cannot afford that weighs the picture before. A JPEG
+    that was cut is read as far as it goes, and broken parts of a PNG beside its pixels are left
+    out, as browsers do.
 
     Args:
-        data: The picture's bytes: JPEG, PNG, WebP, BMP, GIF or TIFF; of several frames the first.
+        data: The picture's bytes, of one of `FORMATS`; of several frames the first.
         spec: The face that the picture will become, so that no more detail is decoded than that.
         max_pixels: Most pixels to decode.
         search: Whether faces will be looked for, which takes more detail, and colour.
@@ -181,14 +218,38 @@ def decode(
         BadImage: Not a picture, or a broken one.
         OutOfMemory: The process cannot have the memory for it.
     """
+    picture = _mending(data, lambda whole: _decode(whole, spec, max_pixels, search))
+    return replace(picture, cut=True) if _is_cut(data) else picture
+
+
+def _decode(data: Data, spec: InputSpec, max_pixels: int, search: FaceSearch) -> Picture:
     plain = _recognise(data, max_pixels)
-    if plain and (picture := _read_plain(data, plain, spec, search)):
-        return picture
+    try:
+        if plain and (picture := _read_plain(data, plain, spec, search)):
+            return picture
+    except MemoryError:
+        raise _out_of_memory() from None
     with _opened(data, max_pixels) as image:
         return _read(image, spec, search)
 
 
-def _recognise(data: bytes | bytearray | memoryview, max_pixels: int) -> PlainJpeg | None:
+def _mending(data: Data, work: Callable[[Data], T]) -> T:
+    """Do something with a file, or with what can be mended of it."""
+    if _is_cut(data):
+        return work(complete_jpeg(bytes(data)))
+    try:
+        return work(data)
+    except BadImage:
+        if isinstance(data, memoryview) or (stripped := strip_png(data)) is None:
+            raise
+    return work(stripped)
+
+
+def _is_cut(data: Data) -> bool:
+    return not isinstance(data, memoryview) and is_cut_jpeg(data)
+
+
+def _recognise(data: Data, max_pixels: int) -> PlainJpeg | None:
     if not data:
         raise NoImage("The image is empty; send the bytes of a picture.")
     if not isinstance(data, bytes | bytearray) or not (plain := recognise_plain(data)):
@@ -198,7 +259,7 @@ def _recognise(data: bytes | bytearray | memoryview, max_pixels: int) -> PlainJp
 
 
 @contextmanager
-def _opened(data: bytes | bytearray | memoryview, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(data: Data, max_pixels: int) -> Iterator[Image.Image]:
     """Give a picture whose head is sound; whatever is found wrong with it becomes our own error."""
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
@@ -246,7 +307,7 @@ def _refuse_large(image: Image.Image, max_pixels: int) -> None:
             raise _too_many_pixels(max_pixels)
 
 
-def _refuse_slow(image: Image.Image, data: bytes | bytearray | memoryview) -> None:
+def _refuse_slow(image: Image.Image, data: Data) -> None:
     """Refuse what is small in bytes and pixels and yet keeps a decoder busy."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         sizes = [image.tag_v2.get(tag, ()) for tag in (279, 325)]
@@ -278,7 +339,7 @@ def _read(image: Image.Image, spec: InputSpec, search: FaceSearch) -> Picture:
 
 
 def _read_plain(
-    data: bytes | bytearray | memoryview, plain: PlainJpeg, spec: InputSpec, search: FaceSearch
+    data: Data, plain: PlainJpeg, spec: InputSpec, search: FaceSearch
 ) -> Picture | None:
     """Do as `_read` does with the same file, sooner; None where it is damaged."""
     looks = search.looks_in(plain.width, plain.height)
@@ -310,6 +371,14 @@ def _reduced(
     return None, (width, height)
 
 
+def _decoded_sizes(
+    width: int, height: int, spec: InputSpec, search: FaceSearch
+) -> set[tuple[int, int]]:
+    """Return the sizes that a JPEG may be decoded to, one after the other."""
+    finer = replace(search, detail=FINEST_SIDE)
+    return {_reduced(width, height, spec, each)[1] for each in (search, finer)}
+
+
 def _too_many_pixels(max_pixels: int) -> TooManyPixels:
     return TooManyPixels(f"The image has more than {max_pixels} pixels; send a smaller one.")
 
@@ -326,5 +395,8 @@ def _out_of_memory() -> OutOfMemory:
 def _unidentified(head: bytes) -> ServiceError:
     for offset, magic, name in _UNREADABLE:
         if head.startswith(magic, offset):
-            return UnsupportedType(f"{name} is not read; send {READABLE}.")
+            if _FORMAT_OF.get(name) in FORMATS:
+                return _damaged()
+            what = "one of its frames" if name.endswith("video") else "the picture"
+            return UnsupportedType(f"{name} is not read; send {what} as {READABLE}.")
     return BadImage(f"These bytes are not a picture that is read here; send {READABLE}.")

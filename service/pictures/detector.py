@@ -6,6 +6,7 @@ looked at turned. What no look is sure of is looked at again, cut out (`second_l
 is bounded by a picture's pixels, not by its faces.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from service.pictures.boxes import (
     turned,
     without_parts,
 )
+from service.pictures.search import MIN_FACE, NEARLY
 from service.pictures.second_look import WINDOW, Look, look_again
 
 COARSE_SIDE = 512
@@ -33,7 +35,6 @@ _SEEN_FROM = 38.4
 # A face below this many pixels of the coarse look may have smaller ones beside it.
 _SMALL = 32
 _TURNED_SIDE = 384
-_NEARLY = 1.1
 _ALL, _LARGE = (0, 1, 2), (1, 2)  # levels of a look
 _GREY = (128, 128, 128)
 
@@ -56,11 +57,11 @@ class Rules:
 
     doubt: float = 0.07
     certain: float = 0.99
-    confidence: float = 0.8
+    confidence: float = 0.9
     likely: float = 0.7
     filling: float = 0.5
     turned_doubt: float = 0.5
-    turned: float = 0.9
+    turned: float = 0.97
     overlap: float = 0.4
 
 
@@ -90,14 +91,16 @@ class Detector:
     def detect(
         self,
         picture: Image.Image,
-        min_face: float = 0.02,
+        min_face: float | None = None,
         finer: Callable[[], Image.Image] | None = None,
     ) -> Detection:
         """Find the faces of an upright picture.
 
         Args:
             picture: Of mode RGB.
-            min_face: The smallest face that is searched for, as a share of the long side.
+            min_face: The smallest face that is searched for, as a share of the long side. The
+                finer look that it needs is always taken. None searches for faces from `MIN_FACE`,
+                and skips the finer look where the coarse one finds large faces and no small one.
             finer: Gives the same picture with more pixels, if there are any; asked for only where
                 a finer look is taken.
 
@@ -108,16 +111,18 @@ class Detector:
         if self._settles(picture, coarse.faces, min_face):
             return coarse
         large = picture if finer is None else finer()
-        fine = self._finer(large, quarters, _finest(min_face))
+        fine = self._finer(large, quarters, _finest(min_face or MIN_FACE))
         moved_back = moved(fine.faces, picture.width / large.width, 0, 0)
         faces = self._distinct(np.concatenate([coarse.faces, moved_back]))
         return Detection(faces, coarse.complete and fine.complete)
 
-    def _settles(self, picture: Image.Image, faces: Faces, min_face: float) -> bool:
+    def _settles(self, picture: Image.Image, faces: Faces, min_face: float | None) -> bool:
         """Tell whether the coarse look leaves no reason for a finer one."""
         side = max(picture.size)
-        if side <= COARSE_SIDE or _finest(min_face) <= COARSE_SIDE:
+        if side <= COARSE_SIDE:
             return True
+        if min_face is not None:
+            return _finest(min_face) <= COARSE_SIDE
         return len(faces) > 0 and bool(sides(faces).min() * COARSE_SIDE >= _SMALL * side)
 
     def _turn(self, picture: Image.Image) -> tuple[Detection, int]:
@@ -172,7 +177,7 @@ class Detector:
     def _view(self, picture: Image.Image, side: int, quarters: int, rules: Rules) -> Detection:
         """Look with the long side at most at `side`, turned by some quarters counterclockwise."""
         whole = picture.transpose(_QUARTERS[quarters]) if quarters else picture
-        nearly = max(whole.size) <= _NEARLY * side  # to shrink it would cost more than it saves
+        nearly = max(whole.size) <= NEARLY * side  # to shrink it would cost more than it saves
         small = whole if nearly else _resized(whole, side)
         found = self._sure(small, whole, rules)
         faces = moved(found.faces, whole.width / small.width, 0, 0)
@@ -218,7 +223,10 @@ def _finest(min_face: float) -> int:
 
 
 def _resized(picture: Image.Image, side: int) -> Image.Image:
-    """Return the picture with its long side at `side`."""
+    """Return the picture with its long side at `side`, or up to a tenth below."""
+    factor = math.ceil(max(picture.size) / side)
+    if factor > 1 and max(picture.size) / factor >= side / NEARLY:
+        return picture.reduce(factor)  # a fifth of the time that resizing by 1.95 takes
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     # The gap of 1 averages whole pixels first: six times faster, and no face was missed by it.

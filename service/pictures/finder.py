@@ -10,7 +10,7 @@ from service.pictures.boxes import moved, sides
 from service.pictures.cost import Cost
 from service.pictures.decode import Picture, decode, weigh
 from service.pictures.detector import Detector
-from service.pictures.faces import Face, cut_faces, whole_picture
+from service.pictures.faces import Face, can_show_face, cut_faces, whole_picture
 from service.pictures.search import FINEST_SIDE, NO_SEARCH, FaceSearch
 from training.model.manifest import InputSpec
 
@@ -34,8 +34,8 @@ class Found:
 
     @property
     def truncated(self) -> bool:
-        """Whether faces may be missing that the picture has, because of a cap."""
-        return not self.complete or self.faces_found > len(self.faces)
+        """Whether faces may be missing that the picture has: because of a cap, or of a cut file."""
+        return not self.complete or self.picture.cut or self.faces_found > len(self.faces)
 
 
 class FaceFinder:
@@ -63,7 +63,6 @@ class FaceFinder:
         """
         if self._detector is None:
             search = NO_SEARCH
-        search = replace(search, detail=FINEST_SIDE)  # as a finer look would decode it
         return weigh(image, self._spec, self._max_pixels, search)
 
     def find(self, image: bytes | bytearray, search: FaceSearch) -> Found:
@@ -83,7 +82,8 @@ class FaceFinder:
             search = NO_SEARCH
         picture = decode(image, self._spec, self._max_pixels, search)
         if self._detector is None or picture.colour is None:
-            return Found(picture, [whole_picture(picture, self._spec)], 1)
+            face = whole_picture(picture, self._spec)
+            return Found(picture, [face], 1) if can_show_face(face) else Found(picture, [], 0)
         views = [picture]
 
         def finer() -> Image.Image:

@@ -13,11 +13,13 @@ MAX_FACES = 256
 """Most faces of one picture that anybody may ask for."""
 
 MIN_FACE = 0.02
-"""The smallest face that is searched for by default, as a share of a picture's long side."""
+"""The smallest face that anybody may ask for, as a share of a picture's long side."""
 SEARCHED_SIDE = 960
 """A JPEG in which faces are looked for keeps at least this long side, if it has it."""
 FINEST_SIDE = 1920
-"""Where that leaves doubt it is decoded anew, with this one."""
+"""For a finer look it is decoded again, with at least this one."""
+NEARLY = 1.1
+"""A picture that is larger than a look needs by at most this factor is not resized for it."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,15 @@ class FaceSearch:
             that with small, nearly square pictures: they are crops already, and the detector finds
             only some of the faces that fill so few pixels.
         max_faces: Most faces of a picture that are answered, the largest first; 1 or more.
-        min_face: The smallest face searched for, as a share of the picture's long side, above 0:
-            the larger, the less time a picture takes that is doubtful.
+        min_face: The smallest face searched for, as a share of the picture's long side, above 0.
+            None searches for faces from `MIN_FACE`, but takes the finer look that small faces
+            need only where the coarse look finds nothing or a small face.
         detail: Long side that a decoded JPEG keeps at least, in pixels, if it has it.
     """
 
     detect: Detect = "auto"
     max_faces: int = 64
-    min_face: float = MIN_FACE
+    min_face: float | None = None
     detail: int = SEARCHED_SIDE
 
     def looks_in(self, width: int, height: int) -> bool:
@@ -49,3 +52,12 @@ class FaceSearch:
 
 NO_SEARCH: Final = FaceSearch("never")
 """The whole picture is the face."""
+
+
+def shrinking(longest: float) -> float:
+    """Return the scale of the copy that faces are looked for in, above 0 and at most 1.
+
+    Args:
+        longest: The longer side of what was decoded, in pixels.
+    """
+    return FINEST_SIDE / longest if longest > NEARLY * FINEST_SIDE else 1.0

@@ -7,7 +7,7 @@ import math
 
 from PIL import Image
 
-from service.pictures.search import FINEST_SIDE
+from service.pictures.search import FINEST_SIDE, shrinking
 from training.model.grey import grey_levels, on_white, strips
 
 
@@ -40,7 +40,7 @@ def _reduced(image: Image.Image, factor: int) -> Image.Image:
 def _shrunk(image: Image.Image, width: float, height: float) -> Image.Image:
     """Bring the top left part of a picture, of that width and height, to the size looked at."""
     # Of a reduced picture the last squares may stand for fewer pixels, and count by as much less.
-    scale = min(1.0, FINEST_SIDE / max(width, height))
+    scale = shrinking(max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size == image.size:
         return image

@@ -23,6 +23,9 @@ from service.telemetry.gpu import GpuMetrics
 STAGES = ("receive", "decode", "queue", "inference", "draw")
 """The stages of a request, in order: the values of the label `stage`."""
 
+KINDS = PREDICTION, OTHER = "prediction", "other"
+"""What a request asks for: the values of the label `kind`."""
+
 DROPPED = ("limit", "header_timeout", "unread")
 """Why the service ends a connection: too many, no request in time, an answer that is not read."""
 
@@ -41,9 +44,9 @@ class Metrics:
     """The metrics as attributes. Any thread may record; the event loop renders.
 
     Attributes:
-        requests: Answered requests. Labels `route` (the template, or "unmatched"), `method`,
-            `status`.
-        request_seconds: From the request's head to the answer's end. Label `route`.
+        requests: Answered requests. Labels `route` (the template, or "unmatched"), `kind`
+            (`PREDICTION` or `OTHER`), `method`, `status`.
+        request_seconds: From the request's head to the answer's end. Labels `route`, `kind`.
         stage_seconds: Time per stage. Label `stage`, one of `STAGES`. Queue and inference are
             observed once per request and batch that it takes part in.
         stage: The same, by stage.
@@ -99,14 +102,14 @@ class Metrics:
     def _declare_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "fer_requests_total",
-            "Answered HTTP requests.",
-            ("route", "method", "status"),
+            "Answered HTTP requests; kind is prediction or other.",
+            ("route", "kind", "method", "status"),
             registry=registry,
         )
         self.request_seconds = Histogram(
             "fer_request_seconds",
-            "Time from a request's head to the end of its answer.",
-            ("route",),
+            "Time from a request's head to the end of its answer; kind is prediction or other.",
+            ("route", "kind"),
             buckets=_SECONDS,
             registry=registry,
         )
@@ -149,7 +152,7 @@ class Metrics:
         )
         self.truncated = Counter(
             "fer_truncated_images_total",
-            "Pictures whose answer may lack faces, because of a cap.",
+            "Pictures whose answer may lack faces, because of a cap or a cut file.",
             registry=registry,
         )
 

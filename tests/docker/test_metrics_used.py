@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry.gpu import GpuUsage
-from tests.docker.project import panel_queries, panels, rules
+from tests.docker.project import dashboard, panel_queries, panels, rules, scaling_queries
 from tests.docker.promql import Selector, grouped_labels, selectors
 from tests.service.made_pictures import flat
 from tests.service.serving import BrokenEngine, serving
@@ -17,12 +17,13 @@ pytestmark = pytest.mark.anyio
 Live = dict[str, list[dict[str, str]]]
 """Labels of every sample, by its name; for a recorded metric the names of its labels alone."""
 
-SCRAPED = {"job", "instance"}
+TARGET = {"job": "attention-fer", "instance": "service:8000"}
 # Prometheus' own, about what it scrapes.
-PROMETHEUS_METRICS = {"up": [{"job": "attention-fer", "instance": "service:8000"}]}
+PROMETHEUS_METRICS = {"up": [TARGET]}
 
 QUERIES = [(rule.get("record") or rule["alert"], rule["expr"], "") for rule in rules()]
 QUERIES += panel_queries()
+QUERIES += [(title, expression, "") for title, expression in scaling_queries()]
 
 
 @pytest.fixture(scope="module")
@@ -46,25 +47,18 @@ async def live(anyio_backend: str) -> Live:
     samples: Live = defaultdict(list)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            target = {"job": "attention-fer", "instance": "service:8000"}
-            samples[sample.name].append(sample.labels | target)
+            samples[sample.name].append(sample.labels | TARGET)
     return {**samples, **PROMETHEUS_METRICS, **recorded()}
 
 
 def recorded() -> Live:
     """The recording rules' metrics: by Prometheus' convention their names begin with the labels."""
-    return {
-        rule["record"]: [
-            dict.fromkeys(_level(rule["record"]), "") | {"job": "attention-fer"}
-        ]
-        for rule in rules()
-        if "record" in rule
-    }  # fmt: skip
+    return {rule["record"]: [_level(rule["record"])] for rule in rules() if "record" in rule}
 
 
-def _level(name: str) -> set[str]:
-    level = set(name.split(":")[0].split("_"))
-    return level | SCRAPED if "instance" in level else level
+def _level(name: str) -> dict[str, str]:
+    labels = {"job", *name.split(":")[0].split("_")}
+    return {label: TARGET.get(label, "") for label in labels}
 
 
 def _complaints(selector: Selector, live: Live) -> list[str]:
@@ -120,6 +114,59 @@ def test_every_metric_of_the_service_is_watched() -> None:
     read = {s.metric for _, expression, _ in QUERIES for s in selectors(expression)}
     stems = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in read}
     assert ours - stems == set()
+
+
+def unscoped(expression: str) -> list[str]:
+    """Return the metrics that an expression of the dashboard reads of jobs not selected.
+
+    Metrics that are summed over a job have no instance.
+    """
+    job, instance = ("job", "=~", "$job"), ("instance", "=~", "$instance")
+    return [
+        selector.metric
+        for selector in selectors(expression)
+        if job not in selector.matchers
+        or (instance not in selector.matchers and not selector.metric.startswith("job:"))
+    ]
+
+
+def test_every_query_of_the_dashboard_is_of_the_selected_source_job_and_instances() -> None:
+    targets = [target for panel in panels() for target in panel["targets"]]
+    for target in targets:
+        assert unscoped(target["expr"]) == []
+    (alerts,) = dashboard()["annotations"]["list"]
+    # Alerts about a whole job have no instance, and are shown for each.
+    assert alerts["expr"].endswith('job=~"$job", instance=~"$instance|"}')
+    sources = [asked["datasource"] for asked in (*targets, *panels(), alerts)]
+    assert {(source["type"], source["uid"]) for source in sources} == {
+        ("prometheus", "${datasource}")
+    }
+
+
+def test_a_query_of_other_jobs_is_found() -> None:
+    assert unscoped('fer_ready{job=~"$job"} + sum(job:a:b) + fer_ready') == [
+        *("fer_ready", "job:a:b", "fer_ready")
+    ]
+
+
+async def test_the_dashboards_variables_offer_what_there_is(live: Live) -> None:
+    variables = {one["name"]: one for one in dashboard()["templating"]["list"]}
+    assert list(variables) == ["datasource", "job", "instance"]  # each is asked of those before it
+    assert (variables["datasource"]["type"], variables["datasource"]["query"]) == (
+        "datasource",
+        "prometheus",
+    )
+    for name in ("job", "instance"):
+        variable = variables[name]
+        assert variable["datasource"]["uid"] == "${datasource}"
+        assert variable["query"]["query"] == variable["definition"]
+        found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"])
+        assert found is not None
+        (selector,) = selectors(found[1])
+        assert found[2] == name
+        assert name in live[selector.metric][0]
+    assert variables["instance"]["includeAll"]
+    assert variables["instance"]["allValue"] == ".+"
 
 
 def test_panels_do_not_overlap() -> None:

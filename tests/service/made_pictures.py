@@ -20,5 +20,8 @@ def ramp(width: int = 96, height: int = 64) -> Image.Image:
 
 
 def flat(level: int, size: int = 64) -> bytes:
-    """Return a PNG of one grey level."""
-    return encoded(Image.new("L", (size, size), level), "PNG")
+    """Return a PNG of about one grey level; its halves differ, or it would be no face."""
+    dark = min(max(0, level - 12), 231)
+    picture = Image.new("L", (size, size), dark)
+    picture.paste(dark + 24, (size // 2, 0, size, size))
+    return encoded(picture, "PNG")

@@ -21,6 +21,7 @@ from service.pipeline import Predictor
 from service.queue.batcher import Batcher
 from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import BrokenEngine, Exchange, FakeEngine, GatedEngine, serving
+from tests.waiting import until
 from training.model.labels import FER2013_EMOTIONS
 
 pytestmark = pytest.mark.anyio
@@ -130,7 +131,8 @@ async def test_json_has_the_bounds_of_a_form() -> None:
 async def test_a_slash_at_the_end_changes_nothing(path: str) -> None:
     async with serving() as (client, app):
         assert (await client.post(path, files=form(HAPPY))).status_code == 200
-        assert sample(app, "fer_requests_total", route=path[:-1], method="POST", status="200") == 1
+        labels = {"route": path[:-1], "kind": "prediction", "method": "POST", "status": "200"}
+        assert sample(app, "fer_requests_total", **labels) == 1
         assert (await client.post(f"{path}/", files=form(HAPPY))).status_code == 404
 
 
@@ -220,8 +222,8 @@ async def test_not_a_picture() -> None:
         assert "diary" not in body["detail"]
         assert_problem(await client.post("/predict", files=form(HAPPY[:60])), 400, "bad_image")
         assert sample(app, "fer_rejections_total", reason="bad_image") == 2
-        heic = b"\x00\x00\x00\x18ftypheic" + bytes(20)
-        assert_problem(await client.post("/predict", files=form(heic)), 415, "unsupported_type")
+        video = b"\x00\x00\x00\x18ftypisom" + bytes(20)
+        assert_problem(await client.post("/predict", files=form(video)), 415, "unsupported_type")
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "video/mp4"])
@@ -340,8 +342,7 @@ async def test_all_uploads_together_are_bounded() -> None:
         first = Exchange(PNG)
         first.push(bytes(1500), more=True)
         task = asyncio.create_task(first.run(app))
-        while not first.received:
-            await asyncio.sleep(0)
+        await until(lambda: first.received)
         response = await client.post("/predict", content=bytes(1600), headers=PNG)
         assert_problem(response, 503, "queue_full")
         first.leave()
@@ -411,7 +412,7 @@ async def test_wrong_methods(method: str, path: str, allow: str) -> None:
 async def test_unknown_paths(path: str) -> None:
     async with serving() as (client, app):
         assert_problem(await client.post(path), 404, "not_found")
-        labels = {"route": "unmatched", "method": "POST", "status": "404"}
+        labels = {"route": "unmatched", "kind": "other", "method": "POST", "status": "404"}
         assert sample(app, "fer_requests_total", **labels) == 1
 
 
@@ -459,8 +460,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         tasks = [asyncio.create_task(client.post("/predict", files=form(HAPPY)))]
         await asyncio.to_thread(engine.entered.wait)
         tasks += [asyncio.create_task(client.post("/predict", files=form(HAPPY))) for _ in "ab"]
-        while sample(app, "fer_queue_faces") < 2:
-            await asyncio.sleep(0)
+        await until(lambda: sample(app, "fer_queue_faces") >= 2)
         assert_problem(await client.post("/predict", files=form(HAPPY)), 503, "queue_full")
         engine.gate.set()
         assert [(await task).status_code for task in tasks] == [200] * 3
@@ -487,8 +487,7 @@ async def test_who_would_be_refused_anyhow_is_refused_unread(
         tasks = [asyncio.create_task(client.post("/predict", content=HAPPY))]
         await asyncio.to_thread(engine.entered.wait)
         tasks.append(asyncio.create_task(client.post("/predict", content=HAPPY)))
-        while app.state.service.admission.working < 2:
-            await asyncio.sleep(0)
+        await until(lambda: app.state.service.admission.working >= 2)
         exchange = Exchange(FORM | further, path)
         await exchange.run(app)  # nothing was sent, and nothing was waited for
         assert exchange.status == 503
@@ -518,14 +517,13 @@ async def test_a_client_that_leaves_while_it_waits_is_dropped() -> None:
         leaver.push(HAPPY)
         leaving = asyncio.create_task(leaver.run(app))
         # A decoded picture goes to the queue at once.
-        while sample(app, "fer_stage_seconds_count", stage="decode") < 2:
-            await asyncio.sleep(0)
+        await until(lambda: sample(app, "fer_stage_seconds_count", stage="decode") >= 2)
         leaver.leave()
         await leaving  # its handler ended, quietly, though the engine has not answered
         assert leaver.sent == []
         engine.gate.set()
         assert (await first).status_code == 200
-        labels = {"route": "/predict", "method": "POST", "status": "499"}
+        labels = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "499"}
         assert sample(app, "fer_requests_total", **labels) == 1
     assert engine.batches == [1]
     assert sample(app, "fer_abandoned_faces_total") == 1
@@ -619,9 +617,9 @@ async def test_metrics_tell_what_happened() -> None:
     async with serving() as (client, app):
         for _ in range(3):
             await client.post("/predict", files=form(HAPPY))
-        labels = {"route": "/predict", "method": "POST", "status": "200"}
-        assert sample(app, "fer_requests_total", **labels) == 3
-        assert sample(app, "fer_request_seconds_count", route="/predict") == 3
+        labels = {"route": "/predict", "kind": "prediction"}
+        assert sample(app, "fer_requests_total", **labels, method="POST", status="200") == 3
+        assert sample(app, "fer_request_seconds_count", **labels) == 3
         for stage in ("receive", "decode", "queue", "inference"):
             assert sample(app, "fer_stage_seconds_count", stage=stage) == 3
         assert sample(app, "fer_image_pixels_sum") == 3 * 64 * 64
@@ -629,9 +627,8 @@ async def test_metrics_tell_what_happened() -> None:
         assert sample(app, "fer_model_info", **model) == 1
         response = await client.get("/metrics")
         assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-        assert (
-            'fer_requests_total{method="POST",route="/predict",status="200"} 3.0' in response.text
-        )
+        labels_as_text = 'kind="prediction",method="POST",route="/predict",status="200"'
+        assert f"fer_requests_total{{{labels_as_text}}} 3.0" in response.text
         accept = {"accept": "application/openmetrics-text; version=1.0.0"}
         response = await client.get("/metrics", headers=accept)
         assert response.headers["content-type"].startswith("application/openmetrics-text")
@@ -641,7 +638,7 @@ async def test_metrics_tell_what_happened() -> None:
 async def test_labels_are_not_for_clients_to_choose() -> None:
     async with serving() as (client, app):
         await client.request("BREW", "/a/b/c?d=e")
-        labels = {"route": "unmatched", "method": "other", "status": "404"}
+        labels = {"route": "unmatched", "kind": "other", "method": "other", "status": "404"}
         assert sample(app, "fer_requests_total", **labels) == 1
 
 

@@ -26,13 +26,13 @@ from tests.service.server_processes import (
     ALL_READY,
     REPOSITORY,
     Server,
-    eventually,
     only_line,
     ready,
     running,
     total,
 )
 from tests.service.serving import serving
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -559,7 +559,7 @@ async def test_the_clock_set_back(row: Row, monkeypatch: pytest.MonkeyPatch) -> 
             assert (await client.get("/health/ready")).status_code == 200
             assert (await client.get("/metrics")).status_code == 200
         seconds = app.state.metrics.registry.get_sample_value(
-            "fer_request_seconds_sum", {"route": "/predict"}
+            "fer_request_seconds_sum", {"route": "/predict", "kind": "prediction"}
         )
         assert 0 < seconds < 5
     row("clock set back and forward by a day", "200", "0", 0.0)

@@ -85,12 +85,12 @@ async def test_requests_open_nothing(watch: Watch) -> None:
         statuses = set()
         for path in ("/predict", "/predict/batch"):
             for body, headers in bodies():
-                for place in PLACES[:2]:
+                for place, named in ((PLACES[0], {}), (PLACES[1], {"url": PLACES[1]})):
                     response = await client.post(
                         path,
                         content=body,
                         headers=headers | {"referer": place, "x-forwarded-host": place},
-                        params={"url": place, "image": place, "path": place},
+                        params=named,
                     )
                     statuses.add(response.status_code)
                     assert SECRET not in response.text

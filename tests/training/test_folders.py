@@ -85,9 +85,17 @@ def test_emotions_come_in_the_order_of_the_labels(tmp_path: Path) -> None:
     assert read_all(tmp_path).emotions == FERPLUS_EMOTIONS
 
 
-def test_some_known_names_beside_unknown_ones_are_a_slip() -> None:
-    with pytest.raises(DataError, match=r"folder hapiness is none of anger, .* but neutral is"):
+def test_a_name_that_is_nearly_known_beside_known_ones_is_a_slip() -> None:
+    said = r"folder hapiness is none of anger, .* but neutral is; name it happiness if"
+    with pytest.raises(DataError, match=said):
         name_emotions(Path("d"), {"sad", "hapiness", "neutral"})
+    with pytest.raises(DataError, match=r"folder Suprise is none of .* name it surprise"):
+        name_emotions(Path("d"), {"Suprise", "sad"})
+
+
+def test_labels_of_one_s_own_may_stand_beside_emotions() -> None:
+    named = name_emotions(Path("d"), {"Happy", "bored", "Calm", "confusion"})
+    assert named == {x: x for x in ("bored", "Calm", "confusion")} | {"Happy": "happiness"}
 
 
 def test_synonyms_of_one_emotion_are_one_class(tmp_path: Path) -> None:
@@ -207,6 +215,16 @@ def test_missing_parts_are_drawn_from_train_alike_in_each_class(
     assert any(note.startswith(f"no folder {drawn}: ") for note in samples.notes)
 
 
+def test_pictures_that_the_service_would_cut_are_counted(tmp_path: Path) -> None:
+    folder = write_split(tmp_path, ["a", "b"]) / "train" / "a"
+    assert read_all(tmp_path).notes == ()
+    Image.new("L", (640, 480)).save(folder / "photograph.png")
+    Image.new("L", (112, 112), 9).save(folder / "crop.png")
+    [note] = read_all(tmp_path).notes
+    assert note.startswith("1 picture larger than a crop of a face: ")
+    assert note.endswith("python -m service crop does: train/a/photograph.png")
+
+
 def test_test_alone_is_not_split(tmp_path: Path) -> None:
     write_pictures(tmp_path / "test" / "happy", 20)
     samples = read_all(tmp_path)
@@ -218,9 +236,9 @@ def test_copies_where_they_harm_are_counted(tmp_path: Path) -> None:
     write_split(tmp_path, ["a", "b"])
     original = next((tmp_path / "train" / "a").iterdir())
     (tmp_path / "test" / "a" / "copy.png").write_bytes(original.read_bytes())
-    assert read_all(tmp_path).notes == ("1 of the pictures to measure on are also in train",)
+    assert read_all(tmp_path).notes == ("pictures to measure on that are also in train: 1",)
     (tmp_path / "train" / "b" / "copy.png").write_bytes(original.read_bytes())
-    assert "1 of the pictures are also in another class" in read_all(tmp_path).notes
+    assert "pictures that are also in another class: 1" in read_all(tmp_path).notes
 
 
 def test_numbers_for_classes_are_doubted(tmp_path: Path) -> None:
@@ -240,7 +258,10 @@ def test_a_directory_without_pictures_is_named(tmp_path: Path) -> None:
         find_pictures(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with pytest.raises(DataError, match="no pictures in its folders, expected a folder"):
+    with pytest.raises(DataError, match=r"no pictures in its folders, expected a folder .* class$"):
+        find_pictures(tmp_path)
+    write_pictures(tmp_path / "a" / "person", 1)
+    with pytest.raises(DataError, match="folders inside a class's folder are not read"):
         find_pictures(tmp_path)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 
 from tests.training.conftest import made_up
 from tests.training.synthetic import write_ferplus
+from tests.waiting import eventually
 from training.__main__ import main
 from training.model.checkpoint import digest, load_checkpoint, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
@@ -26,6 +28,8 @@ SMALL = (
     "learning_rate=0.01", "warmup_epochs=0.5", "ema_decay=0.8", "augment.mixup=0",
     "augment.erase=0",
 )  # fmt: skip
+
+CPU = ("--device", "cpu", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,12 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
+
+
+def wait_for_state(process: subprocess.Popen[str], folder: Path) -> None:
+    """Wait until a run has saved its state: after a step of its first epoch."""
+    eventually(lambda: (folder / "state.pt").exists() or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
 
 
 def metrics(folder: Path) -> list[dict[str, object]]:
@@ -149,10 +159,7 @@ def test_killed_in_mid_epoch_and_resumed_is_the_uncut_run(csv: Path, tmp_path: P
     short = ("--set", "epochs=2")
     assert main(command(csv, tmp_path / "uncut", *short)) == 0
     cut = start(*command(csv, tmp_path / "cut", "--save-every", "0", *short))
-    state = tmp_path / "cut" / "state.pt"
-    assert cut.stderr is not None
-    while not state.exists():  # every step is saved: some step of the first epoch
-        assert cut.poll() is None, cut.stderr.read()
+    wait_for_state(cut, tmp_path / "cut")
     cut.send_signal(signal.SIGKILL)
     cut.communicate()
     assert main(command(csv, tmp_path / "cut", "--save-every", "0", *short)) == 0
@@ -161,13 +168,11 @@ def test_killed_in_mid_epoch_and_resumed_is_the_uncut_run(csv: Path, tmp_path: P
 
 def test_ctrl_c_saves_and_says_how_to_go_on(csv: Path, tmp_path: Path) -> None:
     process = start(*command(csv, tmp_path, "--set", "epochs=100000", "--save-every", "0"))
-    assert process.stderr is not None
-    while not (tmp_path / "state.pt").exists():
-        assert process.poll() is None, process.stderr.read()
+    wait_for_state(process, tmp_path)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     assert "Traceback" not in said
 
 
@@ -189,6 +194,38 @@ def test_wrong_arguments_are_named(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--folder", "file/run"],
+        ["export", "--out", "file/mine.safetensors"],
+        ["evaluate", "--json", "gone/figures.json"],
+        ["report", "--out", "file/report"],
+    ],
+)
+def test_where_nothing_can_be_written_is_named(
+    csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_bytes(b"")
+    recipe = ["--recipe", "quick"] if arguments[0] == "train" else []
+    assert main([*arguments, *recipe, "--data", str(csv), *CPU]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"training: {arguments[-1].partition('/')[0]}")
+
+
+def test_ctrl_c_while_reading_is_no_traceback(
+    csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mock.patch("training.__main__.load", side_effect=KeyboardInterrupt):
+        assert main(["evaluate", "--data", str(csv), *CPU]) == 130
+    assert capsys.readouterr().err.endswith("stopped\n")
+
+
 def test_missing_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(tmp_path / "none.csv", tmp_path)) == 2
     assert "none.csv" in capsys.readouterr().err
@@ -203,9 +240,6 @@ def write_folder(directory: Path, emotions: Sequence[str], per_class: int = 4) -
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(face.numpy()).save(folder / f"{place}.png")
     return directory
-
-
-CPU = ("--device", "cpu", "--threads", "1")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +260,7 @@ def test_evaluate_takes_the_shipped_checkpoint_that_names_the_labels(
     columns: tuple[str, ...],
 ) -> None:
     """With `test` alone, and some of the emotions only."""
-    write_folder(tmp_path / "own" / "test", emotions)
+    write_folder(tmp_path / "own" / "test", emotions, per_class=1)
     figures = tmp_path / "figures.json"
     where = ["--data", str(tmp_path / "own"), "--json", str(figures)]
     assert main(["evaluate", *where, *CPU]) == 0
@@ -235,13 +269,11 @@ def test_evaluate_takes_the_shipped_checkpoint_that_names_the_labels(
     heads = [line for line in said.out.splitlines() if line.startswith("recall")]
     assert heads[0].split() == ["recall", *columns]
     measured = json.loads(figures.read_text())
-    assert measured["test"]["faces"] == 4 * len(emotions)
+    assert measured["test"]["faces"] == len(emotions)
     assert "validation" not in measured
     recalls = [recall for recall in measured["test"]["recall"] if recall is not None]
     assert len(recalls) == len(emotions)
     assert measured["test"]["mean_recall"] == pytest.approx(sum(recalls) / len(recalls))
-    report = ["--out", str(tmp_path / "report")]
-    assert main(["report", "--data", str(tmp_path / "own"), *report, *CPU]) == 0
 
 
 @pytest.mark.parametrize(
@@ -267,6 +299,14 @@ def test_labels_that_a_given_checkpoint_lacks_are_named(
     where = ["--data", str(tmp_path / "own"), "--checkpoint", shipped]
     assert main(["evaluate", *where, *CPU]) == 2
     assert "own: it has contempt, which the checkpoint does not name" in capsys.readouterr().err
+
+
+def test_a_report_of_some_of_a_checkpoint_s_emotions(tmp_path: Path) -> None:
+    write_folder(tmp_path / "own" / "test", ["happy", "sad"], per_class=1)
+    out = tmp_path / "report"
+    assert main(["report", "--data", str(tmp_path / "own"), "--out", str(out), *CPU]) == 0
+    assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert "validation" not in json.loads((out / "results.json").read_text())
 
 
 def test_a_report_without_test_faces_is_refused(
@@ -319,7 +359,7 @@ def test_train_says_what_is_in_the_data_first(
 def test_kept_faces_are_named_listed_and_deleted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
-    data = write_folder(tmp_path / "own" / "test", ["happy", "sad"]).parent
+    data = write_folder(tmp_path / "own" / "test", ["happy", "sad"], per_class=1).parent
     assert main(["cache"]) == 0
     assert capsys.readouterr().out == "nothing is kept\n"
     assert main(["evaluate", "--data", str(data), *CPU]) == 0
@@ -336,23 +376,52 @@ def test_kept_faces_are_named_listed_and_deleted(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own"]
 
 
-def test_without_a_home_or_a_folder_to_write_to_nothing_is_kept_and_all_works(
-    tmp_path: Path,
+def test_without_a_home_nothing_is_kept_and_all_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = write_folder(tmp_path / "own" / "test", ["happy", "sad"]).parent
-    hidden = ("HOME", "XDG_CACHE_HOME")
-    environ = {key: value for key, value in os.environ.items() if key not in hidden}
-    program = "import pwd\n"
-    program += "def none(uid): raise KeyError(uid)\n"
-    program += "pwd.getpwuid = none\n"
-    program += "from training.__main__ import main\n"
-    program += f"raise SystemExit(main(['evaluate', '--data', {str(data)!r}, '--device', 'cpu']))"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT, env=environ, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "the faces are not kept for the next run" in done.stderr
+    data = write_folder(tmp_path / "own" / "test", ["happy", "sad"], per_class=1).parent
+    for key in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(key)
+    with mock.patch("pwd.getpwuid", side_effect=KeyError("uid not found")):
+        assert main(["evaluate", "--data", str(data), *CPU]) == 0
+        assert main(["cache", "--delete"]) == 0
+    said = capsys.readouterr()
+    assert "the faces are not kept for the next run" in said.err
+    assert "nothing is kept" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["quick"], "recipes that fit are finetune, fer2013, "),
+        (["ablation-cpu"], "recipes that fit are finetune, fer2013, "),
+        (["ferplus"], "take the recipe finetune"),
+        (["everywhere"], "take the recipe finetune"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_names_one_that_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    data = write_folder(tmp_path / "own", ["happy", "sad"])
+    weights = str(ROOT / "service/weights/attention-fer-ferplus.safetensors")
+    where = ["--data", str(data), "--folder", str(tmp_path / "run"), "--weights", weights]
+    assert main(["train", *where, *CPU, "--recipe", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_finetune_begins_with_the_shipped_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = write_folder(tmp_path / "own", ["cross", "glad"]), tmp_path / "run"
+    short = ["--set", "epochs=1", "--set", "clean_epochs=0"]
+    where = ["--data", str(data), "--folder", str(run)]
+    assert main(["train", "--recipe", "finetune", *where, *short, *CPU]) == 0
+    shipped = load_checkpoint(ROOT / "service/weights/attention-fer-ferplus.safetensors").manifest
+    said = capsys.readouterr().err
+    assert f"beginning with the weights of {shipped.name} {shipped.version}" in said
+    best = load_checkpoint(run / "best.safetensors").manifest
+    assert best.provenance["start"] == shipped.version
+    assert best.emotions == ("cross", "glad")
 
 
 STILL = (

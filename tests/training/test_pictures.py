@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
+from service.pictures.search import FaceSearch
 from training.model.manifest import InputSpec
-from training.pictures import read_face
+from training.pictures import is_crop, read_face
 from training.samples import DataError
 
 SPEC = InputSpec()
@@ -54,3 +55,11 @@ def test_other_files_and_missing_ones_are_named(tmp_path: Path) -> None:
         read_face(path, SPEC)
     with pytest.raises(DataError, match=r"gone\.png: cannot be opened"):
         read_face(tmp_path / "gone.png", SPEC)
+
+
+@pytest.mark.parametrize(
+    "size", [(48, 48), (112, 112), (113, 113), (100, 80), (100, 79), (79, 100), (10, 300)]
+)
+def test_a_crop_is_what_the_service_takes_for_one(size: tuple[int, int]) -> None:
+    picture = Image.new("L", size)
+    assert is_crop(encode(picture, "PNG")) != FaceSearch().looks_in(*size)

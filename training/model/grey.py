@@ -80,9 +80,15 @@ def on_white(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return a loaded picture's EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
+    """Return a loaded picture's EXIF orientation, 1 to 8; 1 if it is missing or invalid.
+
+    As in browsers, from the file's EXIF block alone: Pillow's `getexif` would also read it from XMP
+    and from text that ImageMagick leaves in a PNG.
+    """
     try:
-        found = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        found = int(exif.get(ExifTags.Base.Orientation, 1))
     # A valid picture with broken metadata: viewers ignore the orientation then.
     except Exception:  # noqa: BLE001 - whatever Pillow's parsers raise
         return 1

@@ -71,15 +71,14 @@ def read_prior(text: str, manifest: Manifest) -> Shares:
     Raises:
         ValueError: Says what is wrong.
     """
+    training = _training_prior(manifest)
     if ":" not in text:
-        return named_prior(_training_prior(manifest), text)
-    _training_prior(manifest)
-    texts = {}
-    for emotion, _, share in (part.partition(":") for part in text.split(",")):
-        texts[emotion.strip()] = share
-    if texts.keys() != set(manifest.emotions) or text.count(",") >= len(texts):
+        return named_prior(training, text)
+    # Counted first: a client may send thousands of shares.
+    pairs = text.split(",") if text.count(",") < len(manifest.emotions) else []
+    texts = {name.strip(): share for name, _, share in (pair.partition(":") for pair in pairs)}
+    if len(pairs) != len(texts) or texts.keys() != set(manifest.emotions):
         raise ValueError(f"prior needs a share for each of {', '.join(manifest.emotions)}, once")
-    # Only now: a client may send thousands of numbers.
     shares = {emotion: _share(share) for emotion, share in texts.items()}
     if not any(shares.values()):
         raise ValueError("prior needs at least one share above 0")

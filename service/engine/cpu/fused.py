@@ -1,23 +1,23 @@
-"""The network optimised for a CPU: plain functions over tensors, most of them in C.
+"""The network as a chain of plain functions over tensors, most of them in C, for a CPU.
 
-Eager torch packs a convolution's weights in every pass, computes the convolutions of a single face
-in a slow loop, and reads each result again for the activation. Here weights are packed once, an
-activation is part of its convolution, and attention is part of a block's end. Operations that the
-kernels of `service.kernels` do not support are computed by torch's modules. All is float32, so
-that results differ by rounding only.
+Eager torch packs a convolution's weights again in every pass. It computes the convolutions of a
+single face slowly, and it reads each result again for the activation. Here weights are packed once,
+and a convolution includes its activation. One function computes the attention of a block, its sum
+with the shortcut and its activation. Torch's modules compute what `service.kernels` does not
+support. All is float32, so results differ from eager torch by rounding only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from service.kernels import Kernels, attention, im2col, winograd
+from service.kernels import Kernels, attention, im2col, sampling, winograd
 from training.model.attention import ChannelAttention, SpatialAttention
 from training.model.manifest import InputSpec
 from training.model.network import AttentionFER, Block
-from training.model.stn import SpatialTransformer, identity
+from training.model.stn import SpatialTransformer
 
 Sizes = Mapping[nn.Module, tuple[int, int]]
 """Rows and columns of each convolution's input."""
@@ -50,27 +50,38 @@ def fuse(kernels: Kernels, network: AttentionFER, spec: InputSpec) -> Step:
 def create_straightener(
     kernels: Kernels, stn: SpatialTransformer, spec: InputSpec, sizes: Sizes
 ) -> Step:
-    """Return the function of a spatial transformer, float32[n, 1, h, w] to the same shape.
+    """Return the function that straightens images by a spatial transformer.
 
     Args:
         kernels: For this CPU.
-        stn: As the network for `fuse`.
+        stn: On the CPU, in evaluation mode, batch norm folded, without gradients.
         spec: Sizes of the images.
         sizes: Of the inputs of the localisation network's convolutions.
+
+    Returns:
+        Maps float32[n, 1, h, w], normalised, to straightened images of the same shape. Called in
+        one thread at a time.
     """
-    size = [spec.height, spec.width]
-    # The homogeneous coordinates of each pixel, equal for every batch.
-    grid = F.affine_grid(identity(torch.zeros(1)), [1, 1, *size], align_corners=False)
-    places = F.pad(grid.view(-1, 2), (0, 1), value=1.0)
-    localise = _chain(_steps(kernels, stn.localise, sizes))
-    parameters = _chain([*(layer.forward for layer in stn.hidden), stn.head.forward])
+    *layers, pool, _ = stn.localise
+    linear, activation = cast(tuple[nn.Linear, nn.Module], tuple(stn.hidden))
+    side = cast(int, cast(nn.AdaptiveAvgPool2d, pool).output_size)
+    hidden = _as_convolution(linear, side)
+    layers += [pool, hidden, activation]
+    localise = _chain(_steps(kernels, layers, {**sizes, hidden: (side, side)}))
+    sample = sampling.sampler(kernels, stn, spec.height, spec.width)
+    return lambda images: sample(images, stn.head(localise(images).flatten(1)))
 
-    def straighten(images: Tensor) -> Tensor:
-        theta = stn.theta(parameters(localise(images)))
-        read = (places @ theta.transpose(1, 2)).view(-1, *size, 2)
-        return F.grid_sample(images, read, padding_mode="border", align_corners=False)
 
-    return straighten
+def _as_convolution(linear: nn.Linear, side: int) -> nn.Conv2d:
+    """Return a layer over flattened features of side x side as a convolution of one output.
+
+    The kernels then compute it together with its activation.
+    """
+    with torch.random.fork_rng([]):  # a new layer draws weights from torch's generator
+        conv = nn.Conv2d(linear.in_features // side**2, linear.out_features, side)
+    conv.requires_grad_(False).weight.copy_(linear.weight.view_as(conv.weight))
+    conv.bias = linear.bias
+    return conv
 
 
 def find_input_sizes(network: AttentionFER, spec: InputSpec) -> Sizes:

@@ -166,8 +166,9 @@ async def test_no_face_is_an_answer(ask: Ask) -> None:
 
 async def test_how_to_look_for_faces_is_passed_on(ask: Ask) -> None:
     script = Script(httpx.Response(200, json=BODY))
-    await ask(script, search={"detect": "always", "max_faces": 3})
-    assert dict(script.requests[0].url.params) == {"detect": "always", "max_faces": "3"}
+    await ask(script, search={"detect": "always", "max_faces": 3, "min_face": 0.05})
+    params = {"detect": "always", "max_faces": "3", "min_face": "0.05"}
+    assert dict(script.requests[0].url.params) == params
 
 
 @pytest.mark.parametrize("method", ["predict", "explain", "figure"])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from service import __version__
 from service.client.__main__ import main
@@ -26,6 +26,13 @@ from training.model.labels import FER2013_EMOTIONS
 ROOT = Path(__file__).parents[3]
 FULL = Path("/dev/full")  # takes no byte, as a disk that is full
 GREY = {"anger": 10, "fear": 80, "neutral": 250}  # what the fake engine calls these levels
+
+
+@pytest.fixture(autouse=True)
+def pillow_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command sets what Pillow keeps in globals; the service's tests need them as they are."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,9 @@ def folder(tmp_path: Path) -> Path:
     for name, grey in GREY.items():
         place = tmp_path / "pictures" / name
         place.mkdir(parents=True)
-        Image.new("L", (64, 80), grey).save(place / "face.png")
+        face = Image.new("L", (64, 80), grey - 12)  # of one tone it would be no face
+        face.paste(grey + 12, (32, 0, 64, 80))
+        face.save(place / "face.png")
     return tmp_path / "pictures"
 
 
@@ -179,9 +188,10 @@ def test_how_to_look_for_faces_is_passed_on(
     scripted: tuple[str, list[str]], photographs: Path
 ) -> None:
     url, asked = scripted
-    options = ["--detect", "always", "--max-faces", "3", "--prior", "uniform"]
+    options = ["--detect", "always", "--max-faces", "3", "--min-face", "0.03"]
+    options += ["--prior", "uniform"]
     assert main(["--url", url, *options, f"{photographs}/two.png"]) == 0
-    assert asked == ["/predict?detect=always&max_faces=3&prior=uniform"]
+    assert asked == ["/predict?detect=always&max_faces=3&min_face=0.03&prior=uniform"]
 
 
 def test_a_prior_that_the_service_refuses_is_said(
@@ -331,6 +341,8 @@ def test_no_service(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--concurrency", "257"], "must be 1 to 256, and is not '257'"),
         (["--max-faces", "0"], "must be 1 or more, and is not '0'"),
         (["--max-faces", "²"], "must be 1 or more, and is not '²'"),
+        (["--min-face", "nan"], "a share above 0 and at most 1, and is not 'nan'"),
+        (["--min-face", "0"], "a share above 0 and at most 1, and is not '0'"),
         (["--format", "xml"], "invalid choice"),
         (["--nonsense"], "unrecognized arguments"),
         (["--url"], "expected one argument"),

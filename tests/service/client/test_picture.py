@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
-from service.client.picture import read_picture
+from service.client.picture import prepare_pillow, read_picture
 from service.pictures.decode import decode
 from training.model.manifest import InputSpec
 
@@ -64,6 +64,7 @@ def jpeg_of(orientation: int) -> bytes:
     return saved(COLOUR, "JPEG", quality=95, exif=oriented(orientation))
 
 
+XMP = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
 PICTURES: dict[str, Callable[[], bytes]] = {
     "png": lambda: saved(COLOUR, "PNG"),
     "png 1 bit": lambda: saved(GREY8.convert("1"), "PNG"),
@@ -81,6 +82,8 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "jpeg cmyk": lambda: saved(COLOUR.convert("CMYK"), "JPEG", quality=95),
     "jpeg broken exif": lambda: saved(COLOUR, "JPEG", exif=broken_exif()),
     **{f"jpeg orientation {n}": partial(jpeg_of, n) for n in range(10)},
+    "jpeg orientation in xmp": lambda: saved(COLOUR, "JPEG", xmp=XMP),
+    "avif orientation 6": lambda: saved(COLOUR, "AVIF", quality=100, exif=oriented(6)),
     "png orientation 6": lambda: saved(COLOUR, "PNG", exif=oriented(6)),
     "webp orientation 8": lambda: saved(COLOUR, "WEBP", lossless=True, exif=oriented(8)),
     "tiff 16 bits": lambda: saved(GREY16, "TIFF"),
@@ -117,6 +120,30 @@ def test_levels_are_neither_white_nor_black() -> None:
         low, high = read_picture(PICTURES[name]()).convert("L").getextrema()
         assert (low, high) == (0, 255)
         assert len(set(read_picture(PICTURES[name]()).convert("L").tobytes())) > 200
+
+
+def broken_side_chunk() -> bytes:
+    content = saved(COLOUR, "PNG")
+    chunk = struct.pack(">I", 4) + b"tEXt" + b"a\x00bc" + b"\x00" * 4  # with a wrong checksum
+    return content[:33] + chunk + content[33:]
+
+
+def cut_jpeg() -> bytes:
+    content = saved(COLOUR, "JPEG", quality=95)
+    return content[: len(content) * 2 // 3]
+
+
+@pytest.mark.parametrize("damaged", [broken_side_chunk, cut_jpeg])
+def test_what_the_service_mends_is_shown(
+    damaged: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = decode(damaged(), InputSpec(), max_pixels=10**6)
+    for module, name in ((ImageFile, "LOAD_TRUNCATED_IMAGES"), (Image, "MAX_IMAGE_PIXELS")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # as it was, after the test
+    prepare_pillow()
+    rows = np.s_[: SIZE[1] // 2]  # of the cut picture the part that is there
+    grey = np.asarray(read_picture(damaged()).convert("L")).astype(int)
+    assert np.abs(grey - seen.grey)[rows].max() <= 6
 
 
 def test_nothing_of_another_mode_is_kept() -> None:

@@ -25,7 +25,7 @@ def names(folder: Path, *given: str) -> list[str]:
 
 
 def test_every_suffix_of_a_readable_format_is_taken(folder: Path) -> None:
-    taken = "jpg jpeg jpe jfif pjpeg pjp png apng webp bmp dib gif tif tiff JPG Png"
+    taken = "jpg jpeg jpe jfif pjpeg pjp png apng webp avif bmp dib gif tif tiff JPG Png"
     files = sorted(f"a.{suffix}" for suffix in taken.split())
     fill(folder, *files)
     assert names(folder, str(folder)) == files
@@ -33,14 +33,14 @@ def test_every_suffix_of_a_readable_format_is_taken(folder: Path) -> None:
 
 
 def test_what_is_not_taken_is_counted(folder: Path) -> None:
-    fill(folder, "a.heic", "sub/b.HEIC", "c.avif", "notes.txt", "README", "._d.jpg", "d.jpg")
+    fill(folder, "a.heic", "sub/b.HEIC", "c.jxl", "notes.txt", "README", "._d.jpg", "d.jpg")
     fill(folder, ".DS_Store", "Thumbs.db", "e.jpg.part")
     found = find_sources([str(folder)])
     assert [source.file.name for source in found.sources] == ["d.jpg"]
     assert describe_skipped(found.skipped).startswith("9 files skipped: .heic 2, ")
     assert found.skipped == {
         ".heic": 2,
-        ".avif": 1,
+        ".jxl": 1,
         ".txt": 1,
         "without suffix": 2,
         "._*": 1,

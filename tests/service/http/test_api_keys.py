@@ -132,7 +132,7 @@ async def test_asking_first_is_counted_and_named_and_no_prediction() -> None:
         counted = {
             status: app.state.metrics.registry.get_sample_value(
                 "fer_requests_total",
-                {"route": "preflight", "method": "OPTIONS", "status": status},
+                {"route": "preflight", "kind": "other", "method": "OPTIONS", "status": status},
             )
             for status in ("200", "400")
         }

@@ -61,9 +61,9 @@ async def test_it_answers_as_the_handlers_do(
         assert dict(found[0].headers) == dict(found[1].headers)
         assert found[0].headers["x-request-id"] == "tea-time"
         sample = app.state.metrics.registry.get_sample_value
-        labels = {"route": path, "method": "POST", "status": "503"}
-        assert sample("fer_requests_total", labels) == 2
-        assert sample("fer_request_seconds_count", {"route": path}) == 2
+        labels = {"route": path, "kind": "prediction"}
+        assert sample("fer_requests_total", {**labels, "method": "POST", "status": "503"}) == 2
+        assert sample("fer_request_seconds_count", labels) == 2
         assert sample("fer_rejections_total", {"reason": refusal.code}) == 2
 
 

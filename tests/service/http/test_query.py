@@ -10,7 +10,7 @@ from tests.service.serving import STATED
 def test_nothing_asked_is_the_default() -> None:
     assert read_search(b"") == FaceSearch("auto", 64)
     assert [parameter["schema"].get("default") for parameter in PARAMETERS] == [
-        "auto", 64, 0.02, None,
+        "auto", 64, None, None,
     ]  # fmt: skip
 
 

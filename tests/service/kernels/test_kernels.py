@@ -14,7 +14,9 @@ pytestmark = pytest.mark.cpu
 
 FOLDER = Path(kernels.__file__).parent
 # All that is called, but not how wide it is.
-OTHERWISE_WHOLE = "int winograd_scratch, winograd, im2col_scratch, im2col, attend_scratch, attend;"
+OTHERWISE_WHOLE = (
+    "int winograd_scratch, winograd, im2col_scratch, im2col, attend_scratch, attend, sample;"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -35,6 +35,9 @@ def a_convolution(before: int, after: int, **options: Any) -> nn.Conv2d:
         (1, 64, 64, 24, 24),
         (2, 128, 128, 12, 12),
         (3, 256, 256, 6, 6),  # tiles of three a side
+        (1, 256, 256, 6, 6),  # of two a side, by the weights of three
+        (1, 32, 32, 4, 4),  # of two, by the weights of four
+        (1, 32, 32, 8, 7),  # of three, by the weights of four
         (1, 16, 32, 1, 1),
         (5, 48, 96, 5, 7),  # tiles over the edge
         (13, 16, 32, 3, 2),  # more faces than are taken at once, of a tile each

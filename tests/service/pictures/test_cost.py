@@ -99,7 +99,19 @@ def test_jpegs_of_phones_pass(
         pytest.skip("takes 300 MB, and no camera writes it")
     data = jpeg_of(size, mebibytes, progressive=progressive, subsampling=subsampling)
     cost = admitted(data, search)
-    assert cost.light or progressive or size[0] > 8000
+    assert cost.light or progressive or size[0] > 8000 or search is ALWAYS
+
+
+def test_a_jpeg_that_a_finer_look_decodes_again_counts_twice() -> None:
+    data = jpeg_of((4000, 3000), 2)
+    once = weigh(data, SPEC, MAX_PIXELS, FaceSearch("always", detail=1920))
+    twice = weigh(data, SPEC, MAX_PIXELS, ALWAYS)
+    assert twice.seconds > 1.8 * once.seconds
+    assert twice.bytes > once.bytes
+    small = jpeg_of((1024, 768), 0.1)
+    assert weigh(small, SPEC, MAX_PIXELS, ALWAYS) == weigh(
+        small, SPEC, MAX_PIXELS, FaceSearch("always", detail=1920)
+    )
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])

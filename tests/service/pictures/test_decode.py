@@ -275,8 +275,12 @@ def test_not_a_picture(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\x00\x00\x00\x18ftypheic" + b"\x00" * 20, "HEIC"),
-        (b"\x00\x00\x00\x18ftypavif" + b"\x00" * 20, "AVIF"),
+        (b"\x00\x00\x00\x0cJXL \r\n\x87\n" + b"\x00" * 20, "JPEG XL"),
+        (b"\xff\x0a" + b"\x00" * 20, "JPEG XL"),
+        (b"\x00\x00\x00\x18ftypisom" + b"\x00" * 20, "MP4 video"),
+        (b"\x00\x00\x00\x14ftypqt  " + b"\x00" * 20, "QuickTime video"),
+        (b"\x1aE\xdf\xa3" + b"\x00" * 20, "Matroska or WebM video"),
+        (b"RIFF\x00\x00\x00\x00AVI LIST" + b"\x00" * 20, "AVI video"),
         (b"%PDF-1.7\n", "PDF"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
     ],
@@ -292,7 +296,35 @@ def test_formats_beyond_the_six_are_not_opened(kind: str) -> None:
         read(encoded(Image.new("RGB", (16, 16)), kind))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize(
+    ("brand", "name", "kind"), [(b"heic", "HEIC", "HEIF"), (b"avif", "AVIF", "AVIF")]
+)
+@pytest.mark.parametrize("readable", [False, True])
+def test_a_format_that_may_be_read_is_refused_by_name_or_as_broken(
+    brand: bytes, name: str, kind: str, readable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if readable and kind not in module.FORMATS:
+        pytest.skip(f"{kind} cannot be read here")
+    known = tuple(format for format in module.FORMATS if readable or format != kind)
+    monkeypatch.setattr(module, "FORMATS", known)
+    with pytest.raises(
+        BadImage if readable else UnsupportedType, match="damaged" if readable else name
+    ):
+        read(b"\x00\x00\x00\x18ftyp" + brand + b"\x00" * 20)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_newer_formats_are_read_where_pillow_can(kind: str) -> None:
+    if kind not in module.FORMATS:
+        pytest.skip(f"{kind} cannot be read here")
+    prepare_pillow(MAX_PIXELS)
+    data = encoded(ramp().convert("RGB"), kind, quality=95)
+    assert_close(read(data), np.asarray(ramp()), 6)
+    with pytest.raises(TooManyPixels):
+        read(encoded(Image.new("RGB", (1200, 1000)), kind))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF", "TIFF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_truncated(kind: str, share: float) -> None:
     data = encoded(colours(), kind)

@@ -96,6 +96,46 @@ def test_min_face_spares_the_finer_look() -> None:
     look = RedLook()
     Detector(look).detect(painted((400, 300, 80)), min_face=0.04)
     assert look.sizes[-1] == (960, 600)
+    look = RedLook()
+    Detector(look).detect(painted(size=(2090, 1000)))
+    assert (2090, 1000) in look.sizes  # a tenth larger than the look needs: not worth resizing
+
+
+def test_min_face_makes_the_detector_look_for_small_faces_beside_a_large_one() -> None:
+    picture = painted((400, 300, 300), (900, 500, 36))
+    look = RedLook()
+    assert len(Detector(look).detect(picture).faces) == 1
+    assert look.sizes == [(COARSE_SIDE, 320)]
+    assert len(Detector(RedLook()).detect(picture, min_face=0.02).faces) == 2
+
+
+class TurnedLook:
+    """Is nearly sure of a large thing in a picture that stands upright, and sure of a small one."""
+
+    def __init__(self, again: float) -> None:
+        self._again = again
+
+    def __call__(
+        self, pixels: npt.NDArray[np.uint8], least: float, levels: tuple[int, ...] = ()
+    ) -> Faces:
+        height, width, _ = pixels.shape
+        if (height, width) == (WINDOW, WINDOW):
+            found = [row(32, 32, 96, 96, self._again)]
+        elif (height, width) == (384, 240):
+            found = [row(100, 100, 200, 200, 0.6)]
+        elif width == 1600:
+            found = [row(900, 500, 936, 536, 1.0)]
+        else:
+            found = []
+        return np.asarray(found, np.float32).reshape(-1, COLUMNS)
+
+
+def test_a_doubtful_turned_face_does_not_hide_a_small_upright_one() -> None:
+    picture = painted()
+    (small,) = Detector(TurnedLook(0.92)).detect(picture).faces
+    assert small[:4] == pytest.approx([900, 500, 936, 536], abs=1)
+    (large,) = Detector(TurnedLook(0.99)).detect(picture).faces
+    assert large[2] - large[0] > 300
 
 
 def test_a_doubtful_face_is_one_if_the_second_look_says_so() -> None:

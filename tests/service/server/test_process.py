@@ -201,6 +201,16 @@ class TestRefusals:
         error = refused(monkeypatch, capsys, FER_CHECKPOINT=str(path), FER_PORT="0")
         assert f"{path}: no such file" in error
 
+    def test_a_prior_that_the_checkpoint_cannot_have(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        random_checkpoint: Path,
+    ) -> None:
+        settings = {"FER_CHECKPOINT": str(random_checkpoint), "FER_PORT": "0", "FER_DEVICE": "cpu"}
+        error = refused(monkeypatch, capsys, **settings, FER_PRIOR="uniform")
+        assert "FER_PRIOR is 'uniform', but attention-fer-test 0 does not state" in error
+
     def test_a_port_in_use(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -23,12 +23,13 @@ from tests.service.server_processes import (
     ALL_READY,
     REPOSITORY,
     Server,
-    eventually,
     only_line,
     ready,
     running,
     total,
 )
+from tests.service.serving import STATED
+from tests.waiting import eventually
 from training.model.checkpoint import save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
@@ -55,7 +56,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def make_checkpoint(path: Path) -> Path:
     config = NetworkConfig(widths=(8, 16), depths=(1, 1))
-    manifest = Manifest("random", "0", config, FER2013_EMOTIONS)
+    manifest = Manifest("random", "0", config, FER2013_EMOTIONS, prior=STATED.prior)
     save_checkpoint(path, AttentionFER(config), manifest, torch.float32)
     return path
 
@@ -223,6 +224,16 @@ def test_what_no_worker_can_serve_is_said_once(tmp_path: Path) -> None:
     done = ended(environ)
     assert done.returncode == 2
     assert f"{path}: no such file" in only_line(done.stderr)
+
+
+@pytest.mark.parametrize("engine", ["in-process", "shared"])
+def test_a_prior_that_the_checkpoint_cannot_have_is_said_once(engine: str, tmp_path: Path) -> None:
+    environ = settings(make_checkpoint(tmp_path / "random.safetensors"))
+    environ |= {"FER_HOST": "127.0.0.1", "FER_PORT": "0", "FER_ENGINE": engine}
+    done = ended(environ | {"FER_PRIOR": "joy:1"})
+    assert done.returncode == 2
+    said = only_line(done.stderr)
+    assert "FER_PRIOR is 'joy:1', but prior needs a share for each of anger" in said
 
 
 def test_the_port_of_another_service_is_refused_at_once() -> None:

@@ -10,12 +10,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from service import errors
 from service.telemetry.gpu import GpuUsage
-from service.telemetry.metrics import STAGES, Metrics
+from service.telemetry.metrics import PREDICTION, STAGES, Metrics
 from training.model.labels import FER2013_EMOTIONS
 
 OURS = {
-    "fer_requests": ("counter", {"route", "method", "status"}),
-    "fer_request_seconds": ("histogram", {"route"}),
+    "fer_requests": ("counter", {"route", "kind", "method", "status"}),
+    "fer_request_seconds": ("histogram", {"route", "kind"}),
     "fer_stage_seconds": ("histogram", {"stage"}),
     "fer_queue_faces": ("gauge", set()),
     "fer_queue_limit_faces": ("gauge", set()),
@@ -48,8 +48,8 @@ def sample(metrics: Metrics, metric: str, /, **labels: str) -> float | None:
 
 
 def test_every_metric_of_the_contract_is_exposed(metrics: Metrics) -> None:
-    metrics.requests.labels("/predict", "POST", "200").inc()
-    metrics.request_seconds.labels("/predict").observe(0.01)
+    metrics.requests.labels("/predict", PREDICTION, "POST", "200").inc()
+    metrics.request_seconds.labels("/predict", PREDICTION).observe(0.01)
     metrics.gpu.show("cuda:0", GpuUsage(1, 2, 0.5))
     body, _ = metrics.render("application/openmetrics-text")
     families = {f.name: f for f in parse_openmetrics(body.decode()) if f.name.startswith("fer_")}
@@ -118,7 +118,7 @@ def test_openmetrics_by_negotiation(metrics: Metrics, accept: str) -> None:
 
 def test_the_rules_of_promtool_lint_hold(metrics: Metrics) -> None:
     # What `promtool check metrics` complains about, for hosts without promtool.
-    metrics.requests.labels("/predict", "POST", "200").inc()
+    metrics.requests.labels("/predict", PREDICTION, "POST", "200").inc()
     families = list(parse_text(metrics.render(None)[0].decode()))
     assert len({f.name for f in families}) == len(families)
     for family in families:

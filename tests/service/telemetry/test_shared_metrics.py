@@ -30,7 +30,7 @@ prepare_metric_files(Path(sys.argv[1]), int(sys.argv[2]))
 metrics = Metrics(CollectorRegistry())
 for name, value in json.loads(sys.argv[3]).items():
     getattr(metrics, name).set(value)
-metrics.describe_model("fake", "0", "cpu", ["happy"])
+metrics.describe_model("fake", "0", "cpu", "training", ["happy"])
 metrics.engine_failures.inc(int(sys.argv[2]) + 1)
 """
 
@@ -79,7 +79,7 @@ def test_gauges_and_counts_are_right_over_several_processes(tmp_path: Path) -> N
     assert {name: sample(f"fer_{name}") for name in LARGEST} == {
         name: 2 * value for name, value in LARGEST.items()
     }
-    model = {"name": "fake", "version": "0", "device": "cpu"}
+    model = {"name": "fake", "version": "0", "device": "cpu", "prior": "training"}
     assert sample("fer_model_info", model) == 1
     assert sample("fer_engine_failures_total") == 1 + 2 + 2
 
@@ -95,6 +95,22 @@ def test_figures_of_a_process_have_its_slot(tmp_path: Path) -> None:
     memory = scrape(tmp_path).get_sample_value("process_resident_memory_bytes", {"worker": "0"})
     assert memory is not None
     assert memory > 1 << 20
+
+
+def test_a_scrape_succeeds_while_a_process_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path, 0, {})
+    allocate, seen = os.posix_fallocate, []
+
+    def scrape_first(descriptor: int, offset: int, size: int) -> None:
+        seen.append(scrape(tmp_path).get_sample_value("fer_engine_failures_total"))
+        allocate(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", scrape_first)
+    prepare_metric_files(tmp_path, 1)
+    assert set(seen) == {1}
+    assert scrape(tmp_path).get_sample_value("fer_engine_failures_total") == 1
 
 
 def test_files_without_space_are_refused(tmp_path: Path) -> None:
