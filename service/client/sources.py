@@ -60,7 +60,8 @@ def find_sources(names: Iterable[str]) -> Found:
     sources: dict[str, Source] = {}
     for name in names:
         if name == STANDARD_INPUT:
-            sources.setdefault(name, Source(Path(name), _read_standard_input()))
+            if name not in sources:
+                sources[name] = Source(Path(name), _read_standard_input())
             continue
         for file in _expand(name, found):
             if str(file) == STANDARD_INPUT:
