@@ -53,8 +53,8 @@ class Rules:
         filling: `certain` for a face that fills the picture. A second look would see no more around
             it than the first did.
         turned_doubt: `doubt` in a picture that was turned to see whether its faces are.
-        turned: `confidence` in such a picture. Real faces have 0.98 and more there, and things
-            that look like turned faces up to 0.94.
+        turned: `confidence` in such a picture. It is higher, because many things look like a
+            face in one of three turns.
         overlap: Intersection over union from which two boxes are one face, 0 to 1.
     """
 
