@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         status: int = options.run(options)
     except Interrupted:
         print(
-            f"\nstopped and saved; the same command goes on from {options.folder}", file=sys.stderr
+            f"\nstopped and saved; the same command resumes from {options.folder}", file=sys.stderr
         )
         return 130
     except (
@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"training: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"training: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"training: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
@@ -97,7 +98,7 @@ def _train(options: argparse.Namespace) -> int:
         teachers = [load_checkpoint(path) for path in options.teachers]
         run = Run(data, config, InputSpec(), options.folder, here, start, teachers)
         if run.restore() and here.leads:
-            print(f"going on from {options.folder}, step {run.progress.step}", file=sys.stderr)
+            print(f"resuming from {options.folder}, step {run.progress.step}", file=sys.stderr)
         with ProgressBar(run) as bar:
             fit(run, save_every_s=options.save_every, on_step=bar)
         if here.leads:
@@ -274,7 +275,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _read(options: argparse.Namespace, *, to_train: bool = True, shows: bool = True) -> Dataset:
-    """Read the data, and say what is in it; the first time takes seconds, and shows it."""
+    """Read the data, with a progress bar if that takes longer, and print what is in it."""
     with tqdm(desc=f"reading {options.data.name}", unit_scale=True, leave=False, delay=1.0) as bar:
 
         def show(done: int, total: int) -> None:
@@ -306,7 +307,7 @@ def _on(here: Machine, checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _checkpoint(options: argparse.Namespace, data: Dataset, here: Machine) -> Checkpoint:
-    """Return the checkpoint that is named, or the shipped one of the data's emotions."""
+    """Return the given checkpoint, or the shipped one with the data's emotions."""
     return _on(here, load_checkpoint(options.checkpoint or _shipped(data)))
 
 
@@ -330,7 +331,7 @@ def _task_of(data: Dataset, checkpoint: Checkpoint) -> Dataset:
 
 
 def _learnt_by(checkpoint: Checkpoint, data: Dataset) -> Dataset:
-    """Return the one of the data's tasks whose emotions a checkpoint names."""
+    """Return the task of the data with the checkpoint's emotions."""
     emotions = checkpoint.manifest.emotions
     for task in (data, data.second):
         if task and task.emotions == emotions:
@@ -361,15 +362,15 @@ def _parser() -> argparse.ArgumentParser:
         to.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
         to.add_argument("--threads", type=int, help="CPU threads (one a core)")
 
-    train = command("train", _train, "Train a recipe; the same command again goes on with it.")
+    train = command("train", _train, "Train a recipe; the same command resumes it.")
     add_data(train)
     train.add_argument("--recipe", choices=sorted(RECIPES), default="fer2013")
     train.add_argument(
         "--weights",
         type=Path,
         metavar="FILE",
-        help="begin with the weights of this checkpoint "
-        "(finetune: with the shipped one for FER+'s emotions; others: with random ones)",
+        help="start from the weights of this checkpoint "
+        "(finetune: from the shipped one for FER+'s emotions; others: from random ones)",
     )
     train.add_argument(
         "--teachers",
@@ -404,7 +405,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
-        help="compile the network first (on CUDA, unless told not to)",
+        help="compile the network first (default: on CUDA only)",
     )
     train.add_argument(
         "--cuda-graph", action="store_true", help="record a step on CUDA once, then replay it"
@@ -412,26 +413,26 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--deterministic",
         action="store_true",
-        help="use deterministic kernels on CUDA, wherever there are any",
+        help="use deterministic kernels on CUDA, where they exist",
     )
 
     evaluate = command("evaluate", _evaluate, "Score a checkpoint on validation and test faces.")
     add_data(evaluate)
-    shipped = "the shipped one of the data's emotions, unless given"
+    shipped = "default: the shipped checkpoint with the data's emotions"
     evaluate.add_argument("--checkpoint", type=Path, metavar="FILE", help=shipped)
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
 
     report = command("report", _report, "Write a checkpoint's results as JSON and pictures.")
     add_data(report)
     report.add_argument("--checkpoint", type=Path, metavar="FILE", help=shipped)
-    elsewhere = "faces from elsewhere: an .npz of crops, or a folder of crops by emotion"
+    elsewhere = "faces from another source: an .npz of crops, or a folder of crops per emotion"
     for measuring in (evaluate, report):
         measuring.add_argument("--wild", type=Path, metavar="PATH", help=elsewhere)
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where to (docs/results/NAME OF THE CHECKPOINT)"
     )
 
-    ablation = command("ablate", _ablate, "Train the paper's table; again goes on with it.")
+    ablation = command("ablate", _ablate, "Train the paper's table; the same command resumes it.")
     add_data(ablation)
     ablation.add_argument("--recipe", choices=sorted(RECIPES), default="ablation-cpu")
     ablation.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -445,7 +446,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where the results go (%(default)s)",
     )
 
-    exporting = command("export", _export, "Make the checkpoint to ship of runs' best epochs.")
+    exporting = command("export", _export, "Write the checkpoint to ship from runs' best epochs.")
     add_data(exporting)
     exporting.add_argument(
         "--folder",
@@ -458,13 +459,15 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--out", type=Path, required=True, metavar="FILE")
 
     annotating = command(
-        "annotate", _annotate, "State prior, temperatures and figures anew; weights stay."
+        "annotate", _annotate, "Update prior, temperatures and figures; weights stay unchanged."
     )
     add_data(annotating)
     annotating.add_argument("checkpoint", type=Path, nargs="+", metavar="FILE")
 
     comparing = command(
-        "compare", _compare, "Compare checkpoints on faces from elsewhere and on validation."
+        "compare",
+        _compare,
+        "Compare checkpoints on validation faces and on another source's.",
     )
     add_data(comparing)
     comparing.add_argument("checkpoint", type=Path, nargs="+", metavar="FILE")
@@ -478,7 +481,9 @@ def _parser() -> argparse.ArgumentParser:
 
     chains = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.toml")))
     repeating = command(
-        "reproduce", _reproduce, "Make a chain of runs and exports; again goes on with it."
+        "reproduce",
+        _reproduce,
+        "Run a chain of runs and exports; the same command resumes it.",
     )
     repeating.add_argument("chain", metavar="NAME", help=f"{chains}, or a .toml file")
     add_data(repeating)

@@ -1,8 +1,8 @@
-"""The paper's claims as an experiment: its table, trained row by row and seed by seed.
+"""Ablation: trains the rows of the paper's table with several seeds.
 
-Every row trains by one recipe and budget, over the same seeds; a run that is done is not done
-again, and one that was cut goes on. Epochs are chosen on the validation split; figures are of
-both splits.
+All rows have the same recipe, budget and seeds. Finished runs are not repeated, and interrupted
+ones are resumed. The best epoch is chosen on the validation split; figures are of validation and
+test split.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from training.validation import BEST_FILE
 RESULT_FILE = "result.json"
 
 Results = dict[str, list[dict[str, Any]]]
-"""For each row, by name, a result a seed."""
+"""For each row by name, a result for each seed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The row in words, e.g. "stn+channel+spatial+gelu"; also its folder."""
+        """The name of the row and of its folder, e.g. "stn+channel+spatial+gelu"."""
         parts = [n for n in ("stn", "channel", "spatial") if getattr(self, n)]
         return "+".join((*parts, self.activation))
 
@@ -78,34 +78,34 @@ def ablate(
     machine: Machine,
     on_run: Callable[[Run, str], Callable[[Run], None]],
 ) -> Results:
-    """Train every row with every seed, as far as that is not done yet.
+    """Train every row with every seed, except for finished runs.
 
-    The same call in several processes shares the runs among them: side by side on a large GPU,
-    or one a core.
+    Several processes that call this with the same folder share the runs, e.g. on a large GPU or
+    with one core each.
 
     Args:
-        data: What to train on.
-        config: The recipe; its network's switches and its seed are set here.
+        data: The training data.
+        config: The recipe; its network's switches and seed are replaced.
         seeds: Two or more.
-        folder: Where runs and results are kept.
+        folder: For runs and results.
         machine: Where to compute.
-        on_run: Given a run and its name, returns what `fit` calls after every step.
+        on_run: Called with a run and its name; returns the `on_step` of `fit`.
 
     Returns:
-        The results, as `training.significance` takes them.
+        The results, for `training.significance`.
 
     Raises:
-        Interrupted: A signal came; everything so far is kept.
-        ValueError: Several processes share the machine.
+        Interrupted: A signal was received; finished runs and the state of this one are saved.
+        ValueError: The machine has several processes (torchrun).
     """
     if machine.world > 1:
         raise ValueError(
-            "the ablation's runs are small, one process each: start it without torchrun, several "
-            "times if there is room"
+            "each run of the ablation is for one process: start it without torchrun, and several "
+            "times to train runs in parallel"
         )
-    # Seed by seed, so that a table cut short has all of its rows.
+    # Seed by seed, so that an interrupted ablation has results for all rows.
     runs = [(seed, row) for seed in seeds for row in ROWS]
-    # First what nobody else is at; then what another process was at, waiting for it.
+    # First the runs that no other process has claimed; then wait for the others.
     for waits in (False, True):
         for seed, row in runs:
             place = folder / row.name / f"seed-{seed}"
@@ -128,9 +128,9 @@ def ablate(
 
 @contextmanager
 def _claimed(place: Path, waits: bool) -> Iterator[bool]:
-    """Hold a run's folder against other processes; yields whether it is ours.
+    """Lock a run's folder for this process; yields whether it succeeded.
 
-    The system lets go of it when a process dies, however it dies.
+    The system releases the lock when a process ends in any way.
     """
     place.mkdir(parents=True, exist_ok=True)
     with (place / "lock").open("w") as file:

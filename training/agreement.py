@@ -1,4 +1,4 @@
-"""How a network's probabilities agree with what several annotators said of each face."""
+"""Compares a network's probabilities with the votes of several annotators for each face."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 SHARES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Lower ends of the bins of agreement: the share of the votes that the leading emotion has."""
+"""Lower ends of the bins, by the leading emotion's share of the votes."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The faces on whose emotion a like share of the annotators agreed.
+    """Faces with a similar agreement of the annotators.
 
     Attributes:
-        least: Smallest share of the votes that the leading emotion has, 0 to 1; the next bin's
-            is above the largest.
-        faces: How many there are.
-        accuracy: Share of them recognised as the leading emotion; 0 where there are none.
+        least: Smallest share of the votes for the leading emotion, 0 to 1; all shares are below
+            `least` of the next bin.
+        faces: Number of faces.
+        accuracy: Share of them that were recognised as the leading emotion; 0 for an empty bin.
     """
 
     least: float
@@ -30,9 +30,9 @@ class Agreement:
     """Agreement over the faces of one split.
 
     Attributes:
-        cross_entropy: Mean, of the probabilities under the votes' distribution, in nats.
-        entropy: Mean entropy of the votes themselves: the least that it can be, in nats.
-        bins: Accuracy as a function of how many annotators agreed.
+        cross_entropy: Mean cross-entropy of the probabilities with the shares of votes, in nats.
+        entropy: Mean entropy of the shares, in nats: the lower bound of the cross-entropy.
+        bins: Accuracy by the agreement of the annotators.
     """
 
     cross_entropy: float
@@ -45,7 +45,7 @@ def agreement(logits: Tensor, shares: Tensor) -> Agreement:
 
     Args:
         logits: float32[n, classes], divided by the temperature.
-        shares: float32[n, classes], each annotators' share for each emotion, rows sum to 1.
+        shares: float32[n, classes], the shares of the votes; rows sum to 1.
 
     Returns:
         The agreement.
@@ -53,7 +53,7 @@ def agreement(logits: Tensor, shares: Tensor) -> Agreement:
     log_probabilities = logits.log_softmax(1)
     leading, label = shares.max(1)
     correct = log_probabilities.argmax(1) == label
-    # Shares are quotients of small counts: 0.6 must not fall below 0.6 by its last bit.
+    # Shares are quotients of small counts: rounding must not put 0.6 into the bin below 0.6.
     which = torch.bucketize(leading + 1e-6, torch.tensor(SHARES), right=True) - 1
     bins = []
     for number, least in enumerate(SHARES):

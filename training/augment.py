@@ -1,6 +1,6 @@
-"""Varying faces as batched tensor work, on whatever device they are on.
+"""Augmentation of faces: batched tensor operations, on the device of the faces.
 
-Draws from torch's global generators, which the loop seeds at every step.
+Uses torch's global generators, which the sampler seeds at every step.
 """
 
 import math
@@ -13,11 +13,11 @@ from training.config import AugmentConfig
 
 
 def augment(images: Tensor, config: AugmentConfig) -> Tensor:
-    """Vary every face by itself: geometry, light, a blanked rectangle.
+    """Augment each face independently: geometry, resolution, grey levels, an erased rectangle.
 
     Args:
         images: float32[n, 1, h, w], normalised.
-        config: How far.
+        config: How strongly.
 
     Returns:
         float32[n, 1, h, w].
@@ -27,7 +27,7 @@ def augment(images: Tensor, config: AugmentConfig) -> Tensor:
     if config.resolution > 0:
         images = _coarsen(images, config)
     if config.gamma > 0:
-        images = _bend(images, config.gamma)
+        images = _change_gamma(images, config.gamma)
     contrast = 1.0 + config.contrast * _symmetric(n, device)
     brightness = config.brightness * _symmetric(n, device)
     images = images * contrast.view(n, 1, 1, 1) + brightness.view(n, 1, 1, 1)
@@ -46,7 +46,8 @@ def flip(images: Tensor, probability: float) -> Tensor:
 def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Blend every face and its target with another of the batch.
 
-    Zhang et al. 2017, arXiv:1710.09412. Deviation: one proportion a face, not a batch.
+    Zhang et al. 2017, arXiv:1710.09412. Deviation: a proportion for each face, not one for
+    the batch.
 
     Args:
         images: float32[n, 1, h, w].
@@ -79,7 +80,7 @@ def _move(images: Tensor, config: AugmentConfig) -> Tensor:
 
 
 def _coarsen(images: Tensor, config: AugmentConfig) -> Tensor:
-    """See some faces, float32[n, 1, h, w], through fewer pixels; as many for all of a step."""
+    """Reduce the resolution of some faces, float32[n, 1, h, w]; to the same one within a step."""
     n, device, side = len(images), images.device, min(images.shape[2:])
     low = min(config.fewest_pixels, side)
     fewer = int(torch.randint(low, side + 1, ()))
@@ -89,8 +90,8 @@ def _coarsen(images: Tensor, config: AugmentConfig) -> Tensor:
     return torch.where(chosen, coarse, images)
 
 
-def _bend(images: Tensor, gamma: float) -> Tensor:
-    """Bend the scale of each face's grey levels, between its darkest and its brightest one."""
+def _change_gamma(images: Tensor, gamma: float) -> Tensor:
+    """Apply a random gamma to each face, between its darkest and its brightest grey level."""
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     width = (high - low).clamp(min=1e-3)
     power = torch.exp(_symmetric(len(images), images.device) * math.log1p(gamma))
@@ -98,7 +99,7 @@ def _bend(images: Tensor, gamma: float) -> Tensor:
 
 
 def _rectangles(images: Tensor, config: AugmentConfig) -> Tensor:
-    """Return where faces are blanked: bool[n, 1, h, w]."""
+    """Return which pixels are erased: bool[n, 1, h, w]."""
     n, _, height, width = images.shape
     device = images.device
     area = torch.rand(n, device=device) * config.erase_area

@@ -1,7 +1,8 @@
-"""One network whose weights are the mean of several that began alike.
+"""Averages the weights of networks that were trained from the same initial weights.
 
-Wortsman et al. 2022, "Model soups", arXiv:2203.05482: runs of different seeds from the same weights
-end in the same valley, and between them it is lower. Unlike an ensemble it costs nothing to serve.
+Wortsman et al. 2022, "Model soups", arXiv:2203.05482: such runs with different seeds end in one
+basin of the loss, and their mean often has a lower loss. Unlike an ensemble, the mean costs no more
+to serve than one network.
 """
 
 import copy
@@ -18,15 +19,15 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     """Average weights and running statistics.
 
     Args:
-        checkpoints: One or more, alike in shape, emotions and input spec; from one start, or the
-            mean is of no use.
+        checkpoints: One or more, with equal network shape, emotions and input spec, trained from
+            the same initial weights.
 
     Returns:
-        The mean; its manifest is the first one's, and its provenance names all. Of one checkpoint
-        that one.
+        The mean, with the first manifest; its provenance names all checkpoints. A single checkpoint
+        is returned unchanged.
 
     Raises:
-        ValueError: They are not alike.
+        ValueError: They differ in shape, emotions or input spec.
     """
     first = checkpoints[0]
     if len(checkpoints) == 1:
@@ -34,7 +35,7 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     for other in checkpoints[1:]:
         for what in ("network", "emotions", "input_spec"):
             if getattr(other.manifest, what) != getattr(first.manifest, what):
-                raise ValueError(f"runs of another {what} cannot be averaged")
+                raise ValueError(f"runs with another {what} cannot be averaged")
     mean = copy.deepcopy(first.network)
     states = [checkpoint.network.state_dict() for checkpoint in checkpoints]
     for name, tensor in mean.state_dict().items():

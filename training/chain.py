@@ -1,4 +1,4 @@
-"""Chains: which runs make a checkpoint, declared in a file, in the order of what needs what.
+"""Chains: the runs that produce a checkpoint, declared in a file, in the order of their inputs.
 
 about = "What it makes."
 extends = "ferplus"              # another chain, whose stages come first
@@ -12,7 +12,7 @@ start = "both"                   # a stage; without it, random weights
 teachers = ["seed-*", "both:*"]  # stages by pattern; after a colon one task, or all (*)
 
 [export.mean]
-average = ["taught-*"]           # the mean of these runs' best epochs, calibrated and scored
+average = ["taught-*"]           # exports the mean of these runs' best epochs
 """
 
 import tomllib
@@ -35,7 +35,7 @@ _KEYS: Final = {
 
 
 class ChainError(Exception):
-    """A chain that cannot be made; the message says why."""
+    """The chain is invalid, or a stage failed; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Stage:
 
     Attributes:
         name: Of the stage, and of its folder or file.
-        recipe: Of a run; None of an export.
+        recipe: Of a run; None for an export.
         settings: Changes of the recipe, "KEY=VALUE" each.
-        votes: Whether FER+'s votes are learnt.
-        start: The stage whose weights a run begins with, and after a colon the task.
-        teachers: The stages that teach a run, likewise.
+        votes: Whether the labels are FER+'s votes.
+        start: The stage with the initial weights of a run, optionally with a colon and a task.
+        teachers: The stages with a run's teachers, in the same form.
         average: The runs that an export averages.
     """
 
@@ -62,7 +62,7 @@ class Stage:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The stages that come before it, by name."""
+        """The names of the stages that must be done before."""
         named = ((self.start,) if self.start else ()) + self.teachers + self.average
         return tuple(dict.fromkeys(reference.partition(":")[0] for reference in named))
 
@@ -74,7 +74,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Chain:
-    """Stages, each after what it needs."""
+    """Stages, each after those that it needs."""
 
     name: str
     about: str
@@ -85,10 +85,10 @@ def load_chain(name: str) -> Chain:
     """Read a chain.
 
     Args:
-        name: One of those in `training/chains`, or the path of another .toml file.
+        name: The name of a file in `training/chains`, or the path of another .toml file.
 
     Raises:
-        ChainError: There is no such chain, or it is wrong; names the stage.
+        ChainError: The chain does not exist or is invalid; names the stage.
     """
     path = Path(name) if name.endswith(".toml") else SHIPPED / f"{name}.toml"
     try:
@@ -143,7 +143,7 @@ def _stage(kind: str, name: str, fields: Mapping[str, Any], seed: int | None) ->
 
 
 def _resolved(stage: Stage, names: Sequence[str]) -> Stage:
-    """Return a stage with its patterns spelled out as the names of stages."""
+    """Return a stage whose patterns are replaced by the names of the matching stages."""
     start = _matching(stage, (stage.start,), names)[0] if stage.start else None
     return Stage(
         stage.name, stage.recipe, stage.settings, stage.votes, start,
@@ -169,8 +169,8 @@ def _ordered(stages: Sequence[Stage]) -> tuple[Stage, ...]:
         made = {stage.name for stage in done}
         ready = [stage for stage in waiting if made.issuperset(stage.needs)]
         if not ready:
-            circle = ", ".join(stage.name for stage in waiting)
-            raise ChainError(f"{circle}: each needs another one of these first")
+            cycle = ", ".join(stage.name for stage in waiting)
+            raise ChainError(f"{cycle}: each needs another one of these first")
         done += ready
         waiting = [stage for stage in waiting if stage not in ready]
     return tuple(done)

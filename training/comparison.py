@@ -1,7 +1,6 @@
-"""Checkpoints beside each other: faces from elsewhere and the validation split, under each prior.
+"""Compares checkpoints on faces from another source and on the validation split, for each prior.
 
-What is chosen between (recipes, priors, networks) is chosen by this table; the test split is not
-in it.
+Recipes, priors and networks are chosen by this table; it does not contain the test split.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from training.model.prior import Shares, named_prior
 from training.priors import fit_temperatures, score_under, stated_prior
 
 WELL_LABELLED: Final = ("anger", "happiness", "sadness", "surprise", "neutral")
-"""The emotions whose labels on `wild` are to be relied on; its disgust and fear are doubtful."""
+"""The emotions whose labels in `wild` are reliable; those of disgust and fear are doubtful."""
 
 _PRIORS: Final = ("training", "balanced", "uniform")
 
@@ -28,22 +27,22 @@ _PRIORS: Final = ("training", "balanced", "uniform")
 def compare(
     paths: Sequence[Path], data: Dataset, wild: Path, machine: Machine, *, named_only: bool = True
 ) -> list[dict[str, Any]]:
-    """Measure checkpoints on `wild` and on the validation faces by both of the data's tasks.
+    """Measure checkpoints on `wild` and on the validation faces of both tasks of the data.
 
     Args:
-        paths: Checkpoints with the emotions of either task; one that states no prior has it, and
-            its temperatures, from the data.
-        data: FER2013's faces with FER+'s votes, or without.
+        paths: Checkpoints with the emotions of either task. If one has no prior, its prior and
+            temperatures are computed from the data.
+        data: FER2013's faces, with or without FER+'s votes.
         wild: For `crops.read_crops`.
         machine: Where to compute.
-        named_only: Answer only with emotions that a split's labels name. Otherwise any other
-            answer is a miss, as it is in the service.
+        named_only: Whether only emotions among a split's labels can be answered. Otherwise any
+            other answer is an error, as in the service.
 
     Returns:
-        A row a checkpoint and prior, for JSON.
+        A row for each checkpoint and prior, for JSON.
 
     Raises:
-        CheckpointError: One cannot be loaded.
+        CheckpointError: A checkpoint cannot be loaded.
         DataError: `wild` cannot be read, or a checkpoint has emotions of neither task.
     """
     rows = []
@@ -70,7 +69,7 @@ def compare(
 
 
 def tabulate_comparison(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay out rows of `compare` as a Markdown table; what was not measured is blank."""
+    """Format the rows of `compare` as a Markdown table; unmeasured cells are empty."""
     validation = [("ferplus", "FER+"), ("fer2013", "FER2013")]
     head = ["checkpoint", "prior", "wild: five", "seven", "accuracy", *FER2013_EMOTIONS]
     for _, name in validation:
@@ -89,7 +88,7 @@ def tabulate_comparison(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _stated(path: Path, data: Dataset, machine: Machine) -> Checkpoint:
-    """Load a checkpoint, with prior and temperatures from the data where it states none."""
+    """Load a checkpoint; compute prior and temperatures from the data if it has none."""
     checkpoint = load_checkpoint(path)
     checkpoint.network.to(machine.device)
     manifest = checkpoint.manifest
@@ -107,7 +106,7 @@ def _stated(path: Path, data: Dataset, machine: Machine) -> Checkpoint:
 
 
 def _splits(manifest: Manifest, data: Dataset) -> dict[str, Split]:
-    """Return the validation faces of each task whose emotions a checkpoint names."""
+    """Return the validation faces of each task whose emotions the checkpoint has."""
     found = {}
     for task in (data, data.second):
         if task and set(task.emotions) <= set(manifest.emotions):
@@ -116,7 +115,7 @@ def _splits(manifest: Manifest, data: Dataset) -> dict[str, Split]:
 
 
 def _among(shares: Shares, split: Split) -> Shares:
-    """Return a prior with nothing for the emotions that a split does not name."""
+    """Return a prior that is 0 for emotions without faces in a split."""
     there = (split.targets.sum(0) > 0).tolist()
     kept = [share * named for share, named in zip(shares, there, strict=True)]
     return tuple(share / sum(kept) for share in kept)

@@ -12,22 +12,22 @@ from training.model.manifest import NetworkConfig
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far a training face is varied; every amount is drawn anew for each face.
+    """How strongly training faces are augmented; each amount is drawn for each face.
 
     Attributes:
         flip: Probability of a left-right flip.
         rotate_deg: Largest rotation in either direction, in degrees.
         scale: Largest relative change of size in either direction.
-        shift: Largest shift in either direction, as a share of the side; a crop, in effect.
-        brightness: Largest shift of the grey levels, in deviations of the training set.
+        shift: Largest shift in either direction, as a share of the side.
+        brightness: Largest shift of the grey levels, in standard deviations of the training set.
         contrast: Largest relative change of contrast.
-        erase: Probability that a rectangle is blanked (Zhong et al. 2017, arXiv:1708.04896).
-        erase_area: Largest share of the face that is blanked.
-        gamma: Largest change of gamma in either direction, as a factor less 1: faces in shadow
-            or glare.
-        resolution: Probability that a step's face is seen through fewer pixels.
-        fewest_pixels: The shortest side that it is then seen through, in pixels.
-        noise: Largest deviation of the noise added, in deviations of the training set.
+        erase: Probability that a rectangle is erased (Zhong et al. 2017, arXiv:1708.04896).
+        erase_area: Largest share of the face that is erased.
+        gamma: Largest change of gamma in either direction, as a factor minus 1: imitates faces in
+            shadow or glare.
+        resolution: Probability that a face is reduced to a lower resolution.
+        fewest_pixels: Shortest side of a reduced face, in pixels.
+        noise: Largest standard deviation of added noise, in those of the training set.
         mixup: Parameter of mixup's Beta distribution (Zhang et al. 2017, arXiv:1710.09412);
             0 turns it off.
     """
@@ -52,38 +52,37 @@ class TrainConfig:
     """A recipe.
 
     Attributes:
-        network: Shape of the network; its classes are set by the data.
-        augment: How faces are varied.
+        network: Shape of the network; the data sets its number of classes.
+        augment: The augmentation.
         epochs: Passes over the training faces.
-        batch_size: Faces a step, over all processes together.
+        batch_size: Faces per step, in all processes together.
         optimiser: AdamW, or SGD with Nesterov momentum.
         learning_rate: At its peak.
         momentum: Of SGD.
         weight_decay: On matrices and kernels only.
-        warmup_epochs: Epochs over which the rate rises from 0; then it falls on a cosine to 0.
-        second_target: Weight of the data's second task in the loss, beside the first one's 1;
-            0 learns the first alone. A run with both keeps a checkpoint of each.
-        label_share: Share of each target that the data's second task gives to the first one's,
-            emotion by emotion: FER2013's label as further votes beside FER+'s. With
-            `teachers_watch` also the weight of teachers that name the second task's emotions, in
-            the geometric mean of all.
+        warmup_epochs: Epochs in which the rate rises from 0; after them it falls on a cosine to 0.
+        second_target: Weight of the data's second task in the loss, relative to 1 for the first
+            one; 0 trains the first one only. A run with both tasks saves a checkpoint of each.
+        label_share: The second task's share of the first one's targets, emotion by emotion:
+            FER2013's label as further votes beside FER+'s. With `teachers_watch` also the weight of
+            teachers with the second task's emotions, in the geometric mean of all teachers.
         balance: Power of the training labels' prior that is added to the logits in the loss, 0 to
             1; at 1 the network learns as if all emotions were equally frequent (balanced softmax,
-            Ren et al. 2020, arXiv:2007.10740). What is kept has the prior in its last layer's bias,
-            so that its probabilities are always those under the training prior.
-        teacher_share: Share of each target that teachers give (`training.distil`), who are named on
-            the command line.
-        teachers_watch: Whether teachers are asked at every step about the faces as the student
-            sees them, varied and mixed, instead of once about each as it is.
-        label_smoothing: Share of each target spread over all emotions.
-        ema_decay: Of the average of weights that is evaluated and kept.
+            Ren et al. 2020, arXiv:2007.10740). The saved network has the prior in its last layer's
+            bias, so that its probabilities are always those under the training prior.
+        teacher_share: The teachers' share of each target (`training.distil`). The teachers are
+            given on the command line.
+        teachers_watch: Whether the teachers classify the student's augmented faces at every step,
+            instead of each original face once.
+        label_smoothing: Share of each target that is spread over all emotions.
+        ema_decay: Of the moving average of weights, which is evaluated and saved.
         clip_norm: Largest norm of the gradient.
-        clean_epochs: Last epochs, without any augmentation but the flip.
+        clean_epochs: Number of last epochs whose only augmentation is the flip.
         stn_learning_rate: Multiplier of the spatial transformer's rate.
         stn_identity_penalty: Weight of the mean squared distance of theta from identity.
-        validate_every: Epochs from one validation to the next; the last one is always validated. An
-            epoch that is not validated cannot be kept.
-        seed: Of everything random.
+        validate_every: Epochs from one validation to the next; the last one is always validated.
+            Only a validated epoch can be saved as the best one.
+        seed: Of all random numbers.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -110,10 +109,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained.
+        """Check the settings.
 
         Raises:
-            ValueError: Names the field that is wrong.
+            ValueError: A setting is invalid; names it.
         """
         if self.epochs < 1 or not 0 <= self.clean_epochs <= self.epochs:
             raise ValueError("train config: epochs must be 1 or more, clean_epochs up to epochs")
@@ -136,8 +135,8 @@ class TrainConfig:
             raise ValueError("train config: label_smoothing and ema_decay are from 0 to below 1")
 
 
-# On from the weights of `ferplus`, which had learnt its training faces little better (0.860)
-# than others (0.835): what keeps it from learning is turned down, and the end is longer.
+# Continues from the weights of `ferplus`. Its accuracy on its training faces (0.860) was little
+# higher than on others (0.835): less regularisation, and more epochs without augmentation.
 _REFINE: Final = TrainConfig(
     augment=AugmentConfig(rotate_deg=12.0, scale=0.15, shift=0.08, erase=0.15, mixup=0.0),
     epochs=27,
@@ -150,8 +149,8 @@ _REFINE: Final = TrainConfig(
 )
 
 RECIPES: Final[Mapping[str, TrainConfig]] = {
-    # Own labels, or few faces: on from the weights of a shipped checkpoint (--weights), in small
-    # batches, so that some hundred faces are enough for some hundred steps.
+    # For own labels or few faces: continues from the weights of a shipped checkpoint, in
+    # small batches, so that a few hundred faces give a few hundred steps.
     "finetune": replace(
         _REFINE,
         epochs=20,
@@ -162,12 +161,12 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
         ema_decay=0.99,
         clean_epochs=4,
     ),
-    # The shipped checkpoint's; sized for two CPU cores and two hours. AdamW, because SGD at the
-    # usual rates had not left the first plateau after two epochs where AdamW had after one.
+    # For two CPU cores and two hours. AdamW, because SGD at the usual rates was still on its first
+    # plateau after two epochs, and AdamW only for one.
     "fer2013": TrainConfig(),
-    # Both tasks of the same faces at once, from the weights of `fer2013` (--weights): FER+'s
-    # ten votes a face tell what FER2013's one noisy label hides, and the other way round. Varies
-    # position and size more than `fer2013`: detected faces vary more than its crops do.
+    # Both tasks at once, from the weights of `fer2013` (--weights): FER+'s ten votes for a face and
+    # FER2013's single label complement each other. More augmentation of position and size than in
+    # `fer2013`, since detected faces vary more than that data's crops.
     "ferplus": TrainConfig(
         augment=AugmentConfig(rotate_deg=15.0, scale=0.2, shift=0.1, erase=0.3),
         epochs=30,
@@ -178,9 +177,9 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
         clean_epochs=2,
     ),
     "refine": _REFINE,
-    # On from the best of several seeds of `refine`, taught by all of them (--teachers): half of
-    # each target is what they make of the face, which is less noisy than its one label or ten.
-    # Less far and at a lower rate; no smoothing, for the teachers are smooth.
+    # Continues from the best of several seeds of `refine`, with all of them as teachers
+    # (--teachers). Their probabilities are half of each target, and less noisy than the labels.
+    # Fewer epochs at a lower rate. No smoothing, since the teachers' probabilities are smooth.
     "distil": replace(
         _REFINE,
         epochs=18,
@@ -189,11 +188,11 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
         label_smoothing=0.0,
         clean_epochs=5,
     ),
-    # One answer made of both tasks, for faces from elsewhere: on from the weights of `ferplus`,
-    # FER2013's label as four further votes beside ten, every emotion as frequent as the others,
-    # and variation as far as photographs go: turned, near and far, dark, coarse. Taught by the
-    # shipped checkpoints of both tasks, multiplied: together they are better on faces from
-    # elsewhere than each.
+    # One task from both label sets, for faces from other sources: continues from the weights of
+    # `ferplus`, with FER2013's label as four further votes beside ten, all emotions weighted
+    # equally, and augmentation as wide as photographs vary in pose, size, light and resolution.
+    # The teachers are the shipped checkpoints of both tasks: the geometric mean of their
+    # probabilities is better on faces from other sources than either.
     "everywhere": TrainConfig(
         augment=AugmentConfig(
             rotate_deg=20.0,
@@ -218,8 +217,8 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
         label_smoothing=0.0,
         clean_epochs=0,
     ),
-    # `ferplus` for a large GPU, from random weights: deeper, to the edge of the budget of 6 M
-    # parameters and 350 M multiply-adds, and for as long as from scratch is known to need.
+    # `ferplus` for a large GPU, from random weights: deeper, close to the budget of 6 M parameters
+    # and 350 M multiply-adds, and with the many epochs that random weights need.
     "ferplus-gpu": TrainConfig(
         network=NetworkConfig(depths=(2, 3, 3)),
         augment=AugmentConfig(rotate_deg=15.0, scale=0.2, shift=0.1, erase=0.3),
@@ -232,9 +231,9 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
         ema_decay=0.9995,
         clean_epochs=5,
     ),
-    # On from a checkpoint of the shipped shape, taught by it and by several of `ferplus-gpu`. They
-    # know their training faces too well to teach by these alone: they are asked about every
-    # variation and mixture anew.
+    # Continues from a checkpoint of the shipped shape, with it and several of `ferplus-gpu` as
+    # teachers. Those fit their training faces closely, so their probabilities of the original faces
+    # teach little: they classify the augmented and mixed faces of every step.
     "distil-gpu": replace(
         _REFINE,
         augment=AugmentConfig(rotate_deg=15.0, scale=0.2, shift=0.1, erase=0.2),
@@ -247,19 +246,19 @@ RECIPES: Final[Mapping[str, TrainConfig]] = {
         label_smoothing=0.0,
         clean_epochs=4,
     ),
-    # The paper's table where there is only a CPU: narrower and shorter than what is shipped, two
-    # hours of one core; `fer2013` is the recipe for where there is a GPU.
+    # For the paper's table on a CPU: narrower and fewer epochs than the shipped network, two hours
+    # of one core. On a GPU, `fer2013` is the recipe for it.
     "ablation-cpu": TrainConfig(
         network=NetworkConfig(widths=(32, 64, 128), depths=(1, 1, 1)), epochs=8
     ),
-    # A look at whether new data trains at all: minutes on a CPU.
+    # A check whether new data can be trained on, in minutes on a CPU.
     "quick": TrainConfig(network=NetworkConfig(widths=(32, 64, 128), depths=(1, 1, 1)), epochs=5),
 }
-"""The recipes by name, as the command line takes them."""
+"""The recipes by name, for the command line."""
 
 
 def recipes_of_shape(shape: NetworkConfig) -> list[str]:
-    """Return the recipes that can begin with the weights of a network of this shape.
+    """Return the recipes that can start from the weights of a network of this shape.
 
     Args:
         shape: The network's configuration; classes and dropout do not matter.

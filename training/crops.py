@@ -1,4 +1,4 @@
-"""Faces from elsewhere, only ever measured on: crops in an .npz file or in folders by emotion."""
+"""Reads crops from other sources, for evaluation only: an .npz file, or a folder per emotion."""
 
 import logging
 from dataclasses import replace
@@ -22,17 +22,17 @@ def read_crops(path: Path, emotions: tuple[str, ...], spec: InputSpec) -> Split:
     """Read labelled faces.
 
     Args:
-        path: An .npz with `faces` uint8[n, h, w], `labels` integers[n] and, where they count other
-            names than FER2013's seven in their order, `emotions`; or a folder with a folder of
-            pictures for each emotion. What of it cannot be read is logged as a warning.
-        emotions: What the targets' columns are to mean.
-        spec: Size of a face.
+        path: An .npz with `faces` uint8[n, h, w] and `labels` integers[n]. The labels are indices
+            in its array `emotions`, or without that in FER2013's seven emotions. Or a folder with
+            a folder of pictures per emotion; files that cannot be read are logged as a warning.
+        emotions: The emotions of the targets' columns.
+        spec: The size of a face.
 
     Returns:
-        All of them, with one label a face.
+        All faces, with one label each.
 
     Raises:
-        DataError: They cannot be read, or show an emotion that is not among `emotions`.
+        DataError: They cannot be read, or a label is not among `emotions`.
     """
     faces, labels, names = _read_folder(path, spec) if path.is_dir() else _read_arrays(path)
     if faces.shape[1:] != (spec.height, spec.width) or not 0 < len(faces) == len(labels):

@@ -1,4 +1,4 @@
-"""The training data: `load` turns any source into tensors in three splits.
+"""The training data: `load` reads any source into tensors in three splits.
 
 csv [+ votes], or directory ─▶ Samples (arrays, cached) ─▶ Dataset
 """
@@ -26,7 +26,7 @@ __all__ = ["DataError", "Dataset", "Split", "load"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Faces and what they show.
+    """Faces with their targets.
 
     Attributes:
         faces: uint8[n, h, w], 0-255, grey.
@@ -52,23 +52,23 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in its three parts, on the CPU.
+    """A data set with its three splits, on the CPU.
 
     Attributes:
         name: "fer2013", "ferplus", or the directory's name.
-        emotions: What each column of the targets means.
-        train: To learn from; every emotion is in it, unless the data is only to be measured on.
-        validation: To choose and stop by.
-        test: To report once.
+        emotions: The emotion of each column of the targets.
+        train: For training; contains every emotion, unless the data is for evaluation only.
+        validation: For the choice of epochs, recipes and temperatures.
+        test: For the final figures only.
         fingerprint: sha256 of the source's content, in hexadecimal, for provenance.
-        test_majority: Of FER+, the part of `test` where one emotion has over half the votes; a
-            second test set in use, not comparable with `test`. None for other data.
-        test_votes: Of FER+, the test faces with the shares of the votes as targets.
-        second: Of FER+, the same training faces by FER2013's own labels, with that data set's own
-            validation and test faces: a second thing to learn from the same pictures.
-        protocol: For each of the parts, how many faces there are, of how many in the source, and
-            which were kept; fit for JSON.
-        notes: What of the source was left out, and what is doubtful about it, as sentences.
+        test_majority: With FER+, the faces of `test` for which one emotion has more than half of
+            the votes: a second published test set, not comparable with `test`. Else None.
+        test_votes: With FER+, the test faces with the shares of the votes as targets. Else None.
+        second: With FER+, the second task: the same training faces with FER2013's labels, and that
+            data set's own validation and test faces. Else None.
+        protocol: For each split the number of its faces, the number in the source, and the rule by
+            which they were selected; can be written as JSON.
+        notes: Sentences about files that were left out and about doubtful labels or splits.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint says of the data it comes from; fit for JSON."""
+        """Return the description of the data for a checkpoint; can be written as JSON."""
         return {"name": self.name, "sha256": self.fingerprint, "parts": dict(self.protocol)}
 
 
@@ -96,24 +96,24 @@ def load(
     progress: Progress | None = None,
     to_train: bool = True,
 ) -> Dataset:
-    """Read a data set, from the arrays in the cache where they are of this very data.
+    """Read a data set, from the cache if the data has not changed.
 
     Args:
-        data: FER2013's csv, or a directory in either layout of `folders`. PublicTest is its
-            validation part, PrivateTest its test part.
-        votes: FER+'s votes on that csv: the faces then have its eight emotions, after its usual
+        data: FER2013's csv, or a directory in either layout of `folders`. Of the csv, PublicTest is
+            the validation split and PrivateTest the test split.
+        votes: FER+'s votes for that csv. The faces then have FER+'s eight emotions, after its usual
             filters (see `ferplus`), and training targets are shares of the votes.
-        spec: Size of a face, and the filter that makes pictures this size.
-        cache: Keep the arrays in `samples.cache_path`, and use them if they are there.
-        progress: Told while a source is read for the first time: done, and in all.
-        to_train: Whether it is to be learnt from. Otherwise train and validation may be empty, and
-            emotions may be missing there.
+        spec: The size of a face, and the filter for resizing.
+        cache: Whether to use the cache, `samples.cache_path`, and to write it.
+        progress: Called while a source is read without the cache, with the amount done and in all.
+        to_train: Whether the data is for training. Otherwise its training and validation splits may
+            be empty or lack emotions.
 
     Returns:
         The data set, on the CPU.
 
     Raises:
-        DataError: The data, or votes that do not belong to it, cannot be used; says where and why.
+        DataError: The data cannot be used, or the votes do not belong to it; says where and why.
     """
     if data.is_dir():
         if votes is not None:
@@ -133,11 +133,11 @@ def with_emotions(data: Dataset, emotions: tuple[str, ...]) -> Dataset:
     """Return a data set whose targets have a column for each of a checkpoint's emotions.
 
     Args:
-        data: Of some of these emotions, in any order.
-        emotions: What the columns are to mean.
+        data: With some of these emotions, in any order.
+        emotions: The emotions of the new columns.
 
     Raises:
-        DataError: It has an emotion that is not among them.
+        DataError: The data has an emotion that is not among them.
     """
     if data.emotions == emotions:
         return data
@@ -197,7 +197,7 @@ def _read_directory(data: Path, spec: InputSpec, cache: bool, progress: Progress
 
 
 def _resized(samples: Samples, spec: InputSpec) -> Samples:
-    """Bring the csv's faces to the size that the network takes, if that is another."""
+    """Resize the csv's faces to the network's input, if it has another size."""
     if samples.faces.shape[1:] == (spec.height, spec.width):
         return samples
     faces = np.empty((len(samples.faces), spec.height, spec.width), np.uint8)
@@ -222,8 +222,8 @@ def _one_hot_dataset(name: str, samples: Samples) -> Dataset:
 
 
 def _voted_dataset(samples: Samples, votes: ferplus.Votes, plain: Dataset) -> Dataset:
-    # Validation and test have one label a face, by FER+'s own rule for ties: PrivateTest has
-    # 159 ties, and another rule would measure against other labels than the published ones.
+    # In validation and test each face has one label, by FER+'s rule for ties. PrivateTest has 159
+    # ties; with another rule the labels would differ from the published ones.
     one_hot = np.eye(len(FERPLUS_EMOTIONS), dtype=np.float32)[votes.labels]
     parts = [samples.parts == part for part in range(len(PARTS))] + [samples.parts == TEST]
     filters = (votes.trainable, votes.scored, votes.scored, votes.scored & votes.majority)
@@ -258,20 +258,21 @@ def _split(
 
 
 def _checked(data: Dataset, source: Path, to_train: bool) -> Dataset:
-    """Refuse a data set that nothing can be learnt from, or measured on.
+    """Refuse a data set with an empty split, a single class, or a class without training faces.
 
     Raises:
-        DataError: Names the empty split, or the emotion without a training face.
+        DataError: Names the split or the emotion.
     """
+    drawn = "; a part is drawn where a class has 3 pictures or more" if source.is_dir() else ""
     if not to_train:
         if not len(data.validation) + len(data.test):
-            raise DataError(f"{source}: no faces for validation or test, expected 1 or more")
+            raise DataError(f"{source}: no faces for validation or test, expected 1 or more{drawn}")
         return data
     if len(data.emotions) < 2:
         raise DataError(f"{source}: {data.emotions[0]} is the only class, expected 2 or more")
     for name, split in zip(PARTS, (data.train, data.validation, data.test), strict=True):
         if len(split) == 0:
-            raise DataError(f"{source}: no faces for {name}, expected 1 or more")
+            raise DataError(f"{source}: no faces for {name}, expected 1 or more{drawn}")
     for emotion, weight in zip(data.emotions, data.train.targets.sum(dim=0).tolist(), strict=True):
         if weight == 0:
             raise DataError(f"{source}: no training face shows {emotion}, expected 1 or more")

@@ -2,10 +2,10 @@
 
 Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531. Deviation:
 the teachers' mean is blended into the targets at temperature 1, which for a cross-entropy equals a
-separate loss. There are two ways. `soften`: the teachers see each face once, before the first step,
-as it is and mirrored, so that steps cost no more. `Panel`: they see the student's augmented images
-at every step, which costs a forward pass of each teacher (Beyer et al. 2022, "Knowledge
-distillation: A good teacher is patient and consistent", arXiv:2106.05237).
+separate loss. There are two ways. `soften`: the teachers classify each face and its mirror image
+once, before the first step, so that steps cost no more. `Panel`: they classify the student's
+augmented images at every step, which costs a forward pass of each teacher (Beyer et al. 2022,
+"Knowledge distillation: A good teacher is patient and consistent", arXiv:2106.05237).
 """
 
 import hashlib
@@ -36,26 +36,25 @@ def soften(
     machine: Machine,
     kept: Path | None = None,
 ) -> Split:
-    """Blend what teachers say of the training faces into what the labels say.
+    """Blend the teachers' probabilities of the training faces into their targets.
 
-    A task is taught by those teachers that name its emotions, by their mean. Several processes
+    The teachers of a task are those with the same emotions; their mean counts. Several processes
     share the faces.
 
     Args:
-        split: From `task.train_split`.
-        learnt: What its targets mean.
+        split: From `tasks.train_split`.
+        learnt: The tasks, in the order of the targets' columns.
         teachers: Trained networks, on any device.
         share: The teachers' share of each target, 0 to 1.
         machine: Where to compute.
-        kept: A file for the blended targets: from there if it has those of the same faces, labels,
-            teachers and share, so that a run that goes on need not ask again; else written.
+        kept: A file that caches the blended targets for a resumed run. It is read if it belongs to
+            the same faces, labels, teachers and share, else written.
 
     Returns:
         The same faces, with the blended targets.
 
     Raises:
-        ValueError: There are no teachers for a task, one that names other emotions, or no
-            share for any.
+        ValueError: A task has no teachers, a teacher has the emotions of no task, or `share` is 0.
     """
     groups = _groups(learnt, teachers, share)
     key = _key(split, teachers, share)
@@ -65,9 +64,9 @@ def soften(
             return Split(split.faces, stored["targets"])
     targets = split.targets.clone()
     for task, group in groups:
-        said = _mean(group, split.faces, machine).to(targets.device)
+        probabilities = _mean(group, split.faces, machine).to(targets.device)
         columns = task.columns
-        targets[:, columns] = (1.0 - share) * targets[:, columns] + share * said
+        targets[:, columns] = (1.0 - share) * targets[:, columns] + share * probabilities
     if kept and machine.leads:
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_whole(kept, lambda part: torch.save({"key": key, "targets": targets}, part))
@@ -75,7 +74,7 @@ def soften(
 
 
 class Panel:
-    """Teachers who are asked at every step about the very pictures that the student sees."""
+    """Teachers that classify the student's augmented images at every step."""
 
     def __init__(
         self,
@@ -85,12 +84,12 @@ class Panel:
         machine: Machine,
         part_share: float = 0.0,
     ) -> None:
-        """Bring the teachers to the machine's device.
+        """Move the teachers to the machine's device.
 
         Args:
-            learnt: What the targets' columns mean.
-            teachers: Trained networks; a task is taught by those that name its emotions, and
-                all take the student's input.
+            learnt: The tasks, in the order of the targets' columns.
+            teachers: Trained networks with the student's input spec. The teachers of a task are
+                those with the same emotions.
             share: The teachers' share of each target, 0 to 1.
             machine: Where to compute.
             part_share: The weight of teachers that name only some of a task's emotions, in the
@@ -112,23 +111,25 @@ class Panel:
 
     @torch.no_grad()
     def blend(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Return the targets of a batch with the teachers' share in them.
+        """Return the targets of a batch, blended with the teachers' probabilities.
 
         Args:
             images: float32[n, 1, h, w], as the student gets them.
-            targets: float32[n, all classes], what the labels say.
+            targets: float32[n, all classes], from the labels.
         """
         blended = targets.clone()
         for task, group in self.groups:
-            said = self._ask(group, images)
+            probabilities = self._classify(group, images)
             if self._partial:
                 part = self._partial[0].manifest.emotions
                 columns = [task.data.emotions.index(emotion) for emotion in part]
-                said = combine(said, self._ask(self._partial, images), columns, self._part_share)
-            blended[:, task.columns].lerp_(said, self.share)
+                probabilities = combine(
+                    probabilities, self._classify(self._partial, images), columns, self._part_share
+                )
+            blended[:, task.columns].lerp_(probabilities, self.share)
         return blended
 
-    def _ask(self, teachers: Sequence[Checkpoint], images: Tensor) -> Tensor:
+    def _classify(self, teachers: Sequence[Checkpoint], images: Tensor) -> Tensor:
         """Return the mean of the teachers' probabilities, float32[n, classes]."""
         answers = []
         for teacher in teachers:
@@ -168,7 +169,7 @@ def _is_partial(teacher: Checkpoint, learnt: tuple[Task, ...]) -> bool:
 def _groups(
     learnt: tuple[Task, ...], teachers: Sequence[Checkpoint], share: float
 ) -> list[tuple[Task, list[Checkpoint]]]:
-    """Return each task with the teachers that name its emotions, or raise ValueError."""
+    """Return each task with the teachers that have its emotions, or raise ValueError."""
     if not share:
         raise ValueError("teachers are named, but the recipe's teacher_share is 0")
     known = {task.data.emotions for task in learnt}
@@ -189,7 +190,7 @@ def _groups(
 
 
 def _key(split: Split, teachers: Sequence[Checkpoint], share: float) -> str:
-    """Return a sha256 of all that the blended targets follow from."""
+    """Return a sha256 of everything that determines the blended targets."""
     sha256 = hashlib.sha256(f"{share}".encode())
     for tensor in (split.faces, split.targets):
         sha256.update(tensor.cpu().numpy().tobytes())
@@ -201,7 +202,7 @@ def _key(split: Split, teachers: Sequence[Checkpoint], share: float) -> str:
 def _mean(group: Sequence[Checkpoint], faces: Tensor, machine: Machine) -> Tensor:
     """Return the mean of the networks' probabilities of each face, float32[n, classes].
 
-    In a step's precision: the mean of several tells no more.
+    Computed in the precision of a training step, which suffices for a mean.
     """
     total = torch.zeros(len(faces), len(group[0].manifest.emotions), device=machine.device)
     mine = range(machine.rank * FACES_AT_ONCE, len(faces), machine.world * FACES_AT_ONCE)
@@ -220,4 +221,4 @@ def _mean(group: Sequence[Checkpoint], faces: Tensor, machine: Machine) -> Tenso
 
 
 def _shown(starts: range, machine: Machine) -> "tqdm[int]":
-    return tqdm(starts, desc="asking teachers", leave=False, disable=not machine.leads)
+    return tqdm(starts, desc="teachers", leave=False, disable=not machine.leads)

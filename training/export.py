@@ -1,4 +1,4 @@
-"""From a finished run to the checkpoint that is shipped: calibrated, scored once, checked."""
+"""Exports a finished run as the checkpoint to ship: calibrated, scored and verified."""
 
 import dataclasses
 import datetime
@@ -24,28 +24,27 @@ PROTOCOL = (
 
 
 class ExportError(Exception):
-    """The run's checkpoint is not of this data, or the written file does not give it back."""
+    """The run was trained on other data, or the written file gives other outputs."""
 
 
 def export(best: Checkpoint, out: Path, data: Dataset, machine: Machine) -> Checkpoint:
-    """Make the shipped checkpoint of a run's best one, or of the average of several.
+    """Write the checkpoint to ship from a run's best one, or from the average of several.
 
-    Weights are stored as float16; every figure in the header is measured on the weights as
-    stored, so that whoever evaluates the file gets the same.
+    Weights are stored as float16. The figures in the header are measured with the stored weights,
+    so that an evaluation of the file gives the same.
 
     Args:
-        best: Which; its network is changed.
-        out: Where to write.
-        data: What it was trained on; its validation split gives the temperature, its test split
-            the figures.
+        best: The checkpoint; its network is changed.
+        out: The file to write.
+        data: The training data. The temperature is fitted on its validation split, and the final
+            figures are of its test split.
         machine: Where to compute.
 
     Returns:
-        The checkpoint as read back from `out`.
+        The checkpoint that was read back from `out`.
 
     Raises:
-        ExportError: `best` names other emotions than the data; or the file read back gives other
-            outputs.
+        ExportError: `best` and the data have different emotions, or the file gives other outputs.
     """
     if best.manifest.emotions != data.emotions:
         raise ExportError(
@@ -69,13 +68,13 @@ def export(best: Checkpoint, out: Path, data: Dataset, machine: Machine) -> Chec
 
 
 def annotate(checkpoint: Checkpoint, data: Dataset, machine: Machine) -> Checkpoint:
-    """State the training labels' prior, a temperature for each prior, and figures under each.
+    """Add the training labels' prior, a temperature for each prior, and the figures under each.
 
-    Weights and temperature stay as they are; nothing is chosen by the test split.
+    Weights and temperature stay unchanged; nothing is chosen on the test split.
 
     Args:
-        checkpoint: Its network on the machine's device.
-        data: That it was trained on.
+        checkpoint: Its network is on the machine's device.
+        data: The training data.
         machine: Where to compute.
 
     Returns:
@@ -96,18 +95,17 @@ def measure(
 ) -> dict[str, Any]:
     """Score a checkpoint on the validation and test splits, with and without flip averaging.
 
-    Where it states its labels' prior, a single pass is also scored under each prior that has a
-    name.
+    If its manifest has the training prior, a single pass is also scored under each named prior.
 
     Args:
-        checkpoint: Its network on the machine's device.
-        data: Of the checkpoint's emotions.
+        checkpoint: Its network is on the machine's device.
+        data: With the checkpoint's emotions.
         machine: Where to compute.
-        wild: Faces from elsewhere, with the checkpoint's emotions.
+        wild: Faces from another source, with the checkpoint's emotions.
 
     Returns:
-        For JSON: the protocol, scores by split and pass, and by prior and split. A split without
-        faces is left out.
+        For JSON: the protocol, scores by split and pass, and scores by prior and split. Splits
+        without faces are left out.
     """
     manifest = checkpoint.manifest
     figures: dict[str, Any] = {"protocol": PROTOCOL}
@@ -132,7 +130,7 @@ def measure(
 
 
 def cost(checkpoint: Checkpoint) -> dict[str, int]:
-    """Return the parameters of a checkpoint's network and its multiply-adds a face."""
+    """Return the number of a network's parameters and of its multiply-adds per face."""
     network = checkpoint.network
     return {
         "parameters": count_parameters(network),
@@ -148,7 +146,7 @@ def _round_to_half(network: AttentionFER) -> AttentionFER:
 
 
 def _code_version() -> str:
-    """Return the commit that is checked out, or "unknown" outside a checkout."""
+    """Return the commit of the working tree; "unknown" outside of one."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -157,13 +155,13 @@ def _code_version() -> str:
 
 
 def _reread(out: Path, network: AttentionFER, data: Dataset, machine: Machine) -> Checkpoint:
-    """Read the file back and compare it with what was meant, on real faces."""
+    """Read the file back, and compare its outputs on validation faces with the network's."""
     checkpoint = load_checkpoint(out)
     checkpoint.network.to(machine.device)
     faces, spec = data.validation.faces[:256], checkpoint.manifest.input_spec
-    meant = predict(network.eval(), faces, spec, machine)
+    expected = predict(network.eval(), faces, spec, machine)
     read = predict(checkpoint.network, faces, spec, machine)
-    if not torch.equal(meant, read):
-        worst = float((meant - read).abs().max())
+    if not torch.equal(expected, read):
+        worst = float((expected - read).abs().max())
         raise ExportError(f"{out}: logits differ by up to {worst:g} from the exported network's")
     return checkpoint

@@ -1,7 +1,7 @@
-"""FER2013's csv: one face a row, as text.
+"""Reads FER2013's csv: one face per row, as text.
 
-Goodfellow et al. 2013, "Challenges in Representation Learning", arXiv:1307.0414. Published under
-two headers, `emotion,pixels,Usage` and `emotion, Usage, pixels`; both are read, by their names.
+Goodfellow et al. 2013, "Challenges in Representation Learning", arXiv:1307.0414. Published with
+two headers, `emotion,pixels,Usage` and `emotion, Usage, pixels`; columns are found by name.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from training.model.labels import FER2013_EMOTIONS
 from training.samples import TEST, TRAIN, VALIDATION, DataError, Progress, Samples
 
 READER = "fer2013 1"
-"""Name and version of this reader; a change of what it returns counts the version up."""
+"""Name and version of this reader. A new version makes older caches invalid."""
 
 SIDE = 48
 """Rows and columns of a face, in pixels."""
@@ -26,7 +26,7 @@ USAGES: Final[Mapping[str, int]] = {
     "PublicTest": VALIDATION,
     "PrivateTest": TEST,
 }
-"""What the data calls its parts."""
+"""The csv's names of the splits."""
 
 _COLUMNS = ("emotion", "pixels", "usage")
 _EMOTIONS = {str(index).encode(): index for index in range(len(FER2013_EMOTIONS))}
@@ -38,11 +38,11 @@ def read(path: Path, progress: Progress | None = None) -> Samples:
     """Read the csv.
 
     Args:
-        path: The file, under either published header.
-        progress: Told the bytes done and the bytes in all.
+        path: The file, with either header.
+        progress: Called with the bytes read so far and the bytes in all.
 
     Returns:
-        Its faces, uint8[n, 48, 48], in its order.
+        The faces, uint8[n, 48, 48], in the order of the file.
 
     Raises:
         DataError: The file cannot be opened, or its header or a row is not FER2013's.
@@ -54,7 +54,7 @@ def read(path: Path, progress: Progress | None = None) -> Samples:
         file = path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
-    # numpy only warns of text that is no number; here that must not pass.
+    # numpy only warns about text that is not a number; here it is an error.
     with file, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
         header = file.readline(1000)
@@ -84,7 +84,7 @@ def read(path: Path, progress: Progress | None = None) -> Samples:
 
 
 def _columns(path: Path, header: bytes) -> tuple[int, ...]:
-    """Return where emotion, pixels and usage stand."""
+    """Return the columns of emotion, pixels and usage."""
     text = header.decode("utf-8-sig", "replace").strip()
     names = [name.strip(' "').lower() for name in text.split(",")]
     if sorted(names) != sorted(_COLUMNS):
@@ -95,7 +95,7 @@ def _columns(path: Path, header: bytes) -> tuple[int, ...]:
 
 
 def _row(line: bytes, columns: tuple[int, ...]) -> tuple[int, int, bytes]:
-    """Return label, part and face of a row, or raise ValueError saying what is wrong."""
+    """Return label, part and face of a row, or raise ValueError with the reason."""
     fields = [field.strip(b' "\r\n') for field in line.split(b",")]
     if len(fields) != len(columns):
         raise ValueError(f"{len(fields)} fields, expected 3: emotion, pixels and Usage")
@@ -109,7 +109,7 @@ def _row(line: bytes, columns: tuple[int, ...]) -> tuple[int, int, bytes]:
 
 def _face(pixels: bytes) -> bytes:
     try:
-        # Four times as fast as splitting; 64 bits wide, so that no number wraps into range.
+        # Four times as fast as splitting. With 64 bits no number overflows into the valid range.
         levels = np.fromstring(pixels, np.int64, sep=" ")
     except (DeprecationWarning, ValueError):
         raise _pixel_error(pixels) from None
@@ -121,7 +121,7 @@ def _face(pixels: bytes) -> bytes:
 
 
 def _pixel_error(pixels: bytes) -> ValueError:
-    """Find the first token that is no grey level."""
+    """Return the error for the first token that is not a grey level."""
     for position, token in enumerate(pixels.split(), start=1):
         if not token.isdigit() or int(token[:10]) > 255:
             return ValueError(f"pixel {position} is {_shown(token)}, expected 0 to 255")

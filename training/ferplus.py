@@ -1,16 +1,16 @@
-"""FER+: ten annotators' votes on each face of FER2013, and the filters that the field uses.
+"""Reads FER+: ten annotators' votes for each face of FER2013, and its usual filters.
 
 Barsoum et al. 2016, "Training Deep Networks for Facial Expression Recognition with
 Crowd-Sourced Label Distribution", arXiv:1608.01041.
 
-Everywhere, a lone vote for something is taken for an outlier and not counted. Of FER2013's faces
-there remain
+A single vote for a class counts as an outlier and is removed. Of FER2013's faces these are used:
 
-- for training, those where some emotion has as many votes as unknown and as NF (no face), or more;
-- for validation and test, those where any of the eight emotions has votes left; the label is the
-  one with most, in a tie the first in the published order (PrivateTest: 3,573 faces);
-- for the majority test set, those where one emotion has over half of all votes left, the ones for
-  unknown and NF among them (PrivateTest: 3,153 faces).
+- for training, faces for which some emotion has at least as many votes as unknown and as NF (no
+  face);
+- for validation and test, faces for which any of the eight emotions has votes. The label is the
+  emotion with most votes, in a tie the first in the published order (PrivateTest: 3,573 faces);
+- for the majority test set, faces for which one emotion has more than half of all votes, including
+  those for unknown and NF (PrivateTest: 3,153 faces).
 """
 
 import csv
@@ -33,7 +33,7 @@ FILTERS: Final[tuple[str, ...]] = (
     "any of the 8 emotions has votes; the label has most of them",
     "one emotion has over half of all votes",
 )
-"""What the faces kept have in common: in training, validation, test and the majority test set."""
+"""The rules by which faces are selected: for training, validation, test, majority test set."""
 
 _VOTED = (
     *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
@@ -46,7 +46,7 @@ _UNKNOWN = len(FERPLUS_EMOTIONS)
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """What the annotators said of each face of a csv, in its order; lone votes not counted.
+    """The annotators' votes for each face of a csv, in its order, without single votes.
 
     Attributes:
         counts: int64[n, 10], in the published order: eight emotions, unknown, NF.
@@ -58,7 +58,7 @@ class Votes:
 
     @property
     def soft(self) -> npt.NDArray[np.float32]:
-        """Share of each emotion in the votes for emotions, float32[n, 8], rows 1, or 0 if none."""
+        """Each emotion's share of the votes for emotions, float32[n, 8]; rows sum to 1, or to 0."""
         ours = self.counts[:, _OURS]
         shares: npt.NDArray[np.float64] = ours / np.maximum(ours.sum(axis=1, keepdims=True), 1)
         return shares.astype(np.float32)
@@ -77,12 +77,12 @@ class Votes:
 
     @property
     def scored(self) -> npt.NDArray[np.bool_]:
-        """Which faces have any label, bool[n]."""
+        """Which faces have a label, bool[n]."""
         return self._most > 0
 
     @property
     def majority(self) -> npt.NDArray[np.bool_]:
-        """Which faces most annotators agree on, bool[n]."""
+        """For which faces one emotion has more than half of the votes, bool[n]."""
         return self._most * 2 > self._all
 
     @property
@@ -97,12 +97,12 @@ class Votes:
 
 
 def read_votes(path: Path, csv_path: Path, parts: npt.NDArray[np.uint8]) -> Votes:
-    """Read the votes that belong to a FER2013 csv.
+    """Read the votes for a FER2013 csv.
 
     Args:
         path: FER+'s file, as published.
-        csv_path: The csv that it must match, for messages.
-        parts: uint8[n], the part that each face of the csv is in.
+        csv_path: The csv, for messages.
+        parts: uint8[n], the part of each face of the csv.
 
     Returns:
         The votes, in the order of the csv.
@@ -146,7 +146,7 @@ def _rows(path: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
 
 
 def _counts(row: list[str], part: int) -> list[int]:
-    """Return the ten counts of a row, or raise ValueError saying what is wrong."""
+    """Return the ten counts of a row, or raise ValueError with the reason."""
     if len(row) != len(_HEADER):
         raise ValueError(f"{len(row)} fields, expected {len(_HEADER)}")
     if USAGES.get(row[0].strip()) != part:

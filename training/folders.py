@@ -1,8 +1,8 @@
-"""A folder of pictures for each class: one's own data, in any format and size that Pillow reads.
+"""Reads a folder of pictures per class, in any format and size that Pillow reads.
 
-Either `directory/{train,validation,test}/<class>/<picture>`, of which any part may be missing, or
-`directory/<class>/<picture>`. Missing parts are drawn (`training.partition`). What is no picture of
-a class is left out, counted and named in `Samples.notes`.
+The layout is `directory/{train,validation,test}/<class>/<picture>`, of which any part may be
+missing, or `directory/<class>/<picture>`. `training.partition` selects the pictures of a missing
+part. Other files are left out, counted and named in `Samples.notes`.
 """
 
 import difflib
@@ -24,7 +24,7 @@ from training.pictures import is_crop, read_face
 from training.samples import PARTS, TEST, TRAIN, VALIDATION, DataError, Progress, Samples
 
 READER = "folders 2"
-"""Name and version of this reader; a change of what it returns counts the version up."""
+"""Name and version of this reader. A new version makes older caches invalid."""
 
 _PARTS: Final[dict[str, int]] = {
     **dict.fromkeys(("train", "training"), TRAIN),
@@ -43,26 +43,26 @@ _SYNONYMS: Final[dict[str, str]] = {
     **dict.fromkeys(("contempt", "contemptuous"), "contempt"),
 }
 
-_LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave behind
-_LITTER_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "lost+found")  # and archives and disks
+_IGNORED = ("thumbs.db", "desktop.ini")  # written by file managers
+_IGNORED_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "lost+found")  # of archives, systems
 
 _NAMED = 3  # files or folders that a note names
 _UNCUT = (
     "larger than a crop of a face: resized as a whole, but the service would cut the face out, as "
     "python -m service crop does"
 )
-_SLIP = 0.8  # how alike names are of which one is taken for a slip, 0 to 1
+_SLIP = 0.8  # similarity of names from which one counts as misspelt, 0 to 1
 _LONGEST_NAME = 100  # of a label, as a checkpoint's manifest takes it
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file of the data, not read yet.
+    """A file that is not read yet.
 
     Attributes:
-        path: Where it lies.
-        folder: Name of the folder that is its class.
-        part: Which of PARTS it is in; None if none is given.
+        path: Of the file.
+        folder: The name of its folder, which is its class.
+        part: Its index in PARTS; None in the layout without parts.
     """
 
     path: Path
@@ -72,11 +72,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a directory holds.
+    """The content of a directory.
 
     Attributes:
         pictures: Files that may be pictures, 1 or more.
-        notes: What was left out, as sentences.
+        notes: Sentences about what was left out.
     """
 
     pictures: tuple[Picture, ...]
@@ -114,13 +114,13 @@ def find_pictures(directory: Path) -> Listing:
 
 
 def listing_key(directory: Path, listing: Listing, spec: InputSpec) -> str:
-    """Return what the samples depend on: each file's path, size and time, and the input spec."""
+    """Return the cache key: of the path, size and time of each file, and of the input spec."""
     digest = hashlib.sha256("\n".join(listing.notes).encode("utf-8", "surrogateescape"))
     for picture in listing.pictures:
         digest.update(_place(picture, directory))
         try:
             stat = picture.path.stat()
-        except OSError:  # reading names it
+        except OSError:  # `read` reports it
             continue
         digest.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return f"{READER} {spec.width}x{spec.height} {spec.resample} {digest.hexdigest()}"
@@ -132,17 +132,17 @@ def read(
     """Decode pictures.
 
     Args:
-        directory: Where they were found.
+        directory: The argument of `find_pictures`.
         listing: From `find_pictures`.
-        spec: Size of a face, and the filter that makes a picture this size.
-        progress: Told the pictures done and the pictures in all.
+        spec: The size of a face, and the filter for resizing.
+        progress: Called with the pictures read so far and the pictures in all.
 
     Returns:
-        Their faces, uint8[n, height, width], in the same order. Files that are no whole pictures
-        are left out and named in the notes.
+        Their faces, uint8[n, height, width], in the same order. Damaged files are left out and
+        named in the notes.
 
     Raises:
-        DataError: No file is a picture, or a folder's name is a slip or no label.
+        DataError: No file is a picture, or a folder's name is misspelt or cannot be a label.
     """
     named = name_emotions(directory, {picture.folder for picture in listing.pictures})
     decoded = _decode(listing.pictures, spec, progress)
@@ -170,9 +170,9 @@ def read(
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """Pictures that could be read, their faces and the digests of their files; and the others.
+    """Pictures that could be read, with their faces and hashes; and files that could not.
 
-    `uncut` are those among them in which the service would look for a face.
+    `uncut` are the pictures in which the service would search for a face.
     """
 
     pictures: list[Picture]
@@ -201,14 +201,14 @@ def _decode(pictures: Sequence[Picture], spec: InputSpec, progress: Progress | N
 
 
 def _drawn(given: Sequence[int | None]) -> str:
-    """Say which parts were drawn; nothing if none was."""
+    """Return a note about parts that had no folder; empty if all had one."""
     names = [PARTS[part] for part in missing_parts(given)]
     text = f"no folder {' and '.join(names)}: drawn from the others, a tenth of each class for each"
     return text if names else ""
 
 
 def _doubts(emotions: Sequence[str], copies: tuple[int, int]) -> list[str]:
-    """Say what is doubtful about the labels and the split."""
+    """Return notes about doubtful labels and splits."""
     doubtful, leaked = copies
     notes = []
     if doubtful:
@@ -224,19 +224,19 @@ def _doubts(emotions: Sequence[str], copies: tuple[int, int]) -> list[str]:
 
 
 def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
-    """Say which emotion each folder holds.
+    """Return the emotion of each folder.
 
     Args:
-        directory: Where they are, for messages.
+        directory: Their parent, for messages.
         folders: Their names.
 
     Returns:
-        For each folder, the name used in training.model.labels, if it is known there or by a
-        synonym in any case. Otherwise its own name: a label of one's own.
+        For each folder its name in `training.model.labels`, if it is such a name or a synonym of
+        one, in any case. Otherwise its own name, as a new label.
 
     Raises:
-        DataError: Beside known names, one is nearly known: most likely a slip. Or a name is no
-            label.
+        DataError: Beside known names, one is similar to a known one and most likely misspelt; or a
+            name cannot be a label.
     """
     if wrong := [f for f in folders if not f.isprintable() or len(f) > _LONGEST_NAME]:
         raise DataError(
@@ -255,7 +255,7 @@ def name_emotions(directory: Path, folders: set[str]) -> dict[str, str]:
 
 
 def _in_order(emotions: set[str]) -> tuple[str, ...]:
-    """Order emotions as everywhere, labels of one's own by the alphabet."""
+    """Return known emotions in the project's order, other labels in alphabetical order."""
     if emotions <= set(FERPLUS_EMOTIONS):
         return tuple(emotion for emotion in FERPLUS_EMOTIONS if emotion in emotions)
     return tuple(sorted(emotions))
@@ -270,23 +270,24 @@ def _folders(directory: Path) -> list[Path]:
 
 
 def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files of a class's folder, none if none can be a picture, and its folders."""
-    if folder.name.lower() in _LITTER_FOLDERS:
+    """Return the files in a class's folder, or none if none can be a picture; and its folders."""
+    if folder.name.lower() in _IGNORED_FOLDERS:
         return [], []
-    entries = [path for path in _entries(folder) if path.name.lower() not in _LITTER]
-    files = [path for path in entries if path.is_file()]  # a pipe would be waited for
+    entries = [path for path in _entries(folder) if path.name.lower() not in _IGNORED]
+    files = [path for path in entries if path.is_file()]  # reading a pipe would block
     known = Image.registered_extensions()
     possible = any(not path.suffix or path.suffix.lower() in known for path in files)
     return files if possible else [], [path for path in entries if path.is_dir()]
 
 
 def _empty(directory: Path, folders: Sequence[Path]) -> str:
-    """Say what to do about a directory in which no picture is where it is looked for."""
-    inner = [folder for folder in folders if folder.name.lower() not in _LITTER_FOLDERS]
+    """Return the error message for a directory without pictures in the expected places."""
+    inner = [folder for folder in folders if folder.name.lower() not in _IGNORED_FOLDERS]
     if len(inner) == 1 and not _is_part(inner[0]) and _folders(inner[0]):
         return f"{directory}: no pictures; perhaps --data {inner[0]} is meant"
     what = "no pictures in its folders" if inner else "no folders"
-    return f"{directory}: {what}, expected a folder of pictures for each class"
+    below = "; folders inside a class's folder are not read" if any(map(_folders, inner)) else ""
+    return f"{directory}: {what}, expected a folder of pictures for each class{below}"
 
 
 def _note(kind: str, what: str, directory: Path, paths: Sequence[Path]) -> str:
@@ -299,7 +300,7 @@ def _note(kind: str, what: str, directory: Path, paths: Sequence[Path]) -> str:
 
 
 def _entries(directory: Path) -> list[Path]:
-    """List what lies in a directory, in one order everywhere, without hidden files."""
+    """List a directory without hidden files, in the same order on every system."""
     try:
         entries = [path for path in directory.iterdir() if not path.name.startswith(".")]
     except OSError as error:

@@ -1,6 +1,6 @@
-"""The machine a run is on: its device, its precision, its share of the processes.
+"""The machine of a run: its device, precision and processes.
 
-Started by torchrun, several processes train one network together (PyTorch DDP); alone, one does.
+Several processes that torchrun has started train one network together (PyTorch DDP).
 """
 
 import contextlib
@@ -21,8 +21,8 @@ class Machine:
     """Where this process computes.
 
     Attributes:
-        device: Its CUDA device, or the CPU.
-        rank: Its number among the processes, from 0.
+        device: A CUDA device, or the CPU.
+        rank: The number of this process, from 0.
         world: How many processes there are.
         bfloat16: Whether steps run in bfloat16 autocast.
         compiles: Whether steps are compiled by torch.compile.
@@ -43,7 +43,7 @@ class Machine:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout of images and kernels that is fastest here.
+        """The fastest memory layout of images and kernels on this device.
 
         On a CPU with AVX512-BF16, a training step in bfloat16 was measured 14 % slower with
         channels last than with channels first.
@@ -51,7 +51,7 @@ class Machine:
         return torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
 
     def autocast(self) -> torch.autocast:
-        """Return the context that a forward pass runs in."""
+        """Return the context for a forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
 
@@ -64,22 +64,22 @@ def machine(
     graphs: bool = False,
     deterministic: bool = False,
 ) -> Iterator[Machine]:
-    """Set this process up to train, and leave its process group afterwards.
+    """Prepare this process for training, and leave its process group afterwards.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        threads: CPU threads of this process; None for one a core, shared among the processes.
-        compiles: Whether to compile steps; None for where it pays: on CUDA. (On a CPU it was
-            measured to save 7 % of a step, after a minute of compiling at every start.)
+        threads: CPU threads of this process; None shares all cores among the processes.
+        compiles: Whether to compile steps; None means on CUDA only. (On a CPU it was measured to
+            save 7 % of a step, after a minute of compiling at every start.)
         graphs: Whether to replay steps as a CUDA graph.
-        deterministic: Whether to use deterministic kernels wherever there are any; a CPU's are.
+        deterministic: Whether to use deterministic kernels on CUDA, where they exist. A CPU's
+            kernels are always deterministic.
 
     Yields:
         The machine.
 
     Raises:
-        ValueError: CUDA was asked for and is not there; or graphs, without it or in several
-            processes.
+        ValueError: CUDA is not available; or `graphs` on a CPU or with several processes.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":
@@ -97,7 +97,7 @@ def machine(
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if deterministic:
-        # Sampling has no deterministic gradient on CUDA: warned of, not refused.
+        # Only a warning, since `grid_sample` has no deterministic gradient on CUDA.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
@@ -114,21 +114,21 @@ def machine(
 
 
 def _bfloat16_pays(device: torch.device) -> bool:
-    """Tell whether the device multiplies bfloat16 in hardware; in software it is far slower."""
+    """Return whether the device multiplies bfloat16 in hardware; emulation is far slower."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Measured on a CPU with AVX512-BF16: steps twice as fast as float32.
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
         return False
-    # The CPU may and oneDNN may not: ONEDNN_MAX_CPU_ISA. It computes then, twenty times as slowly.
+    # ONEDNN_MAX_CPU_ISA may forbid oneDNN to use it. Emulation then takes twenty times as long.
     if emulated := _seconds(torch.bfloat16) > 3 * _seconds(torch.float32):
         _log.warning("this CPU multiplies bfloat16, but torch does not use it: float32 is used")
     return not emulated
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    """Return the least time of a small convolution."""
+    """Return the shortest measured time of a small convolution."""
     images, weight = torch.zeros(4, 64, 24, 24, dtype=dtype), torch.zeros(64, 64, 3, 3, dtype=dtype)
     times = []
     for _ in range(5):

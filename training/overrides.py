@@ -1,4 +1,4 @@
-"""Changing a recipe from the command line: `augment.mixup=0`, `network.stn=false`."""
+"""Changes settings of a recipe on the command line: `augment.mixup=0`, `network.stn=false`."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 class OverrideError(Exception):
-    """An override that no recipe has, or of the wrong type; the message names it."""
+    """An override of an unknown setting, or with a wrong type; the message names it."""
 
 
 def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
@@ -19,8 +19,7 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
 
     Args:
         config: A recipe.
-        assignments: "key=value" each, the key dotted into `network` or `augment`, the value
-            JSON or a bare word.
+        assignments: "KEY=VALUE" each, e.g. "network.stn=false". The value is JSON or a word.
 
     Raises:
         OverrideError: Names the assignment and what was expected.
@@ -31,7 +30,7 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
             _collect(changes, config, assignment)
         except ValueError as error:
             raise OverrideError(f"{assignment!r}: {error}") from error
-    # All at once: some settings are only right together, as widths and depths are.
+    # All at once, since some settings are only valid together, e.g. widths and depths.
     try:
         return _apply(config, changes)
     except ValueError as error:
@@ -39,7 +38,7 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
 
 
 def _collect(changes: dict[str, Any], config: Any, assignment: str) -> None:
-    """Put one assignment where it belongs among the changes."""
+    """Parse one assignment and add it to the changes."""
     key, separator, text = assignment.partition("=")
     if not separator:
         raise ValueError("expected KEY=VALUE")
@@ -60,7 +59,7 @@ def _setting(config: Any, name: str) -> Any:
 
 
 def _typed(name: str, current: Any, value: Any) -> Any:
-    """Return the value as the current one's type, or say what was expected."""
+    """Return the value with the type of the current one, or raise ValueError."""
     if dataclasses.is_dataclass(current):
         raise ValueError(f"{name} is a group; set one of its settings, {name}.NAME")
     if isinstance(current, float) and type(value) is int:

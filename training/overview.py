@@ -1,4 +1,4 @@
-"""What is said of a data set before anything is done with it: counts, notes, warnings."""
+"""Describes a data set for the user: counts, notes and warnings."""
 
 from pathlib import Path
 from typing import Final
@@ -7,20 +7,20 @@ from training.dataset import Dataset
 from training.samples import PARTS, cache_path, kept_of
 
 FEW: Final = 100
-"""Training faces of a class below which a warning is given."""
+"""A class with fewer training faces gets a warning."""
 
 _NAMED = 10  # classes that a warning names
 
 
 def describe(data: Dataset, *, to_train: bool) -> list[str]:
-    """Return lines for people.
+    """Return lines of text about a data set.
 
     Args:
-        data: What was read.
-        to_train: Whether it is to be learnt from.
+        data: The data set.
+        to_train: Whether it is for training.
 
     Returns:
-        A table of faces by class and part, the notes, and a warning of classes with few faces.
+        A table of faces by class and part, the notes, and a warning about classes with few faces.
     """
     return [
         *_tabulate(data),
@@ -30,10 +30,10 @@ def describe(data: Dataset, *, to_train: bool) -> list[str]:
 
 
 def describe_cache(data: Path) -> list[str]:
-    """Return lines for people: where a source's faces are kept, and how they are deleted.
+    """Return lines of text that say where a source's cache is, and how to delete it.
 
     Args:
-        data: The source, read before.
+        data: The source; it was read before.
     """
     path, kept = cache_path(data), kept_of(data)
     if path not in kept:

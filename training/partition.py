@@ -1,8 +1,8 @@
-"""Splits a data set into its parts, where its folders do not; and finds copies across parts.
+"""Splits a data set into parts where its folders do not, and finds copies in different parts.
 
-The split is stratified, and follows from what the pictures hold: a tenth of each class for each
-missing part, the rest for train. Copies of a picture share a part, and pictures added later move
-few of the earlier ones.
+The split is stratified and follows from the content of the pictures: a tenth of each class for each
+missing part, the rest for train. Copies of a picture are in the same part, and pictures that are
+added later change the part of few others.
 """
 
 from collections import defaultdict
@@ -18,14 +18,14 @@ _HELD_OUT: Final = 0.1  # share of each class that a missing part is given
 
 
 def missing_parts(given: Iterable[int | None]) -> list[int]:
-    """Return the parts that are to be drawn.
+    """Return the parts that have to be selected.
 
     Args:
-        given: The part of each picture; None where none is given.
+        given: The part of each picture by its folder; None without one.
 
     Returns:
-        Of validation and test those that no picture is in. None without pictures to draw from:
-        such data is only measured on.
+        Validation or test or both, if no picture is in them. Nothing if there are no training
+        pictures to select from, because such data is for evaluation only.
     """
     there = set(given)
     if not there & {None, TRAIN}:
@@ -36,15 +36,15 @@ def missing_parts(given: Iterable[int | None]) -> list[int]:
 def draw_parts(
     given: Sequence[int | None], labels: npt.NDArray[np.uint8], digests: Sequence[bytes]
 ) -> npt.NDArray[np.uint8]:
-    """Give each picture its part.
+    """Return the part of each picture.
 
     Args:
-        given: The part of each; None where none is given.
+        given: The part by its folder; None without one.
         labels: uint8[n].
-        digests: Of what each picture holds.
+        digests: The hash of each picture's content.
 
     Returns:
-        uint8[n]. A class of fewer pictures than there are parts is in train alone.
+        uint8[n]. A class with fewer pictures than parts is in train only.
     """
     parts = np.array([TRAIN if part is None else part for part in given], np.uint8)
     missing = missing_parts(given)
@@ -62,9 +62,9 @@ def draw_parts(
 def _by_class(
     labels: npt.NDArray[np.uint8], digests: Sequence[bytes], parts: npt.NDArray[np.uint8]
 ) -> list[list[bytes]]:
-    """Return the different contents of each class's training pictures, by their digests' order.
+    """Return the hashes of each class's training pictures, without copies, in order.
 
-    What is in several classes counts in one of them, so that its copies share a part.
+    A picture in several classes counts in one of them, so that its copies are in the same part.
     """
     first: dict[bytes, int] = {}
     for own, label, part in zip(digests, labels.tolist(), parts.tolist(), strict=True):
@@ -79,16 +79,16 @@ def _by_class(
 def find_copies(
     parts: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], digests: Sequence[bytes]
 ) -> tuple[int, int]:
-    """Count pictures whose copies harm.
+    """Count pictures with copies in other classes or parts.
 
     Args:
         parts: uint8[n].
         labels: uint8[n].
-        digests: Of what each picture holds.
+        digests: The hash of each picture's content.
 
     Returns:
-        How many different pictures are in more than one class; and how many to measure on are
-        also in train.
+        The number of different pictures in more than one class, and of those in train and in
+        another part.
     """
     classes: dict[bytes, set[int]] = defaultdict(set)
     places: dict[bytes, set[int]] = defaultdict(set)

@@ -1,6 +1,6 @@
-"""One picture file, to a grey face.
+"""Reads one picture file as a grey face.
 
-The grey levels are made by `training.model.grey`, as they are in the service.
+`training.model.grey` makes the grey levels, in the service as well.
 """
 
 import struct
@@ -16,11 +16,12 @@ from training.model.grey import resized, upright_grey
 from training.model.manifest import InputSpec
 from training.samples import DataError
 
-# Larger, or less square, the service looks for the face in a picture (service.pictures.search).
+# In pictures that are larger or less square, the service searches for the face
+# (service.pictures.search).
 CROP_SIDE = 112
 NEARLY_SQUARE = 1.25
 
-# All that Pillow's decoders raise on bytes that are not theirs.
+# The exceptions that Pillow's decoders raise for invalid data.
 _DECODER_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -39,17 +40,17 @@ _DECODER_ERRORS = (
 
 
 def read_face(path: Path, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], bytes]:
-    """Read a picture of any format, mode and size that Pillow knows.
+    """Read a picture of any format, mode and size that Pillow reads.
 
     Args:
         path: The file.
-        spec: Size of the face, and the filter that makes the picture this size.
+        spec: The size of the face, and the filter for resizing.
 
     Returns:
         The face, uint8[height, width], 0-255, and the bytes of the file.
 
     Raises:
-        DataError: The file cannot be opened, is no picture, or is a broken one.
+        DataError: The file cannot be opened, is not a picture, or is damaged.
     """
     try:
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Showing a run as it goes: one bar, and a line for every epoch."""
+"""Shows the progress of a run: a bar, and a line for each epoch."""
 
 import sys
 from types import TracebackType
@@ -10,13 +10,18 @@ from training.run import Run
 
 
 class ProgressBar:
-    """A bar over all steps of a run, with its loss, validation accuracy and time left.
+    """A bar over all steps of a run, with loss, best validation score and remaining time.
 
-    Where the output is not a terminal, it writes a line a minute instead.
+    If the output is not a terminal, it writes one line per minute.
     """
 
     def __init__(self, run: Run, name: str | None = None) -> None:
-        """Start where the run stands, under a name if it is one of several."""
+        """Start at the run's current step.
+
+        Args:
+            run: The run.
+            name: Shown before the bar if there are several runs.
+        """
         self.run = run
         self.epochs_shown = len(run.progress.history)
         interval = 0.5 if sys.stderr.isatty() else 60.0
@@ -41,7 +46,7 @@ class ProgressBar:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the bar, leaving its last line."""
+        """Close the bar; its last state stays visible."""
         self.bar.close()
 
     def __call__(self, run: Run) -> None:
@@ -52,7 +57,7 @@ class ProgressBar:
         if len(history) > self.epochs_shown:
             self.epochs_shown = len(history)
             self.bar.write(describe(history[-1]), file=sys.stderr)
-        if within and within % 20 == 0:  # reading the sum makes a GPU wait; not at every step
+        if within and within % 20 == 0:  # seldom, since reading the loss waits for the GPU
             best = " ".join(f"{a:.4f}" for a in run.progress.best.values()) or "-"
             self.bar.set_postfix(loss=f"{run.loss_so_far:.4f}", best=best, refresh=False)
         self.bar.update()

@@ -1,4 +1,4 @@
-"""Results where people look for them: curves, matrices and diagrams as pictures."""
+"""Draws results as pictures: curves, confusion matrices and diagrams."""
 
 from collections.abc import Mapping, Sequence
 from itertools import compress
@@ -20,7 +20,7 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw loss, validation accuracy and the transformer's activity over the epochs.
 
     Args:
-        history: One entry an epoch, as the loop writes it.
+        history: One entry per epoch, as written by `training.run`.
         path: Where to write the PNG.
     """
     epochs = [entry["epoch"] for entry in history]
@@ -108,7 +108,7 @@ def draw_reliability(before: Reliability, after: Reliability, path: Path) -> Non
 
 
 def draw_agreement(found: Agreement, path: Path) -> None:
-    """Draw accuracy over how many annotators agreed, with the number of faces above each bar.
+    """Draw accuracy by the agreement of the annotators, with the number of faces above each bar.
 
     Args:
         found: Of one split.
@@ -134,7 +134,7 @@ def draw_agreement(found: Agreement, path: Path) -> None:
 
 
 def draw_robustness(curves: Mapping[str, Curves], path: Path) -> None:
-    """Draw accuracy over the level of each corruption, a line a network.
+    """Draw accuracy over the level of each corruption, with a line for each network.
 
     Args:
         curves: By network, all of the same corruptions.
@@ -153,7 +153,7 @@ def draw_robustness(curves: Mapping[str, Curves], path: Path) -> None:
                 marker="o", markersize=3, label=network,
             )  # fmt: skip
         axes.set_xlabel(name)
-        if len(curves) == 1:  # several are to be told apart, one is to be seen as it is
+        if len(curves) == 1:  # with several networks, a narrower range shows their differences
             axes.set_ylim(0.0, 1.0)
         axes.grid(alpha=0.3)
     for axes in panels:

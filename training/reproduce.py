@@ -1,8 +1,8 @@
-"""Making a chain: stage after stage, or several at once; what is done is not done again.
+"""Runs a chain: its stages one after another, or several at once.
 
-A stage that was cut goes on where it was saved, and the whole ends as an uncut one does. Beside
-each stage lies a record of what it was made from; a stage of other settings or inputs is refused
-instead of mixed.
+Finished stages are not repeated. An interrupted stage is resumed from its saved state, with the
+same result as an uninterrupted one. A record beside each stage has its settings and the hashes of
+its inputs; a stage with other ones is refused.
 """
 
 import dataclasses
@@ -38,12 +38,12 @@ _STOPPED = 130
 
 @dataclass(frozen=True)
 class Place:
-    """Where a chain is made.
+    """The inputs and the output folder of a chain.
 
     Attributes:
         data: FER2013's csv.
-        votes: FER+'s votes, where a stage learns them.
-        folder: Where runs and exports go.
+        votes: FER+'s votes; None if no stage needs them.
+        folder: For runs and exports.
     """
 
     data: Path
@@ -51,30 +51,30 @@ class Place:
     folder: Path
 
     def read(self, stage: Stage) -> Dataset:
-        """Read what a stage learns from.
+        """Read the data of a stage.
 
         Raises:
-            ChainError: It needs votes, and there are none.
+            ChainError: It needs votes, but there are none.
         """
         if stage.votes and self.votes is None:
             raise ChainError(f"{stage.name} learns FER+'s votes; give them by --votes")
         return load(self.data, self.votes if stage.votes else None)
 
     def output(self, stage: Stage) -> Path:
-        """Return an export's file, or the best epoch's of a run."""
+        """Return the file of an export, or of a run's best epoch."""
         if stage.recipe is None:
             return self.folder / f"{stage.name}.safetensors"
         return self.folder / stage.name / BEST_FILE
 
     def is_done(self, stage: Stage) -> bool:
-        """Tell whether a stage is done."""
+        """Return whether a stage is done."""
         record, made = self._record(stage), self.output(stage)
         if not (record.is_file() and made.is_file()):
             return False
         return bool(json.loads(record.read_text())["done"])
 
     def files(self, reference: str, chain: Chain) -> list[Path]:
-        """Return the checkpoints that a reference names, once its stage is done."""
+        """Return the checkpoints of a reference, whose stage is done."""
         name, _, task = reference.partition(":")
         stage = next(stage for stage in chain.stages if stage.name == name)
         if stage.recipe and task == "*":
@@ -83,10 +83,16 @@ class Place:
         return [other if task and other.is_file() else self.output(stage)]
 
     def note(self, stage: Stage, inputs: Sequence[Path], *, done: bool, seconds: float) -> None:
-        """Record what a stage is made from.
+        """Record the settings and inputs of a stage.
+
+        Args:
+            stage: The stage.
+            inputs: The checkpoints that it reads.
+            done: Whether it is done.
+            seconds: Its duration in this process; added to the recorded one.
 
         Raises:
-            ChainError: It was begun with something else.
+            ChainError: It was begun with other settings or inputs.
         """
         made_from = {
             "stage": dataclasses.asdict(stage),
@@ -117,19 +123,19 @@ def make(
     on_run: Callable[[Run, str], Callable[[Run], None]] = lambda *_: lambda _: None,
     save_every_s: float = 120.0,
 ) -> None:
-    """Make one stage, or go on with it; what it needs is done.
+    """Run one stage, or resume it; the stages that it needs are done.
 
     Args:
         stage: Of the chain.
-        chain: Which.
-        place: Where data and results are.
+        chain: The chain.
+        place: Its data and folder.
         machine: Where to compute.
-        on_run: Given a run and its name, returns what `fit` calls after every step.
+        on_run: Called with a run and its name; returns the `on_step` of `fit`.
         save_every_s: Seconds between saves within an epoch.
 
     Raises:
-        Interrupted: A signal came; the state is saved.
-        ChainError: It was begun with something else, or there are no votes.
+        Interrupted: A signal was received; the state is saved.
+        ChainError: It was begun with other settings or inputs, or there are no votes.
     """
     began = time.monotonic()
     data = place.read(stage)
@@ -154,17 +160,17 @@ def make(
 def reproduce(
     chain: Chain, place: Place, do: Callable[[Stage], None], say: Callable[[str], None], jobs: int
 ) -> None:
-    """Make all of a chain that is not done, each stage as soon as what it needs is there.
+    """Run all unfinished stages of a chain, each as soon as the stages that it needs are done.
 
     Args:
-        chain: What to make.
-        place: Where data and results are.
-        do: Makes one stage; called from `jobs` threads, or from this one if that is 1.
-        say: Told of each stage that begins or ends.
-        jobs: Stages at once.
+        chain: The chain.
+        place: Its data and folder.
+        do: Runs one stage; called from `jobs` threads, or from this one if that is 1.
+        say: Called with a line of text when a stage begins or ends.
+        jobs: Number of stages at once.
 
     Raises:
-        Interrupted: As from `do`; the stages that others were at have ended.
+        Interrupted: As from `do`; all other stages that were running have ended.
     """
     waiting = [stage for stage in chain.stages if not place.is_done(stage)]
     say(f"{chain.name}: {len(chain.stages) - len(waiting)} of {len(chain.stages)} stages are done")
@@ -189,46 +195,46 @@ def reproduce(
 
 
 class Subprocesses:
-    """Makes stages in processes of their own.
+    """Runs stages in separate processes.
 
-    SIGINT and SIGTERM reach them as SIGTERM, at which a run saves; a terminal's own SIGINT, which
-    would interrupt one that is still importing, does not.
+    SIGINT and SIGTERM are passed on as SIGTERM, at which a run saves its state. The processes have
+    their own process groups, because the terminal's SIGINT could interrupt one during its imports.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        """Prepare.
+        """Store the command.
 
         Args:
-            command: Arguments of `python -m training` that make the stage whose name follows.
+            command: Arguments of `python -m training`; the name of the stage is appended.
         """
         self._command, self._running = command, list[subprocess.Popen[bytes]]()
         self._handlers: dict[signal.Signals, Any] = {}
         self._stopped = False
 
     def __enter__(self) -> "Subprocesses":
-        """Take the signals over."""
+        """Install the signal handlers."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._pass_on)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def __call__(self, stage: Stage) -> None:
-        """Make one stage.
+        """Run one stage.
 
         Raises:
-            Interrupted: It was stopped and has saved its state.
-            ChainError: It failed; it has said why.
+            Interrupted: It was stopped, and has saved its state.
+            ChainError: It failed, and has printed why.
         """
         if self._stopped:
             raise Interrupted
         arguments = [sys.executable, "-m", "training", *self._command, stage.name]
         process = subprocess.Popen(arguments, process_group=0)
         self._running.append(process)
-        if self._stopped:  # the signal came between the two lines above
+        if self._stopped:  # the signal was received between the two lines above
             process.terminate()
         status = process.wait()
         self._running.remove(process)
@@ -244,15 +250,15 @@ class Subprocesses:
 
 
 def estimate(chain: Chain, place: Place, machine: Machine, steps: int = 3) -> dict[str, float]:
-    """Return the seconds that each run will take here, alone, from a few timed steps.
+    """Estimate the duration of each run on this machine, in seconds, from a few timed steps.
 
-    Not counted: validation, exports, and what teachers are asked before the first step.
+    Validation, exports and the teachers' forward passes before the first step are not included.
 
     Args:
-        chain: Which.
-        place: Where its data is.
-        machine: Where it would compute.
-        steps: How many to time, after one that is not counted.
+        chain: The chain.
+        place: Its data and folder.
+        machine: Where to compute.
+        steps: Number of timed steps, after one that is not timed.
     """
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -281,7 +287,7 @@ def _timed(run: Run, steps: int) -> float:
 
 
 def _stand_ins(stage: Stage, chain: Chain, data: Dataset) -> list[Checkpoint]:
-    """Return networks that know nothing, of the shapes and emotions of a run's teachers."""
+    """Return untrained networks with the shapes and emotions of a run's teachers."""
     configs = {other.name: other.config for other in chain.stages if other.recipe}
     first = next(iter(configs.values()))
     found = []

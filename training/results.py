@@ -1,6 +1,6 @@
-"""Results in a folder: figures as JSON for programs, pictures for people.
+"""Writes results to a folder: figures as JSON, and pictures.
 
-The one place where figures and pictures meet; neither knows the other.
+Only this module uses both the measuring modules and the drawing one.
 """
 
 import dataclasses
@@ -27,20 +27,20 @@ def write_results(
     machine: Machine,
     wild: Split | None = None,
 ) -> None:
-    """Measure a checkpoint on the test faces, single pass unless said, and write what is found.
+    """Measure a checkpoint on the test faces, and write the results.
 
-    `results.json` has everything; `confusion.png`, `reliability.png`, `robustness.png`, and of
-    FER+ `agreement.png` show parts of it.
+    `results.json` has all of them; `confusion.png`, `reliability.png`, `robustness.png`, and with
+    FER+ `agreement.png`, show parts of it. They are of a single pass, unless the name says flip.
 
     Args:
-        checkpoint: Its network on the machine's device.
-        data: Of the checkpoint's emotions.
-        folder: Where to; made if it is not there.
+        checkpoint: Its network is on the machine's device.
+        data: With the checkpoint's emotions.
+        folder: Created if needed.
         machine: Where to compute.
-        wild: Faces from elsewhere, a further split: `confusion-wild.png`.
+        wild: Faces from another source; adds `confusion-wild.png`.
 
     Raises:
-        OSError: Nothing can be written there.
+        OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifest, test = checkpoint.manifest, data.test
@@ -74,21 +74,21 @@ def write_results(
 
 
 def write_ablation(results: Results, config: TrainConfig, folder: Path) -> list[str]:
-    """Write what the runs of the paper's table gave.
+    """Write the results of an ablation.
 
-    `ablation.json` has every run, and the recipe that all share; `geometry.png` shows accuracy
-    on moved faces, means over the seeds, of the rows that differ by the spatial transformer alone.
+    `ablation.json` has all runs and their common recipe. `geometry.png` shows the accuracy on moved
+    faces, as means over the seeds, for the rows that differ only by the spatial transformer.
 
     Args:
         results: From `training.ablation.ablate`.
-        config: The recipe; its network's switches and its seed are each run's own.
-        folder: Where to; made if it is not there.
+        config: The recipe; the network's switches and the seed differ between runs.
+        folder: Created if needed.
 
     Returns:
         The names of the files.
 
     Raises:
-        OSError: Nothing can be written there.
+        OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe = dataclasses.asdict(config)

@@ -1,7 +1,7 @@
-"""How accuracy falls as faces are turned, moved, blurred, darkened, compressed or covered.
+"""Measures accuracy on faces that are rotated, moved, blurred, darkened, compressed or covered.
 
-Every corruption maps face bytes to face bytes, so that what is measured is what the service
-would do with such a picture.
+Each corruption maps uint8 faces to uint8 faces, so that the accuracy is that of the service for
+such pictures.
 """
 
 import math
@@ -21,14 +21,14 @@ from training.machine import Machine
 from training.model.checkpoint import Checkpoint
 
 Corruption = Callable[[Tensor, float], Tensor]
-"""uint8[n, h, w] and a level to uint8[n, h, w]."""
+"""Maps uint8[n, h, w] and a level to uint8[n, h, w]."""
 
 Curves = dict[str, list[dict[str, float]]]
-"""For each corruption, its levels with accuracy and macro-F1, each from 0 to 1."""
+"""For each corruption its levels, with accuracy and macro-F1 from 0 to 1."""
 
 
 def rotate(faces: Tensor, degrees: float) -> Tensor:
-    """Turn faces uint8[n, h, w] anticlockwise; the border is repeated."""
+    """Rotate faces uint8[n, h, w] anticlockwise, repeating the border."""
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
     return _sample(faces, ((cos, -sin, 0.0), (sin, cos, 0.0)))
@@ -57,7 +57,7 @@ def blur(faces: Tensor, sigma: float) -> Tensor:
 
 
 def noise(faces: Tensor, deviation: float) -> Tensor:
-    """Add Gaussian noise of `deviation` grey levels to faces uint8[n, h, w]; the same each time."""
+    """Add Gaussian noise of `deviation` grey levels to faces uint8[n, h, w], always the same."""
     generator = torch.Generator().manual_seed(0)
     return _to_bytes(faces + deviation * torch.randn(faces.shape, generator=generator))
 
@@ -78,12 +78,12 @@ def compress(faces: Tensor, quality: float) -> Tensor:
 
 
 def cover_eyes(faces: Tensor, share: float) -> Tensor:
-    """Blank a band over the eyes of faces uint8[n, h, w]: `share` of a third of their height."""
+    """Cover a band over the eyes of faces uint8[n, h, w]: `share` of a third of their height."""
     return _cover(faces, 0.38, share / 3)
 
 
 def cover_mouth(faces: Tensor, share: float) -> Tensor:
-    """Blank a band over the mouth of faces uint8[n, h, w]: `share` of a third of their height."""
+    """Cover a band over the mouth of faces uint8[n, h, w]: `share` of a third of their height."""
     return _cover(faces, 0.78, share / 3)
 
 
@@ -98,10 +98,10 @@ CORRUPTIONS: Final[Mapping[str, tuple[Corruption, tuple[float, ...]]]] = {
     "eyes covered": (cover_eyes, (0, 0.5, 1.0)),
     "mouth covered": (cover_mouth, (0, 0.5, 1.0)),
 }
-"""Every corruption by name, with the levels that it is measured at."""
+"""All corruptions by name, with the levels to measure."""
 
 GEOMETRY: Final[tuple[str, ...]] = tuple(CORRUPTIONS)[:3]
-"""The corruptions that a spatial transformer is there to undo."""
+"""The corruptions that a spatial transformer can undo."""
 
 
 def measure_curves(
@@ -110,10 +110,10 @@ def measure_curves(
     machine: Machine,
     names: tuple[str, ...] = tuple(CORRUPTIONS),
 ) -> Curves:
-    """Score a checkpoint on corrupted faces, single pass.
+    """Score a checkpoint on corrupted faces, in a single pass.
 
     Args:
-        checkpoint: Its network on the machine's device.
+        checkpoint: Its network is on the machine's device.
         split: The faces, on the CPU.
         machine: Where to compute.
         names: Which of `CORRUPTIONS`.

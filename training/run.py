@@ -1,7 +1,7 @@
-"""One network being trained: `Run` joins its parts, and `fit` takes it to its last epoch.
+"""A training run: `Run` connects its parts, and `fit` trains to the last epoch.
 
 sampling ─▶ step ─▶ (after an epoch) validation ─▶ best checkpoints, history
-└──▶ state on disk, from which the run goes on as if it had not been cut
+└──▶ state on disk, from which an interrupted run resumes to the same result
 """
 
 import dataclasses
@@ -32,19 +32,19 @@ from training.validation import Keeper, figures, validate
 STATE_FILE, HISTORY_FILE, TAUGHT_FILE = "state.pt", "history.jsonl", "taught.pt"
 
 
-class Interrupted(Exception):  # noqa: N818 -- not an error: somebody asked for it
-    """The run was asked to stop; its state is saved and it can go on."""
+class Interrupted(Exception):  # noqa: N818 -- not an error: the user stopped the run
+    """The run was stopped by a signal; its state is saved, and it can be resumed."""
 
 
 @dataclass
 class Progress:
-    """Where a run stands; saved and restored as a whole.
+    """The progress of a run; saved and restored with its state.
 
     Attributes:
-        step: Steps done.
-        best: Best accuracy (or mean recall) on the validation split so far, 0 to 1, by data set's
-            name.
-        history: One entry an epoch done.
+        step: Number of finished steps.
+        best: Best accuracy (or mean recall) on the validation split so far, 0 to 1, by the name of
+            the task's data set.
+        history: One entry for each finished epoch.
     """
 
     step: int = 0
@@ -53,7 +53,7 @@ class Progress:
 
 
 class Run:
-    """One network being trained."""
+    """A network in training, with its data, state and results."""
 
     def __init__(
         self,
@@ -65,21 +65,20 @@ class Run:
         start: Checkpoint | None = None,
         teachers: Sequence[Checkpoint] = (),
     ) -> None:
-        """Initialise the network by the recipe's seed, on the machine's device.
+        """Initialise the network with the recipe's seed, on the machine's device.
 
         Args:
-            data: What to learn.
+            data: The training data.
             config: The recipe.
-            spec: What the network sees of a face.
-            folder: Where state and results go.
+            spec: The network's input.
+            folder: For state and results.
             machine: Where to compute.
-            start: Whose weights to begin with, instead of random ones.
-            teachers: Whose answers have the recipe's share of the targets.
+            start: The initial weights; None for random ones.
+            teachers: Their probabilities have the recipe's `teacher_share` of the targets.
 
         Raises:
-            ValueError: The batch cannot be shared equally among the processes, the data lacks
-                the second task or the teachers that the recipe asks for, or `start` has
-                another shape.
+            ValueError: The batch size is no multiple of the number of processes, the recipe needs a
+                second task or teachers that are not given, or `start` has another network shape.
         """
         if config.batch_size % machine.world:
             raise ValueError(
@@ -101,7 +100,7 @@ class Run:
 
     def _network(self, start: Checkpoint | None) -> AttentionFER:
         torch.manual_seed(self.config.seed)
-        layout = {"memory_format": self.machine.memory_format}  # torch's own hints leave it out
+        layout = {"memory_format": self.machine.memory_format}  # missing in torch's type hints
         network = AttentionFER(self.config.network)
         network.to(self.machine.device, **layout)  # type: ignore[call-overload]
         if start:
@@ -109,7 +108,7 @@ class Run:
         return network
 
     def _taught(self, teachers: Sequence[Checkpoint]) -> tuple[Split, Panel | None]:
-        """Return the training faces with what teachers say of them, or who is to be asked."""
+        """Return the training faces, with the teachers' share of the targets or with a panel."""
         config, machine = self.config, self.machine
         train = train_split(self.learnt).to(machine.device)
         if config.teachers_watch:
@@ -122,22 +121,22 @@ class Run:
 
     @property
     def network(self) -> AttentionFER:
-        """The network being trained."""
+        """The network that is trained."""
         return self._step.network
 
     @property
     def averaged(self) -> AttentionFER:
-        """The average of its weights, which is evaluated and kept."""
+        """The moving average of its weights, which is evaluated and saved."""
         return self._step.ema.network
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in the training split."""
+        """The number of whole batches in the training split."""
         return self.sampler.steps_per_epoch
 
     @property
     def loss_so_far(self) -> float:
-        """Mean loss of this epoch's steps; reading it makes a GPU wait."""
+        """The mean loss of this epoch's steps; reading it waits for the GPU."""
         within = self.progress.step % self.steps_per_epoch
         return float(self._step.sums[0]) / max(1, within)
 
@@ -149,7 +148,14 @@ class Run:
         progress.step += 1
 
     def end_epoch(self, faces_per_second: float) -> dict[str, Any]:
-        """Evaluate the averaged network if it is due, keep it if it is the best; write history."""
+        """Validate the averaged network if due, save it if it is the best, and write the history.
+
+        Args:
+            faces_per_second: Of this epoch's training, for the history.
+
+        Returns:
+            The epoch's entry of the history.
+        """
         progress, config = self.progress, self.config
         loss, moved = (self._step.sums / self.steps_per_epoch).tolist()
         self._step.sums.zero_()
@@ -166,7 +172,7 @@ class Run:
         return entry
 
     def save(self) -> None:
-        """Write all of the run's state; the file appears whole or not at all."""
+        """Save the run's state; the file is replaced atomically."""
         state = {
             "identity": self._identity(),
             "network": self.network.state_dict(),
@@ -178,13 +184,14 @@ class Run:
         write_whole(self.folder / STATE_FILE, lambda part: torch.save(state, part))
 
     def restore(self) -> bool:
-        """Go on from the folder's saved state, if there is one.
+        """Restore the saved state from the folder, if there is one.
 
         Returns:
             Whether there was one.
 
         Raises:
-            ResumeError: It is of another recipe, data set or number of processes.
+            ResumeError: It belongs to another recipe, data set, number of processes, start or set
+                of teachers.
         """
         path = self.folder / STATE_FILE
         state = read_state(path, self._identity(), self.machine.device)
@@ -222,15 +229,16 @@ def fit(
     """Train until the recipe's last epoch.
 
     Args:
-        run: Fresh or restored.
-        save_every_s: Seconds between saves within an epoch; every epoch's end is saved too.
-        on_step: Called after every step, and after every epoch, for showing progress.
+        run: New or restored.
+        save_every_s: Seconds between saves within an epoch. The state is also saved after each
+            epoch.
+        on_step: Called after every step; shows the progress.
 
     Returns:
-        The history: one entry an epoch.
+        The history: one entry for each epoch.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the state is saved.
+        Interrupted: SIGINT or SIGTERM was received; the state is saved.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     total = run.config.epochs * run.steps_per_epoch
@@ -257,7 +265,7 @@ def fit(
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the yielded list instead of dying of them in mid-step."""
+    """Collect SIGINT and SIGTERM in the yielded list, so that the current step can finish."""
     received: list[int] = []
     handlers = {
         number: signal.signal(number, lambda n, _: received.append(n))

@@ -1,4 +1,4 @@
-"""Faces with labels and parts, as read from any format, and their cache."""
+"""Faces with labels and parts, read from any format, and their cache."""
 
 import hashlib
 import logging
@@ -19,27 +19,27 @@ PARTS: Final[tuple[str, ...]] = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 
 Progress = Callable[[int, int], None]
-"""Told now and then how much is done and of how much, in bytes or in pictures."""
+"""Called from time to time with the amount done and in all, in bytes or in pictures."""
 
 _LAYOUT = 2  # of the cache's arrays
 _log = logging.getLogger(__name__)
 
 
 class DataError(Exception):
-    """Data that cannot be used; names file and row, or picture, what was expected and found."""
+    """The data cannot be used; names the file and row, what was expected and what was found."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """All faces of one source, in its own order.
+    """All faces of one source, in its order.
 
     Attributes:
         faces: uint8[n, h, w], 0-255, grey.
-        labels: uint8[n], which of `emotions` each face shows.
-        parts: uint8[n], which of `PARTS` each face is in.
+        labels: uint8[n], each face's index in `emotions`.
+        parts: uint8[n], each face's index in `PARTS`.
         emotions: The labels' names.
         fingerprint: sha256 of the source's content, in hexadecimal.
-        notes: What of the source was left out, and what is doubtful about it, as sentences.
+        notes: Sentences about files that were left out and about doubtful labels or splits.
     """
 
     faces: npt.NDArray[np.uint8]
@@ -51,10 +51,10 @@ class Samples:
 
 
 def cache_folder() -> Path | None:
-    """Return where arrays of faces are kept, outside of any data folder.
+    """Return the folder of all caches, which is outside of the data.
 
     Returns:
-        `attention-fer/faces` under XDG_CACHE_HOME or ~/.cache; None for a user without a home.
+        `attention-fer/faces` in XDG_CACHE_HOME or ~/.cache; None for a user without a home folder.
     """
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not given.is_absolute():  # the standard says to ignore a relative one
@@ -66,9 +66,9 @@ def cache_folder() -> Path | None:
 
 
 def cache_path(data: Path) -> Path | None:
-    """Return the file that keeps the arrays of a source.
+    """Return the path of a source's cache; None without a cache folder.
 
-    It is named after the source. A digest of the source's path tells equal names apart.
+    The file has the source's name and a hash of its path, which distinguishes equal names.
     """
     folder, whole = cache_folder(), data.absolute()  # "." has no name of its own
     digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:12]
@@ -76,16 +76,16 @@ def cache_path(data: Path) -> Path | None:
 
 
 def cached_files() -> list[Path]:
-    """Return the files that keep arrays, of whatever source, in the order of their names."""
+    """Return the caches of all sources, in the order of their names."""
     folder = cache_folder()
     return sorted(folder.glob("*.npz")) if folder else []
 
 
 def kept_of(data: Path) -> list[Path]:
-    """Return the files that keep a source's arrays: its cache, and that of release 0.2 beside it.
+    """Return the existing caches of a source: the present one, and that of release 0.2 beside it.
 
     Args:
-        data: The source; it may be gone.
+        data: The source; it need not exist any more.
     """
     whole = data.absolute()
     paths = (cache_path(data), whole.with_name(f"{whole.name}.cache.npz"))
@@ -93,14 +93,14 @@ def kept_of(data: Path) -> list[Path]:
 
 
 def cached(path: Path | None, key: str, read: Callable[[], Samples]) -> Samples:
-    """Return the samples kept in a file, or read them and keep them there.
+    """Return the samples from the cache, or read them and write the cache.
 
-    A file of another key, a damaged one or one that cannot be read is replaced. Where nothing
-    can be written, a note is logged and nothing is kept. Several processes may do so at once.
+    A cache with another key, or a damaged one, is replaced. If it cannot be written, this is logged
+    and not an error. Several processes may call this at the same time.
 
     Args:
-        path: The cache; None keeps nothing.
-        key: What the samples depend on; equal keys mean equal samples.
+        path: The cache; None for none.
+        key: Equal keys mean equal samples.
         read: Reads the source.
 
     Returns:
@@ -118,13 +118,13 @@ def cached(path: Path | None, key: str, read: Callable[[], Samples]) -> Samples:
     try:
         _save(path, key, samples)
     except OSError as error:
-        _log.info("%s: not kept for the next run (%s)", path, error.strerror or error)
+        _log.info("%s: the cache cannot be written (%s)", path, error.strerror or error)
     return samples
 
 
 def _load(path: Path, key: str) -> Samples | None:
     try:
-        with zipfile.ZipFile(path) as archive:  # numpy itself does not check every sum
+        with zipfile.ZipFile(path) as archive:  # numpy does not verify all checksums
             if archive.testzip() is not None:
                 raise ValueError("a checksum does not match")
         with np.load(path, allow_pickle=False) as arrays:
@@ -140,14 +140,14 @@ def _load(path: Path, key: str) -> Samples | None:
             )
     except FileNotFoundError:
         return None
-    # What zipfile and numpy raise on bytes that are not theirs.
+    # The exceptions that zipfile and numpy raise for invalid data.
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
-        _log.info("%s: damaged, made anew (%s)", path, error)
+        _log.info("%s: the cache is damaged, and is written again (%s)", path, error)
         return None
 
 
 def _save(path: Path, key: str, samples: Samples) -> None:
-    """Write the cache; it appears whole or not at all, and no other user may read it."""
+    """Write the cache atomically, readable by this user only."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".npz", dir=path.parent)
     part = Path(name)

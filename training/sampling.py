@@ -1,7 +1,7 @@
-"""The faces of each step: drawn, normalised, varied.
+"""Samples the faces of each step, normalised and augmented.
 
-Everything random follows from the seed and the step's number, so that a run which was cut and
-resumed does what an uncut one does.
+All randomness follows from the seed and the number of the step, so that an interrupted and resumed
+run computes the same as an uninterrupted one.
 """
 
 import torch
@@ -21,17 +21,27 @@ class Sampler:
     def __init__(
         self, train: Split, config: TrainConfig, spec: InputSpec, machine: Machine
     ) -> None:
-        """Draw from faces on the machine's device, as the recipe says."""
+        """Create the sampler.
+
+        Args:
+            train: The training faces, on the machine's device.
+            config: The recipe.
+            spec: The network's input.
+            machine: Where to compute.
+        """
         self.train, self.config, self.spec, self.machine = train, config, spec, machine
         self._shuffled: tuple[int, Tensor] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in the training split; the rest waits for the next shuffle."""
+        """The number of whole batches in the training split; the remaining faces are skipped."""
         return max(1, len(self.train) // self.config.batch_size)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Seed a step, and draw this process's share of its faces.
+        """Seed torch for a step, and return this process's share of its batch.
+
+        Args:
+            step: The number of the step, from 0.
 
         Returns:
             Images float32[n, 1, h, w] and targets float32[n, all classes].
@@ -42,9 +52,9 @@ class Sampler:
         share = config.batch_size // machine.world
         start = within * config.batch_size + machine.rank * share
         chosen = self._order(epoch)[start : start + share]
-        return self._varied(normalise(self.train.faces[chosen], self.spec), chosen, epoch)
+        return self._augmented(normalise(self.train.faces[chosen], self.spec), chosen, epoch)
 
-    def _varied(self, images: Tensor, chosen: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+    def _augmented(self, images: Tensor, chosen: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         config, targets = self.config, self.train.targets[chosen]
         if epoch >= config.epochs - config.clean_epochs:
             return flip(images, config.augment.flip), targets
@@ -54,7 +64,7 @@ class Sampler:
         return images, targets
 
     def _order(self, epoch: int) -> Tensor:
-        """Return the order of the training faces in an epoch, int64[n], the same everywhere."""
+        """Return an epoch's order of the faces, int64[n]; the same in all processes."""
         if self._shuffled is None or self._shuffled[0] != epoch:
             generator = torch.Generator().manual_seed(self.config.seed * 100_003 + epoch)
             order = torch.randperm(len(self.train), generator=generator)

@@ -1,4 +1,4 @@
-"""Tests the paper's claims with an ablation's seeds: tables, intervals, verdicts."""
+"""Tests the paper's claims with the results of an ablation: confidence intervals and tables."""
 
 import math
 import statistics
@@ -19,27 +19,27 @@ CLAIMS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "3. spatial attention": (("channel+spatial+gelu", "channel+gelu"),),
     "4. GELU": (("gelu", "relu"), ("stn+channel+spatial+gelu", "stn+channel+spatial+relu")),
 }
-"""For each claim the pairs of rows that differ by nothing else: with, without."""
+"""For each claim the pairs of rows that differ only by it: with, without."""
 
 
 STN_PAIRS: Final[tuple[tuple[str, str], ...]] = (
     ("stn+gelu", "gelu"),
     ("stn+channel+spatial+gelu", "channel+spatial+gelu"),
 )
-"""The pairs of rows that differ by the spatial transformer alone: with, without."""
+"""The pairs of rows that differ only by the spatial transformer: with, without."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds say of one claim.
+    """The result for one claim.
 
     Attributes:
-        claim: Which.
+        claim: Its text.
         comparison: The two rows.
         difference: Mean gain in test accuracy, paired by seed.
-        low: Lower end of its 95 % interval.
+        low: Lower end of its 95 % confidence interval.
         high: Upper end.
-        says: "holds", "does not hold" (the opposite does) or "cannot be told".
+        says: "holds", "does not hold" (the opposite holds) or "cannot be told".
     """
 
     claim: str
@@ -51,13 +51,13 @@ class Verdict:
 
 
 def summarise(results: Results) -> str:
-    """Lay out the table and the verdicts as Markdown.
+    """Format the paper's table and the claims as Markdown.
 
     Args:
         results: From `ablate`.
 
     Returns:
-        Two tables: rows with mean and standard deviation over seeds, and claims.
+        Two tables: the rows with means and standard deviations over the seeds, and the claims.
     """
     lines = [
         "| network | PublicTest | PrivateTest | macro-F1 | parameters | multiply-adds |",
@@ -78,14 +78,14 @@ def summarise(results: Results) -> str:
 
 
 def summarise_geometry(results: Results) -> str:
-    """Lay out as Markdown what the spatial transformer brings on moved faces.
+    """Format the spatial transformer's gain on moved faces as Markdown.
 
     Args:
         results: From `ablate`, two seeds or more.
 
     Returns:
-        A table: each level of rotation, scale and shift, and for both pairs of rows that differ
-        by the transformer alone the accuracies without and with it, and the gain's interval.
+        A table of all levels of rotation, scale and shift. For both pairs of rows that differ only
+        by the transformer, it has the accuracies without and with it and the gain's interval.
     """
     heads = " | ".join(f"{lacking} → {having} | gain" for having, lacking in STN_PAIRS)
     lines = [f"| test faces | level | {heads} |", "|---|---" + "|---|---" * len(STN_PAIRS) + "|"]
@@ -103,7 +103,7 @@ def mean_geometry(results: Results) -> dict[str, Curves]:
         results: From `ablate`.
 
     Returns:
-        For each row by name its curves; each point has the level and the mean accuracy, 0 to 1.
+        For each row by name its curves. A point has the level and the mean accuracy, 0 to 1.
     """
     return {
         name: {
@@ -140,7 +140,7 @@ def _verdict(low: float, high: float) -> str:
 
 
 def judge(results: Results) -> list[Verdict]:
-    """Compare the rows that each claim is about, paired by seed.
+    """Compare the rows of each claim, paired by seed.
 
     Args:
         results: From `ablate`, two seeds or more.

@@ -1,4 +1,4 @@
-"""A run's state on disk: files that appear whole or not at all, and whose state it is."""
+"""A run's state on disk: written atomically, and read only by the same run."""
 
 import dataclasses
 import json
@@ -12,15 +12,17 @@ from training.config import TrainConfig
 
 
 class ResumeError(Exception):
-    """The saved state is of another run; the message says what differs."""
+    """The saved state belongs to another run; the message says what differs."""
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its place, then move it there: a kill leaves the old one, or none.
+    """Write a file atomically: to a temporary file in the same folder, which is then renamed.
+
+    If the process is killed, the old file remains.
 
     Args:
-        path: Where the file belongs.
-        write: Writes it to the path that it is given.
+        path: The file.
+        write: Writes the content to the path that is passed to it.
 
     Raises:
         OSError: It cannot be written.
@@ -36,16 +38,16 @@ def read_state(
     """Read the state of a run.
 
     Args:
-        path: Where `write_whole` put it.
-        identity: What a run must have in common with the one that saved it; its "recipe" is JSON,
-            and a setting that did not exist then has its default.
-        device: Where tensors go.
+        path: Written by `write_whole`.
+        identity: What must be equal in the run that saved the state. The "recipe" is JSON; settings
+            that did not exist then have their defaults.
+        device: For the tensors.
 
     Returns:
-        The state, or None if there is no such file.
+        The state; None if there is no such file.
 
     Raises:
-        ResumeError: It is of another run.
+        ResumeError: It belongs to another run.
     """
     if not path.is_file():
         return None
@@ -54,14 +56,14 @@ def read_state(
         saved = state["identity"].get(what)
         if saved != value and not (what == "recipe" and _same_recipe(saved, value)):
             raise ResumeError(
-                f"{path} is of another {what}; give this run a folder of its own, or train "
-                "as that run was started"
+                f"{path} belongs to a run with another {what}; use another folder, or the "
+                "settings with which that run was started"
             )
     return state
 
 
 def completed_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe, as JSON has it, with defaults for the settings that are newer than it."""
+    """Return a recipe, as in JSON, with defaults for settings that are newer than it."""
     return _completed(recipe, json.loads(json.dumps(dataclasses.asdict(TrainConfig()))))
 
 
@@ -70,7 +72,7 @@ def _same_recipe(saved: str, now: str) -> bool:
 
 
 def _completed(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with defaults for those that are missing, group by group."""
+    """Return settings with defaults for the missing ones, also in nested groups."""
     groups = {
         name: _completed(given[name], default)
         for name, default in defaults.items()

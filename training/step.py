@@ -1,4 +1,4 @@
-"""The training step: forward, backward, update, average; and the optimiser with its schedule."""
+"""The training step: forward, backward, update, moving average; the optimiser and its schedule."""
 
 import copy
 import math
@@ -17,14 +17,15 @@ from training.tasks import Task, loss
 
 
 class Step:
-    """A network with all that a step changes.
+    """A network with everything that a step changes.
 
     Attributes:
-        network: Being trained.
-        ema: Its average, which is evaluated and kept.
+        network: The network that is trained.
+        ema: The moving average of its weights, which is evaluated and saved.
         optimiser: Of its parameters.
-        sums: float32[2], since they were last zeroed: the losses, and the mean |theta - identity|.
-            On the device, because reading them at every step would make a GPU wait.
+        sums: float32[2]: the sums of the loss and of the mean |theta - identity| over the steps
+            since they were last zeroed. On the device, since reading them at every step would make
+            a GPU wait.
     """
 
     def __init__(
@@ -35,14 +36,14 @@ class Step:
         machine: Machine,
         panel: Panel | None = None,
     ) -> None:
-        """Prepare a network on the machine's device for the recipe.
+        """Prepare to train a network, which is on the machine's device.
 
         Args:
-            network: Fresh, or with the weights to begin with.
-            learnt: What its logits mean.
+            network: With its initial weights.
+            learnt: The tasks, in the order of its logits.
             config: The recipe.
             machine: Where to compute.
-            panel: Teachers who are asked at every step.
+            panel: Teachers that classify the images of every step; None without any.
         """
         self.network, self.learnt, self.config, self.machine = network, learnt, config, machine
         self.panel = panel
@@ -79,23 +80,23 @@ class Step:
         self.sums += figures
 
     def _propagate(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Set the gradients; return the loss and the mean |theta - identity|, float32[2]."""
+        """Compute the gradients; returns the loss and the mean |theta - identity|, float32[2]."""
         config = self.config
         with self.machine.autocast():
             logits, theta = self.module(images)
-        missed = loss(logits.float(), targets, self.learnt, config.label_smoothing)
-        moved = torch.zeros_like(missed) if theta is None else (theta - identity(theta))
-        penalty = config.stn_identity_penalty * moved.square().mean()
+        cross_entropy = loss(logits.float(), targets, self.learnt, config.label_smoothing)
+        distance = torch.zeros_like(cross_entropy) if theta is None else theta - identity(theta)
+        penalty = config.stn_identity_penalty * distance.square().mean()
         self.network.zero_grad(set_to_none=True)
-        torch.autograd.backward(missed + penalty)
-        return torch.stack((missed.detach(), moved.detach().abs().mean()))
+        torch.autograd.backward(cross_entropy + penalty)
+        return torch.stack((cross_entropy.detach(), distance.detach().abs().mean()))
 
 
 class Ema:
-    """Exponential moving average of weights and running statistics: steadier than the last state.
+    """Exponential moving average of weights and running statistics.
 
-    The decay warms up as (1 + t) / (10 + t), so that the first epochs are not an average with
-    the initial weights.
+    It varies less than the weights themselves. The decay warms up as (1 + t) / (10 + t), so that
+    the initial weights soon have no share in it.
     """
 
     def __init__(self, network: AttentionFER, decay: float) -> None:
@@ -118,8 +119,8 @@ def _floats(network: AttentionFER) -> list[Tensor]:
 class _Graph:
     """A forward and backward pass as one CUDA graph: recorded at the first step, then replayed.
 
-    A small network's step is a thousand short kernels; launching them one by one takes a CPU longer
-    than a large GPU needs to run them.
+    A step of a small network consists of many short kernels. Launching each of them takes the CPU
+    longer than a large GPU needs to run it.
     """
 
     def __init__(self, run: Callable[[Tensor, Tensor], Tensor], network: AttentionFER) -> None:
@@ -138,8 +139,8 @@ class _Graph:
     def _record(
         self, images: Tensor, targets: Tensor
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]:
-        # Running statistics and random numbers are as if nothing had been tried before the record,
-        # so that a run that goes on does what an uncut one does.
+        # The warm-up must leave no trace in running statistics and random generators, so that a
+        # resumed run, which records again, computes the same as an uninterrupted one.
         buffers = [buffer.clone() for buffer in self._network.buffers()]
         drawn = torch.cuda.get_rng_state(images.device)
         side = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
@@ -159,13 +160,13 @@ class _Graph:
 
 
 def make_optimiser(network: AttentionFER, config: TrainConfig) -> optim.Optimizer:
-    """Make the recipe's optimiser.
+    """Create the recipe's optimiser.
 
-    Matrices and kernels decay; biases, norms and the spatial transformer's head do not. Each
-    group carries `share`, its multiplier of the scheduled rate.
+    Weight decay applies to matrices and kernels, not to biases, norms and the spatial transformer's
+    head. Each group has a key `share`, its multiplier of the scheduled rate.
 
     Args:
-        network: Whose parameters to train.
+        network: The network to train.
         config: The recipe.
 
     Returns:
@@ -191,7 +192,7 @@ def set_rate(optimiser: optim.Optimizer, config: TrainConfig, progress: float) -
     """Set every group's learning rate for the next step.
 
     Args:
-        optimiser: Made by `make_optimiser`.
+        optimiser: From `make_optimiser`.
         config: The recipe.
         progress: Epochs trained so far, with fractions.
     """
@@ -201,7 +202,7 @@ def set_rate(optimiser: optim.Optimizer, config: TrainConfig, progress: float) -
 
 
 def _factor(config: TrainConfig, progress: float) -> float:
-    """Rise linearly over the warm-up, then fall on half a cosine to 0 (Loshchilov 2016)."""
+    """Return the rate's factor: linear warm-up, then half a cosine to 0 (Loshchilov 2016)."""
     if progress < config.warmup_epochs:
         return progress / config.warmup_epochs
     left = max(config.epochs - config.warmup_epochs, 1e-9)

@@ -1,4 +1,4 @@
-"""Figures as a table for people; programs read the JSON."""
+"""Formats scores as a text table."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,15 +19,16 @@ _PRIORS = ("training", "balanced", "uniform")
 
 
 def tabulate(figures: Mapping[str, Any], emotions: Sequence[str]) -> str:
-    """Lay out what `export.measure` returns.
+    """Format the scores that `export.measure` returns.
 
     Args:
-        figures: Scores by split and pass, and the cost; whichever are there.
-        emotions: Names for the recalls, in the labels' order.
+        figures: Scores by split and pass, and the cost; any of them may be missing.
+        emotions: The names of the recalls, in the labels' order.
 
     Returns:
-        Lines of text: a row a split and pass, and a split and prior, then recall per emotion, then
-        the cost. What a split has no face of is blank; what no split has, is left out.
+        Lines of text: a row for each split and pass and for each split and prior, then the recall
+        of each emotion, then the cost. The cell of an emotion without faces in a split is empty;
+        an emotion without faces in all splits has no column.
     """
     rows = [(name, figures[key]) for name, key in _PASSES if key in figures]
     rows += [

@@ -1,8 +1,8 @@
 """Multi-task training: one network learns several label sets of the same faces.
 
 The logits of all tasks are concatenated. A second label set improves the shared features (Caruana
-1997, "Multitask Learning"). Each task's checkpoint is an ordinary network, with its own rows of the
-last layer.
+1997, "Multitask Learning"). Each task's checkpoint is an ordinary network with only that task's
+rows of the last layer.
 """
 
 import copy
@@ -21,14 +21,14 @@ from training.model.network import AttentionFER
 
 
 def blended(data: Dataset, label_share: float) -> Dataset:
-    """Return a data set whose training targets are made of both of its tasks.
+    """Return a data set whose training targets combine both of its tasks.
 
     Args:
-        data: Its second task names no emotion that the first one does not.
-        label_share: Share of each target that the second task gives.
+        data: All emotions of its second task are emotions of the first one.
+        label_share: The second task's share of each target.
 
     Returns:
-        The data set with other training targets and one task; its other parts are as before.
+        The data set with the new training targets and one task; other splits are unchanged.
 
     Raises:
         ValueError: There is no second task.
@@ -54,11 +54,11 @@ class Task:
     """One task's share of the network's last layer and of the loss.
 
     Attributes:
-        data: Its emotions, its validation and test faces.
-        columns: Where its logits and targets stand.
-        weight: Its share of the loss; all tasks' together are 1.
-        offset: float32[classes], what the loss adds to its logits, and what is kept has in its
-            bias: the recipe's power of the log prior of the training labels.
+        data: Its emotions, validation and test faces.
+        columns: Its columns of logits and targets.
+        weight: Its weight in the loss; the weights of all tasks sum to 1.
+        offset: float32[classes], added to its logits by the loss, and to the bias of the saved
+            network: `balance` times the log prior of the training labels.
     """
 
     data: Dataset
@@ -68,15 +68,15 @@ class Task:
 
 
 def tasks(data: Dataset, second_target: float, balance: float = 0.0) -> tuple[Task, ...]:
-    """Lay a data set's tasks side by side.
+    """Return the tasks of a data set.
 
     Args:
-        data: What to learn; its second task is learnt too where `second_target` is above 0.
-        second_target: Weight of the second task beside the first one's 1.
-        balance: Power of each task's prior that the loss adds to its logits.
+        data: Its second task is used if `second_target` is above 0.
+        second_target: The weight of the second task, relative to 1 for the first one.
+        balance: The power of each task's prior, see `Task.offset`.
 
     Raises:
-        ValueError: A second task is asked for and the data has none.
+        ValueError: `second_target` is above 0, but the data has no second task.
     """
     first = len(data.emotions)
     offset = balance * prior(data).log()
@@ -96,19 +96,19 @@ def tasks(data: Dataset, second_target: float, balance: float = 0.0) -> tuple[Ta
 
 
 def train_split(learnt: tuple[Task, ...]) -> Split:
-    """Return the training faces, with the targets of every task side by side."""
+    """Return the training faces, with the concatenated targets of all tasks."""
     targets = torch.cat([task.data.train.targets for task in learnt], dim=1)
     return Split(learnt[0].data.train.faces, targets)
 
 
 def loss(logits: Tensor, targets: Tensor, learnt: tuple[Task, ...], smoothing: float) -> Tensor:
-    """Return the mean cross-entropy of all tasks, weighted.
+    """Return the weighted mean of the tasks' cross-entropies.
 
     Args:
         logits: float32[n, all classes].
         targets: float32[n, all classes]; each task's columns sum to 1 in every row.
         learnt: From `tasks`.
-        smoothing: Share of each target spread over its task's emotions.
+        smoothing: The share of each target that is spread over its task's emotions.
 
     Returns:
         float32[].
@@ -126,11 +126,11 @@ def loss(logits: Tensor, targets: Tensor, learnt: tuple[Task, ...], smoothing: f
 
 
 def network_of(network: AttentionFER, task: Task) -> AttentionFER:
-    """Return a copy that names this task's emotions only.
+    """Return a copy of a network with the last layer of one task.
 
     Args:
-        network: That learns all tasks.
-        task: Which to keep.
+        network: The network of all tasks.
+        task: One of them.
     """
     single = copy.deepcopy(network)
     rows = task.columns
@@ -146,14 +146,14 @@ def network_of(network: AttentionFER, task: Task) -> AttentionFER:
 
 @torch.no_grad()
 def start_from(network: AttentionFER, learnt: tuple[Task, ...], checkpoint: Checkpoint) -> None:
-    """Give a fresh network the weights of a trained one, its last layer emotion by emotion.
+    """Copy the weights of a trained network into a new one; the last layer emotion by emotion.
 
-    An emotion that the checkpoint does not name keeps its fresh weights.
+    Emotions that the checkpoint does not have keep their initial weights.
 
     Args:
-        network: To change.
-        learnt: What its logits mean.
-        checkpoint: Of the same shape, but for its emotions.
+        network: Changed in place.
+        learnt: The tasks, in the order of its logits.
+        checkpoint: Its network may differ in emotions and dropout only.
 
     Raises:
         ValueError: The checkpoint's network has another shape.

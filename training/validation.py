@@ -1,4 +1,4 @@
-"""After an epoch: the averaged network on the validation faces, and the best one kept."""
+"""Validation after an epoch: scores the averaged network, and saves the best one of each task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ BEST_FILE = "best.safetensors"
 
 
 def best_checkpoint(folder: Path, data: Dataset) -> Path:
-    """Return the file of a run's best epoch by the labels of this data.
+    """Return the checkpoint of a run's best epoch for the task with this data.
 
-    The run's first task has `best.safetensors`; another has a file of its name beside it.
+    The first task's is `best.safetensors`; a further task's has its name in the file name.
     """
     other = _other_file(folder, data)
     return other if other.is_file() else folder / BEST_FILE
@@ -37,8 +37,8 @@ def validate(
 ) -> list[Scores]:
     """Score a network on each task's validation faces.
 
-    Its logits count as the loss has trained them: with the recipe's `balance`, that is without the
-    part of the prior that the kept network has in its bias.
+    With the recipe's `balance`, the saved network has a power of the prior in its bias. The scores
+    here are without it, as the loss has trained the logits.
     """
     scores = []
     for task in learnt:
@@ -49,7 +49,7 @@ def validate(
 
 
 def figures(scores: Sequence[Scores]) -> dict[str, float | None]:
-    """Return what the history says of an epoch's scores; None of one that was not validated."""
+    """Return an epoch's scores as entries of the history; None if it was not validated."""
     first = scores[0] if scores else None
     return {
         "validation_accuracy": first.accuracy if first else None,
@@ -62,15 +62,15 @@ def figures(scores: Sequence[Scores]) -> dict[str, float | None]:
 
 @dataclass(frozen=True, eq=False)
 class Keeper:
-    """Keeps the best network of each task.
+    """Saves the best network of each task.
 
     Attributes:
-        folder: Where.
+        folder: For the checkpoints.
         learnt: The tasks.
-        spec: What the network sees of a face.
-        by_recall: Whether the better one has the higher mean recall, because all emotions count
-            the same; else the higher accuracy.
-        provenance: What checkpoints say of where they come from.
+        spec: The network's input.
+        by_recall: Whether the best one has the highest mean recall, which weights all emotions
+            equally; else the highest accuracy.
+        provenance: For the checkpoints' manifests.
     """
 
     folder: Path
@@ -86,13 +86,13 @@ class Keeper:
         entry: dict[str, Any],
         best: dict[str, float],
     ) -> None:
-        """Write the network with each task's last layer where none was better.
+        """Save the network for each task for which it is the best so far.
 
         Args:
-            network: That learns all tasks.
+            network: The network of all tasks; a checkpoint has only its task's last layer.
             scores: Of each task.
-            entry: The epoch's line of the history.
-            best: The best figure so far by data set's name; brought up to date.
+            entry: The epoch's entry of the history.
+            best: The best score so far, by the name of the task's data set; updated.
         """
         for task, scored in zip(self.learnt, scores, strict=True):
             reached = scored.mean_recall if self.by_recall else scored.accuracy
@@ -117,6 +117,6 @@ class Keeper:
 
 
 def _shares(data: Dataset) -> Shares | None:
-    """Return the prior of a data set's training labels; None where it lacks an emotion."""
+    """Return the prior of a data set's training labels; None if an emotion is missing."""
     shares = prior(data).double()
     return tuple((shares / shares.sum()).tolist()) if (shares > 0).all() else None

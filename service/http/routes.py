@@ -75,9 +75,9 @@ def add_routes(app: FastAPI) -> None:
 async def predict(request: Request) -> Response:
     """Send one picture: as the form field `image`, or as the body with its own content type.
 
-    JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF. EXIF orientation is obeyed; what is
-    transparent is seen on white. Every face in it is answered, the largest first; a picture in
-    which none is found has an empty list.
+    JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF. The EXIF orientation is applied, and
+    transparent parts are shown on white. The answer has the faces that were found, the largest
+    first; without any, the list is empty.
     """
     search = read_search(request.scope["query_string"])
     prior = read_prior(request.scope["query_string"], get_service(request).predictor.priors)
@@ -95,8 +95,8 @@ async def predict(request: Request) -> Response:
 async def predict_batch(request: Request) -> Response:
     """Send several pictures as form fields `image`; each gets an answer or a problem of its own.
 
-    The results come in the order of the pictures. A broken picture does not fail its neighbours:
-    the status is 200 wherever the request itself was right.
+    The results are in the order of the pictures. A broken picture does not affect the others: the
+    status is 200 if the request itself is valid.
     """
     search = read_search(request.scope["query_string"])
     prior = read_prior(request.scope["query_string"], get_service(request).predictor.priors)
@@ -118,7 +118,7 @@ async def predict_batch(request: Request) -> Response:
 
 
 async def live(_: Request) -> Response:
-    """Answer as long as the event loop turns."""
+    """Answer 200 as long as the event loop runs."""
     return json_response({"status": "live"})
 
 

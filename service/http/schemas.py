@@ -73,7 +73,7 @@ class _Body(BaseModel):
 
 
 class Box(_Body):
-    """Where a face is, in pixels of the upright picture from its top left corner."""
+    """The position of a face, in pixels of the upright picture from its top left corner."""
 
     x: int = Field(ge=0)
     y: int = Field(ge=0)
@@ -82,7 +82,7 @@ class Box(_Body):
 
 
 class Point(_Body):
-    """A place in the upright picture, in pixels from its top left corner; it may be outside."""
+    """A point of the upright picture, in pixels from its top left corner; it may be outside."""
 
     x: float
     y: float
@@ -99,7 +99,7 @@ class Landmarks(_Body):
 
 
 class Quality(_Body):
-    """How good the pixels of a face are."""
+    """The image quality of a face."""
 
     size: float = Field(ge=0.0, description="Longer side of the face, in pixels.")
     sharpness: float = Field(
@@ -120,16 +120,20 @@ class Face(_Body):
 
     box: Box
     detection: Probability | None = Field(
-        description="How sure it is that this is a face; null where the whole picture was taken."
+        description="Probability that this is a face; null if the whole picture was taken as one."
     )
-    landmarks: Landmarks | None = Field(description="Null where the whole picture was taken.")
+    landmarks: Landmarks | None = Field(
+        description="Null if the whole picture was taken as a face."
+    )
     roll: float | None = Field(
-        description="Degrees by which the face is turned clockwise, -180 to 180; null likewise."
+        description="Rotation of the face, clockwise in degrees, -180 to 180; null likewise."
     )
-    quality: Quality | None = Field(description="Null where the whole picture was taken.")
+    quality: Quality | None = Field(description="Null if the whole picture was taken as a face.")
     emotion: str = Field(description="The most probable emotion.")
     confidence: Probability = Field(description="Its probability.")
-    probabilities: dict[str, Probability] = Field(description="Each emotion's; they sum to 1.")
+    probabilities: dict[str, Probability] = Field(
+        description="The probability of each emotion; they sum to 1."
+    )
 
 
 class ImageSize(_Body):
@@ -150,7 +154,7 @@ class Model(_Body):
 
 
 class Timing(_Body):
-    """Where the time went, in milliseconds, from the upload's last byte to the answer."""
+    """The time of each stage, in milliseconds, from the upload's last byte to the answer."""
 
     decode_ms: Milliseconds = Field(description="Decoding the picture and cutting out the faces.")
     queue_ms: Milliseconds = Field(description="Waiting, for a decoder and for the network.")
@@ -172,7 +176,7 @@ class Prediction(_Body):
     truncated: bool = Field(
         description=(
             "Whether faces may be missing: more were found than asked for, or the picture has more "
-            "doubtful places than a search may look at."
+            "doubtful places than a search examines."
         )
     )
     image: ImageSize
@@ -181,35 +185,35 @@ class Prediction(_Body):
 
 
 class Straightening(_Body):
-    """What was done to a face: moved, then turned and enlarged about the crop's middle."""
+    """How a face was aligned: shifted, then rotated and scaled about the crop's centre."""
 
-    angle_deg: float = Field(description="How far it was turned clockwise.")
-    scale: float = Field(gt=0.0, description="How many times it was enlarged.")
-    shift_x: float = Field(description="How far it was moved right, as a share of the side.")
-    shift_y: float = Field(description="How far it was moved down, as a share of the side.")
+    angle_deg: float = Field(description="Rotation in degrees, clockwise.")
+    scale: float = Field(gt=0.0, description="Factor by which it was enlarged.")
+    shift_x: float = Field(description="Shift to the right, as a share of the side.")
+    shift_y: float = Field(description="Shift downwards, as a share of the side.")
 
 
 class ExplainedFace(Face):
-    """One face, its emotion, and what that was read from."""
+    """One face, its emotion, and the explanation of that."""
 
     straightening: Straightening
-    straightened: PngUrl = Field(description="What the network went on with.")
+    straightened: PngUrl = Field(description="The face after the network's spatial transformer.")
     attention: PngUrl = Field(
-        description="The crop, coloured by how much of its features a block let through: Viridis."
+        description="The crop, coloured by the weights of a spatial attention (Viridis)."
     )
     evidence: PngUrl = Field(
-        description="The crop, coloured by what spoke for the emotion (LayerCAM): Inferno."
+        description="The crop, coloured by the evidence for the emotion (LayerCAM; Inferno)."
     )
 
 
 class ExplanationTiming(Timing):
-    """Where the time went, in milliseconds."""
+    """The time of each stage, in milliseconds."""
 
     draw_ms: Milliseconds = Field(description="Drawing.")
 
 
 class Explanation(_Body):
-    """The answer for one picture, and what it was read from."""
+    """The answer for one picture, with explanations."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, json_schema_extra={"example": _EXAMPLE_EXPLANATION}
@@ -233,13 +237,13 @@ class Problem(_Body):
         extra="forbid", frozen=True, json_schema_extra={"example": _EXAMPLE_PROBLEM}
     )
 
-    type: str = Field(description="Names the kind of problem, one to one with `code`.")
-    title: str = Field(description="The kind of problem, the same every time.")
+    type: str = Field(description="The kind of problem as a URN; it corresponds to `code`.")
+    title: str = Field(description="The kind of problem, in words.")
     status: int = Field(ge=400, le=599)
-    detail: str = Field(description="What was wrong this time and what to do.")
-    code: str = Field(description="Stable name of the kind, for programs.")
+    detail: str = Field(description="What was wrong with this request, and what to do.")
+    code: str = Field(description="The kind of problem for programs; it does not change.")
     instance: str | None = Field(
-        description="Names the request, as the header X-Request-ID and the service's log do."
+        description="The request's id, as in the header X-Request-ID and in the service's log."
     )
 
 
@@ -258,6 +262,6 @@ class BatchPrediction(_Body):
 
 
 class Health(_Body):
-    """How the service is."""
+    """The state of the service."""
 
     status: str

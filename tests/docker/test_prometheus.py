@@ -22,7 +22,7 @@ from tests.docker.project import (
     rules,
     scaling_queries,
 )
-from tests.docker.waiting import until
+from tests.waiting import eventually
 
 OPERATIONS = ROOT / "docs/operations.md"
 
@@ -64,17 +64,17 @@ def prometheus(tmp_path: Path) -> Iterator[str]:
         subprocess.Popen(command, stderr=log) as process,
     ):
         try:
-            until(lambda: _answers(f"http://{address}/-/ready"), within_s=30)
+            eventually(lambda: _answers(f"http://{address}/-/ready"), 30)
             yield f"http://{address}"
         finally:
             process.terminate()
 
 
-def _answers(url: str) -> bool | None:
+def _answers(url: str) -> bool:
     try:
-        return httpx.get(url).status_code == 200 or None
+        return httpx.get(url).status_code == 200
     except httpx.TransportError:
-        return None
+        return False
 
 
 def test_prometheus_serves_the_page_that_alerts_link_to(prometheus: str) -> None:

@@ -22,7 +22,7 @@ from service.config import SHIPPED_CHECKPOINT
 from tests.docker.conftest import Engine
 from tests.docker.load import Fate, Load, Request
 from tests.docker.project import ROOT, panel_queries, rules
-from tests.docker.waiting import until
+from tests.waiting import eventually
 from training.model.checkpoint import load_checkpoint, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import Manifest, NetworkConfig
@@ -180,7 +180,8 @@ def test_the_shipped_checkpoint_recognises_a_face(stack: Stack, face: bytes) -> 
 
 def test_prometheus_sees_the_request(stack: Stack) -> None:
     requests = 'fer_requests_total{route="/predict", status="200"}'
-    assert until(lambda: stack.value(requests), within_s=30) == 1
+    eventually(lambda: stack.value(requests) is not None, 30)
+    assert stack.value(requests) == 1
     target = next(
         t
         for t in stack.ask("targets", state="active")["activeTargets"]
@@ -194,7 +195,7 @@ def test_prometheus_sees_the_request(stack: Stack) -> None:
 
 def test_rules_are_loaded_and_every_panel_can_be_drawn(stack: Stack) -> None:
     recorded = 'job:fer_predict_requests:rate5m{job="attention-fer"}'
-    until(lambda: stack.value(recorded), within_s=60)
+    eventually(lambda: stack.value(recorded) is not None, 60)
     groups = stack.ask("rules")["groups"]
     loaded = [rule for group in groups for rule in group["rules"]]
     assert len(loaded) == len(rules())
@@ -216,9 +217,9 @@ def test_sigterm_under_load_loses_nothing(stack: Stack, face: bytes) -> None:
     held = [Request(port, face) for _ in range(HELD)]
     assert all(request.open() for request in held)
     load.start()
-    until(lambda: load.answered >= 100 or None, within_s=60)
+    eventually(lambda: load.answered >= 100, 60)
     with stack.engine.start(*stack.compose("stop", "service")) as stopping:
-        until(lambda: None if _takes_traffic(port) else True, within_s=20)
+        eventually(lambda: not _takes_traffic(port), 20)
         # Accepted before the signal, and uploaded only now.
         assert [request.finish() for request in held] == [Fate.ANSWERED] * HELD
         fates = load.join()

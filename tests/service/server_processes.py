@@ -6,16 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.waiting import PATIENCE_S
+
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_S = 90.0
 READY = r"ready at http://127\.0\.0\.1:(\d+): \S+ \S+ on \w+"
 ALL_READY = r"all \d+ workers are ready at http://127\.0\.0\.1:(\d+)"
 
@@ -124,15 +124,6 @@ def total(text: str, metric: str, **labels: str) -> float:
         for sample in family.samples
         if sample.name == metric and labels.items() <= sample.labels.items()
     )
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> float:
-    """Wait for another process, which has no event to wait on; returns the seconds it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < timeout_s, "it never happened"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def ready(server: Server) -> bool:

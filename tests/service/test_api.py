@@ -21,6 +21,7 @@ from service.pipeline import Predictor
 from service.queue.batcher import Batcher
 from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import BrokenEngine, Exchange, FakeEngine, GatedEngine, serving
+from tests.waiting import until
 from training.model.labels import FER2013_EMOTIONS
 
 pytestmark = pytest.mark.anyio
@@ -341,8 +342,7 @@ async def test_all_uploads_together_are_bounded() -> None:
         first = Exchange(PNG)
         first.push(bytes(1500), more=True)
         task = asyncio.create_task(first.run(app))
-        while not first.received:
-            await asyncio.sleep(0)
+        await until(lambda: first.received)
         response = await client.post("/predict", content=bytes(1600), headers=PNG)
         assert_problem(response, 503, "queue_full")
         first.leave()
@@ -460,8 +460,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         tasks = [asyncio.create_task(client.post("/predict", files=form(HAPPY)))]
         await asyncio.to_thread(engine.entered.wait)
         tasks += [asyncio.create_task(client.post("/predict", files=form(HAPPY))) for _ in "ab"]
-        while sample(app, "fer_queue_faces") < 2:
-            await asyncio.sleep(0)
+        await until(lambda: sample(app, "fer_queue_faces") >= 2)
         assert_problem(await client.post("/predict", files=form(HAPPY)), 503, "queue_full")
         engine.gate.set()
         assert [(await task).status_code for task in tasks] == [200] * 3
@@ -488,8 +487,7 @@ async def test_who_would_be_refused_anyhow_is_refused_unread(
         tasks = [asyncio.create_task(client.post("/predict", content=HAPPY))]
         await asyncio.to_thread(engine.entered.wait)
         tasks.append(asyncio.create_task(client.post("/predict", content=HAPPY)))
-        while app.state.service.admission.working < 2:
-            await asyncio.sleep(0)
+        await until(lambda: app.state.service.admission.working >= 2)
         exchange = Exchange(FORM | further, path)
         await exchange.run(app)  # nothing was sent, and nothing was waited for
         assert exchange.status == 503
@@ -519,8 +517,7 @@ async def test_a_client_that_leaves_while_it_waits_is_dropped() -> None:
         leaver.push(HAPPY)
         leaving = asyncio.create_task(leaver.run(app))
         # A decoded picture goes to the queue at once.
-        while sample(app, "fer_stage_seconds_count", stage="decode") < 2:
-            await asyncio.sleep(0)
+        await until(lambda: sample(app, "fer_stage_seconds_count", stage="decode") >= 2)
         leaver.leave()
         await leaving  # its handler ended, quietly, though the engine has not answered
         assert leaver.sent == []

@@ -26,13 +26,13 @@ from tests.service.server_processes import (
     ALL_READY,
     REPOSITORY,
     Server,
-    eventually,
     only_line,
     ready,
     running,
     total,
 )
 from tests.service.serving import serving
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

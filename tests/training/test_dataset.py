@@ -270,7 +270,9 @@ def test_to_measure_on_test_alone_is_enough(directory: Path) -> None:
 def test_without_a_face_to_measure_on_data_is_refused(directory: Path) -> None:
     for part in ("val", "test"):
         shutil.rmtree(directory / part)
-    with pytest.raises(DataError, match="own: no faces for validation or test"):
+    with pytest.raises(
+        DataError, match=r"own: no faces for validation or test, .* 3 pictures or more"
+    ):
         load(directory, to_train=False)  # one face of a class is too few to draw from
 
 

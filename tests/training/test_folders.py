@@ -258,7 +258,10 @@ def test_a_directory_without_pictures_is_named(tmp_path: Path) -> None:
         find_pictures(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with pytest.raises(DataError, match="no pictures in its folders, expected a folder"):
+    with pytest.raises(DataError, match=r"no pictures in its folders, expected a folder .* class$"):
+        find_pictures(tmp_path)
+    write_pictures(tmp_path / "a" / "person", 1)
+    with pytest.raises(DataError, match="folders inside a class's folder are not read"):
         find_pictures(tmp_path)
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.training.conftest import made_up
 from tests.training.synthetic import write_ferplus
+from tests.waiting import eventually
 from training.__main__ import main
 from training.model.checkpoint import digest, load_checkpoint, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS, FERPLUS_EMOTIONS
@@ -64,6 +65,12 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
+
+
+def wait_for_state(process: subprocess.Popen[str], folder: Path) -> None:
+    """Wait until a run has saved its state: after a step of its first epoch."""
+    eventually(lambda: (folder / "state.pt").exists() or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
 
 
 def metrics(folder: Path) -> list[dict[str, object]]:
@@ -152,10 +159,7 @@ def test_killed_in_mid_epoch_and_resumed_is_the_uncut_run(csv: Path, tmp_path: P
     short = ("--set", "epochs=2")
     assert main(command(csv, tmp_path / "uncut", *short)) == 0
     cut = start(*command(csv, tmp_path / "cut", "--save-every", "0", *short))
-    state = tmp_path / "cut" / "state.pt"
-    assert cut.stderr is not None
-    while not state.exists():  # every step is saved: some step of the first epoch
-        assert cut.poll() is None, cut.stderr.read()
+    wait_for_state(cut, tmp_path / "cut")
     cut.send_signal(signal.SIGKILL)
     cut.communicate()
     assert main(command(csv, tmp_path / "cut", "--save-every", "0", *short)) == 0
@@ -164,13 +168,11 @@ def test_killed_in_mid_epoch_and_resumed_is_the_uncut_run(csv: Path, tmp_path: P
 
 def test_ctrl_c_saves_and_says_how_to_go_on(csv: Path, tmp_path: Path) -> None:
     process = start(*command(csv, tmp_path, "--set", "epochs=100000", "--save-every", "0"))
-    assert process.stderr is not None
-    while not (tmp_path / "state.pt").exists():
-        assert process.poll() is None, process.stderr.read()
+    wait_for_state(process, tmp_path)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     assert "Traceback" not in said
 
 

@@ -142,7 +142,7 @@ def test_side_by_side_stopped_and_resumed(chain: Chain, place: Place, cpu: Machi
                 break
         said = first.stderr.read()
     assert first.returncode == 130
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     assert "Traceback" not in said
     subprocess.run(command, cwd=ROOT, check=True, timeout=600)
     parallel = weights(chain, place)

@@ -94,7 +94,7 @@ def test_where_nothing_can_be_written_a_note_is_all(
         mock.patch("training.samples.np.savez", side_effect=error),
     ):
         assert_same(cached(path, "key", make), make())
-    assert f"not kept for the next run ({error.strerror})" in caplog.text
+    assert f"the cache cannot be written ({error.strerror})" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
 

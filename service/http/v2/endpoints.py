@@ -28,7 +28,7 @@ async def server(request: Request) -> Response:
 
 
 async def live(_: Request) -> Response:
-    """Answer as long as the event loop turns."""
+    """Answer as long as the event loop runs."""
     return json_response({"live": True})
 
 

@@ -112,7 +112,7 @@ class TensorMetadata(_Message):
 
 
 class ModelMetadata(_Message):
-    """What the model takes and answers."""
+    """The model's inputs and outputs."""
 
     name: str
     versions: list[str]
@@ -137,13 +137,13 @@ class Live(_Message):
 
 
 class Ready(_Message):
-    """The service takes traffic."""
+    """The service accepts requests."""
 
     ready: bool
 
 
 class ModelReady(Ready):
-    """The model takes traffic."""
+    """The model accepts requests."""
 
     name: str
 

@@ -22,6 +22,7 @@ from service.pictures.detector import Detection, Detector
 from tests.service.made_pictures import encoded, flat, ramp
 from tests.service.serving import BrokenEngine, Exchange, FakeEngine, GatedEngine, serving
 from tests.service.test_api import PNG, assert_problem, form, sample
+from tests.waiting import until
 from training.model.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.anyio
@@ -251,8 +252,7 @@ async def test_a_full_queue_refuses() -> None:
         tasks = [asyncio.create_task(client.post("/explain", files=form(HAPPY)))]
         await asyncio.to_thread(engine.entered.wait)
         tasks += [asyncio.create_task(client.post("/explain", files=form(HAPPY))) for _ in "ab"]
-        while sample(app, "fer_queue_faces") < 2:
-            await asyncio.sleep(0)
+        await until(lambda: sample(app, "fer_queue_faces") >= 2)
         assert_problem(await client.post("/explain", files=form(HAPPY)), 503, "queue_full")
         engine.gate.set()
         assert [(await task).status_code for task in tasks] == [200] * 3
@@ -266,8 +266,7 @@ async def test_a_client_that_leaves_is_dropped() -> None:
         leaver = Exchange(PNG, "/explain")
         leaver.push(HAPPY)
         leaving = asyncio.create_task(leaver.run(app))
-        while sample(app, "fer_stage_seconds_count", stage="decode") < 2:
-            await asyncio.sleep(0)
+        await until(lambda: sample(app, "fer_stage_seconds_count", stage="decode") >= 2)
         leaver.leave()
         await leaving
         assert leaver.sent == []

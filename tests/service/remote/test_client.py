@@ -27,6 +27,7 @@ from service.remote.host import EngineHost
 from service.telemetry.metrics import Metrics
 from tests.service.gated_engine import GatedEngine, face, faces
 from tests.service.serving import MANIFEST
+from tests.waiting import until
 from training.model.prior import Adjustment
 
 pytestmark = pytest.mark.anyio
@@ -125,13 +126,6 @@ async def worker(
 
 def soon() -> float:
     return time.monotonic() + 30
-
-
-async def until(condition: object) -> None:
-    """Let the loop turn until something that has no event is so."""
-    async with asyncio.timeout(30):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0)
 
 
 async def test_faces_are_answered_as_by_the_batcher_itself(

@@ -4,7 +4,8 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from service.server.balancer import ConnectionBalancer
 from service.server.registry import WorkerRegistry, WorkerSlot
 from service.server.sockets import bind, listen
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -66,16 +68,12 @@ class Workplace:
 
     async def connect(self, count: int) -> None:
         """Connect so many clients, one after the other."""
-        for _ in range(count):
-            taken = sum(self.counts)
+        for total in range(sum(self.counts) + 1, sum(self.counts) + 1 + count):
             self.clients.append(socket.create_connection(self.address))
-            while sum(self.counts) == taken:
-                await asyncio.sleep(0)  # so soon that nothing is settled yet
+            await until(partial(self._has, total))
 
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
+    def _has(self, total: int) -> bool:
+        return sum(self.counts) == total
 
 
 @pytest.fixture
@@ -149,8 +147,7 @@ async def test_who_closes_serves_what_it_took_and_leaves_the_rest(place: Workpla
     place.registry.report(0, True)
     first.balancer.start()
     place.clients.append(socket.create_connection(place.address))
-    while not place.registry.get_connections(0):
-        await asyncio.sleep(0)
+    await until(lambda: place.registry.get_connections(0))
     await first.balancer.close()
     assert place.counts == [1, 0]
     place.clients.append(socket.create_connection(place.address))

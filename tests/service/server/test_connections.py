@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,12 +24,12 @@ from service.server.framing import MAX_HEAD_BYTES
 from service.server.sockets import allow_descriptors
 from tests.service.made_pictures import flat
 from tests.service.serving import FakeEngine, GatedEngine, serving
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
 GET = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 PATIENT = ConnectionLimits(max_connections=100, header_timeout_s=30.0)
-HASTY = ConnectionLimits(max_connections=100, header_timeout_s=0.3)  # of busy machines too
 
 
 @dataclass
@@ -44,6 +45,21 @@ class Listening:
         value = self.app.state.metrics.registry.get_sample_value(metric, labels)
         assert value is not None
         return float(value)
+
+    async def requests(self, count: int, status: str) -> None:
+        """Wait until so many requests to /predict have ended with this status."""
+        labels = {"route": "/predict", "kind": "prediction", "method": "POST", "status": status}
+        value = self.app.state.metrics.registry.get_sample_value
+        await until(lambda: value("fer_requests_total", labels) == count)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let the event loop read what was sent, then let its clock jump."""
+        for _ in range(5):
+            await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        time_before = loop.time
+        loop.time = lambda: time_before() + seconds  # type: ignore[method-assign]
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -74,8 +90,7 @@ async def listening(
             server.close()
             for connection in list(state.connections):
                 connection.transport.abort()
-            while state.connections:
-                await asyncio.sleep(0)
+            await until(lambda: not state.connections)
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
@@ -89,8 +104,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byt
 
 async def send_until_refused(server: Listening, writer: Any, head: bytes) -> int:
     """Send piece by piece, and nothing after a refusal, which would reset the connection."""
-    while not server.state.connections:
-        await asyncio.sleep(0)
+    await until(lambda: server.state.connections)
     (connection,) = server.state.connections
     assert isinstance(connection, BoundedProtocol)
     taken = 0
@@ -100,12 +114,16 @@ async def send_until_refused(server: Listening, writer: Any, head: bytes) -> int
         taken += len(data)
         BoundedProtocol.data_received(connection, data)
 
+    def has_taken(size: int) -> bool:
+        return taken >= size
+
     connection.data_received = count  # type: ignore[method-assign]
+    sent = 0
     for start in range(0, len(head), 1 << 14):
         piece = head[start : start + (1 << 14)]
         writer.write(piece)
-        while taken < start + len(piece):
-            await asyncio.sleep(0)
+        sent += len(piece)
+        await until(partial(has_taken, sent))
         if connection.transport.is_closing():
             break
     return taken
@@ -146,7 +164,7 @@ async def ended(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_requests_are_answered_one_after_another() -> None:
-    async with listening(HASTY) as server:
+    async with listening(PATIENT) as server:
         reader, writer = await server.connect()
         for _ in range(3):
             writer.write(GET)
@@ -158,8 +176,12 @@ async def test_requests_are_answered_one_after_another() -> None:
 
 
 async def test_who_says_nothing_is_ended() -> None:
-    async with listening(HASTY) as server:
+    async with listening(PATIENT) as server:
         reader, writer = await server.connect()
+        await until(lambda: server.state.connections)
+        await server.pass_time(0.9 * PATIENT.header_timeout_s)
+        assert server.state.connections
+        await server.pass_time(0.2 * PATIENT.header_timeout_s)
         assert await ended(reader) == b""
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 1
         assert server.sample("fer_connections") == 0
@@ -169,45 +191,49 @@ async def test_who_says_nothing_is_ended() -> None:
 @pytest.mark.parametrize("first", [b"", GET], ids=["first", "second"])
 @pytest.mark.parametrize("drop", [b"X-A: b\r\n", b"y"], ids=["lines", "bytes"])
 async def test_a_head_that_never_ends_is_ended(first: bytes, drop: bytes) -> None:
-    async with listening(HASTY) as server:
+    async with listening(PATIENT) as server:
         reader, writer = await server.connect()
         if first:
             writer.write(first)
             assert (await answer(reader))[0] == 200
         writer.write(b"GET / HTTP/1.1\r\n")
-        gone = asyncio.create_task(ended(reader))
-        while not gone.done():  # it drips all the time, and that does not help
+        for _ in range(4):  # it drips all the time, and that does not help
+            assert server.state.connections
             writer.write(drop)
-            await asyncio.wait({gone}, timeout=0.01)
-        assert gone.result() == b""
+            await server.pass_time(PATIENT.header_timeout_s / 3.5)
+        assert await ended(reader) == b""
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 1
         writer.close()
 
 
 async def test_blank_lines_keep_no_connection() -> None:
-    async with listening(HASTY) as server:
+    async with listening(PATIENT) as server:
         reader, writer = await server.connect()
         writer.write(GET)
         assert (await answer(reader))[0] == 200
-        gone = asyncio.create_task(ended(reader))
-        while not gone.done():
+        for _ in range(4):
+            assert server.state.connections
             writer.write(b"\r\n")
-            await asyncio.wait({gone}, timeout=0.01)
+            await server.pass_time(PATIENT.header_timeout_s / 3.5)
+        assert await ended(reader) == b""
         writer.close()
 
 
 async def test_an_idle_connection_is_ended() -> None:
-    async with listening(PATIENT, idle_s=0.1) as server:
+    async with listening(PATIENT, idle_s=100) as server:
         reader, writer = await server.connect()
         writer.write(GET)
         assert (await answer(reader))[0] == 200
+        await server.pass_time(99)  # longer than a head may take
+        assert server.state.connections
+        await server.pass_time(2)
         assert await ended(reader) == b""
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 0
         writer.close()
 
 
 async def test_a_body_may_take_longer_than_a_head() -> None:
-    async with listening(HASTY) as server:
+    async with listening(PATIENT, timeout_s=600) as server:
         reader, writer = await server.connect()
         picture = flat(130)
         writer.write(
@@ -215,7 +241,7 @@ async def test_a_body_may_take_longer_than_a_head() -> None:
         )
         for start in range(0, len(picture), 20):
             writer.write(picture[start : start + 20])
-            await asyncio.sleep(HASTY.header_timeout_s / 3)
+            await server.pass_time(PATIENT.header_timeout_s / 3)
         assert (await answer(reader))[0] == 200
         writer.close()
 
@@ -296,8 +322,7 @@ async def test_connections_are_bounded() -> None:
         assert await ended(reader) == b""
         writer.close()
         first[1].close()
-        while server.sample("fer_connections") > 1:
-            await asyncio.sleep(0)
+        await until(lambda: server.sample("fer_connections") <= 1)
         reader, writer = await server.connect()
         writer.write(GET)
         assert (await answer(reader))[0] == 200
@@ -306,17 +331,25 @@ async def test_connections_are_bounded() -> None:
         second[1].close()
 
 
+def unread(server: Listening) -> bool:
+    """Return whether the server has stopped to write, because its client does not read."""
+    (connection,) = server.state.connections
+    assert isinstance(connection, BoundedProtocol)
+    return connection.flow.write_paused
+
+
 async def test_who_does_not_read_is_ended() -> None:
-    async with listening(HASTY) as server:
+    async with listening(PATIENT) as server:
         # Small buffers, and a client that asks and asks.
         _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1)
         ask = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
-        while not server.sample("fer_connections_dropped_total", reason="unread"):
-            if not writer.transport.is_closing() and not writer.transport.get_write_buffer_size():
-                writer.write(ask * 10)
-            await asyncio.sleep(0.001)
-        while server.sample("fer_connections"):
-            await asyncio.sleep(0)
+        writer.write(ask * 1000)
+        await until(lambda: unread(server))
+        await server.pass_time(0.9 * PATIENT.header_timeout_s)
+        assert server.state.connections
+        await server.pass_time(0.2 * PATIENT.header_timeout_s)
+        await until(lambda: not server.sample("fer_connections"))
+        assert server.sample("fer_connections_dropped_total", reason="unread") == 1
         writer.transport.abort()
 
 
@@ -331,13 +364,10 @@ async def test_who_leaves_is_dropped() -> None:
             writer.write(request + picture)
             writers.append(writer)
         await asyncio.to_thread(engine.entered.wait)
-        while server.sample("fer_stage_seconds_count", stage="decode") < 8:
-            await asyncio.sleep(0)
+        await until(lambda: server.sample("fer_stage_seconds_count", stage="decode") >= 8)
         for writer in writers:
             writer.close()
-        gone = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "499"}
-        while (server.app.state.metrics.registry.get_sample_value("fer_requests_total", gone)) != 8:
-            await asyncio.sleep(0)
+        await server.requests(8, "499")
         assert server.sample("fer_queue_faces") == 0
         assert server.app.state.service.admission.working == 0
         engine.gate.set()
@@ -370,8 +400,7 @@ async def test_a_refused_upload_is_skipped_and_its_connection_goes_on() -> None:
             writer.write(head % len(picture) + picture)
             waiting.append((reader, writer))
             await asyncio.to_thread(engine.entered.wait)
-        while server.app.state.service.admission.working < 2:
-            await asyncio.sleep(0)
+        await until(lambda: server.app.state.service.admission.working >= 2)
         reader, writer = await server.connect()
         size = 5 << 20
         writer.write(head % size)
@@ -401,7 +430,7 @@ def upload(size: int, further: bytes = b"") -> bytes:
 
 
 async def test_who_is_turned_away_may_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with listening(HASTY) as server:
+    async with listening(PATIENT, idle_s=1000) as server:
         refuse_all(server, monkeypatch)
         reader, writer = await server.connect()
         for _ in range(3):  # whole, and one behind the other
@@ -418,8 +447,9 @@ async def test_who_is_turned_away_may_go_on(monkeypatch: pytest.MonkeyPatch) -> 
         )
         for start in range(0, 300_000, 50_000):
             writer.write((b"xxxxx" + rest)[start : start + 50_000])
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(3 * HASTY.header_timeout_s)  # idle; no head is overdue
+            await writer.drain()
+        await until(lambda: not writer.transport.get_write_buffer_size())
+        await server.pass_time(3 * PATIENT.header_timeout_s)  # idle; no head is overdue
         writer.write(GET)
         assert (await answer(reader))[0] == 200
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 0
@@ -429,15 +459,16 @@ async def test_who_is_turned_away_may_go_on(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_who_is_turned_away_and_trickles_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with listening(HASTY) as server:
+    async with listening(PATIENT) as server:
         refuse_all(server, monkeypatch)
         reader, writer = await server.connect()
         writer.write(upload(300_000)[:1000])
         assert (await answer(reader))[0] == 503
-        ending = asyncio.create_task(ended(reader))
-        while not ending.done():
+        for _ in range(4):
+            assert server.state.connections
             writer.write(b"x")
-            await asyncio.wait({ending}, timeout=0.01)
+            await server.pass_time(PATIENT.header_timeout_s / 3.5)
+        assert await ended(reader) == b""
         assert server.sample("fer_connections_dropped_total", reason="header_timeout") == 1
         writer.close()
 
@@ -524,10 +555,7 @@ async def test_who_leaves_altogether_is_noticed(how: str) -> None:
         writer.write(b"\r\n\r\n" + picture)
         await asyncio.to_thread(engine.entered.wait)
         getattr(writer.transport, how)()
-        gone = {"route": "/predict", "kind": "prediction", "method": "POST", "status": "499"}
-        registry = server.app.state.metrics.registry
-        while registry.get_sample_value("fer_requests_total", gone) != 1:
-            await asyncio.sleep(0)
+        await server.requests(1, "499")
         assert not server.state.connections
         engine.gate.set()
 

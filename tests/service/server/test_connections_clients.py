@@ -14,6 +14,7 @@ import pytest
 from service.http.v2.messages import MODEL
 from tests.service.made_pictures import flat
 from tests.service.server.test_connections import PATIENT, Listening, listening
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -149,5 +150,4 @@ async def test_every_early_answer_arrives(case: str) -> None:
 
 async def none_linger(server: Listening) -> None:
     """Wait until no connection is left: the client has closed its own."""
-    while server.state.connections:
-        await asyncio.sleep(0.001)
+    await until(lambda: not server.state.connections)

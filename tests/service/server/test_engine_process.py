@@ -24,7 +24,8 @@ from tests.service.server.test_supervisor import (
     settings,
     workers_of,
 )
-from tests.service.server_processes import ALL_READY, Server, eventually, ready, running
+from tests.service.server_processes import ALL_READY, Server, ready, running
+from tests.waiting import eventually
 from training.model.labels import FER2013_EMOTIONS
 
 pytestmark = pytest.mark.anyio
@@ -152,7 +153,6 @@ async def test_a_drain_answers_all_that_was_accepted() -> None:
             ]
             # Each has come as far as the engine, or to a worker that is reading it.
             await asyncio.to_thread(
-                eventually,
                 lambda: (
                     server.sample("fer_connections") > requests
                     and server.sample("fer_queue_faces") > 20

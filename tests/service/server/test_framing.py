@@ -27,6 +27,7 @@ from tests.service.server.test_connections import (
     ended,
     listening,
 )
+from tests.waiting import until
 
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -391,12 +392,10 @@ async def test_a_request_whose_body_breaks_is_given_up_at_once() -> None:
         admission = server.app.state.service.admission
         reader, writer = await server.connect()
         writer.write(CHUNKED + chunk(PICTURE[:9]))
-        while not admission.uploading:
-            await asyncio.sleep(0)
+        await until(lambda: admission.uploading)
         writer.write(b"nonsense\r\n")
         assert (await answer(reader))[0] == 400
-        while admission.uploading:
-            await asyncio.sleep(0)
+        await until(lambda: not admission.uploading)
         assert server.state.connections  # the client may still send
         assert await ended(reader) == b""
         writer.close()
@@ -504,7 +503,6 @@ async def test_nothing_is_left_when_a_client_goes_in_the_middle_of_chunks() -> N
         writer.write(CHUNKED + chunk(PICTURE)[:40])
         writer.write_eof()
         assert await ended(reader) == b""
-        while server.state.connections:
-            await asyncio.sleep(0)
+        await until(lambda: not server.state.connections)
         assert server.app.state.service.admission.uploading == 0
         writer.close()

@@ -25,6 +25,7 @@ from service.server.connections import BoundedProtocol
 from service.telemetry.metrics import Metrics
 from tests.service.made_pictures import flat
 from tests.service.server.test_connections import GET, PATIENT, listening
+from tests.waiting import until
 
 INPUTS = int(os.environ.get("FER_FUZZ_INPUTS", "240000")) // 10
 SEED = int(os.environ.get("FER_FUZZ_SEED", "0"))
@@ -231,8 +232,7 @@ async def ours(
             await asyncio.sleep(0)
         wire.closed = True
         protocol.connection_lost(None)
-        while state.tasks:
-            await asyncio.sleep(0)
+        await until(lambda: not state.tasks)
     return recorder.requests
 
 
@@ -268,8 +268,7 @@ async def test_hostile_streams_are_answered_and_leave_nothing(
         grown = resident_bytes() - before
         assert {int(status) for status in seen} <= DOCUMENTED
         assert (await statuses(server.port, [GET])) == ["200"]
-        while server.state.connections:
-            await asyncio.sleep(0)
+        await until(lambda: not server.state.connections)
         admission = server.app.state.service.admission
         assert (admission.working, admission.uploading) == (0, 0)
     assert slowest < MAX_SECONDS

@@ -9,6 +9,7 @@ import pytest
 from service.server.connections import LAST_REQUEST_S, ConnectionLimits
 from service.server.transport import LINGER_S, MAX_LINGER_BYTES, LingeringTransport
 from tests.service.server.test_connections import PATIENT, answer, ended, listening
+from tests.waiting import until
 
 LARGE = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 90000000\r\n\r\n"
 
@@ -151,8 +152,7 @@ async def test_a_shutdown_does_not_wait_for_who_goes_on_sending() -> None:
         (connection,) = server.state.connections
         began = asyncio.get_running_loop().time()
         connection.shutdown()
-        while server.state.connections:
-            await asyncio.sleep(0.001)
+        await until(lambda: not server.state.connections)
         assert asyncio.get_running_loop().time() - began >= 0.9 * LAST_REQUEST_S
         writer.close()
 
@@ -165,10 +165,8 @@ async def test_of_connections_above_the_limit_few_linger() -> None:
         for _ in range(60):
             reader, writer = await server.connect()
             readers.append((reader, writer))
-        while server.sample("fer_connections_dropped_total", reason="limit") < 60:
-            await asyncio.sleep(0)
-        while len(server.state.connections) > 40:
-            await asyncio.sleep(0)
+        await until(lambda: server.sample("fer_connections_dropped_total", reason="limit") >= 60)
+        await until(lambda: len(server.state.connections) <= 40)
         for reader, writer in readers:
             assert (await answer(reader))[0] == 503
             assert await ended(reader) == b""
@@ -180,14 +178,12 @@ async def test_of_connections_above_the_limit_few_linger() -> None:
 async def test_what_the_system_has_and_nobody_read_is_known() -> None:
     async with listening(PATIENT) as server:
         _, writer = await server.connect()
-        while not server.state.connections:
-            await asyncio.sleep(0)
+        await until(lambda: server.state.connections)
         (connection,) = server.state.connections
         transport = connection.transport
         assert isinstance(transport, LingeringTransport)
         assert not transport.has_unread()
         transport.hold(True)
         writer.write(b"x")
-        while not transport.has_unread():
-            await asyncio.sleep(0)
+        await until(lambda: transport.has_unread())
         writer.close()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.service.server_processes import only_line
 from training.model.checkpoint import load_checkpoint, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
 from training.model.manifest import CheckpointError, Manifest, NetworkConfig
@@ -446,9 +447,7 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path, command: list[str]
         timeout=60,
     )
     assert done.returncode == 2
-    assert str(path) in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert str(path) in only_line(done.stderr)
 
 
 def test_loading_needs_nothing_of_torchs_compiler(

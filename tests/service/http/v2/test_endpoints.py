@@ -17,6 +17,7 @@ from service.http.v2.endpoints import MAX_FACES
 from tests.service.http.v2.bodies import INFER, binary, faces_json, header, images
 from tests.service.made_pictures import flat
 from tests.service.serving import BrokenEngine, Exchange, FakeEngine, GatedEngine, serving
+from tests.waiting import until
 from training.model.labels import FER2013_EMOTIONS
 
 pytestmark = pytest.mark.anyio
@@ -165,8 +166,7 @@ async def test_the_faces_of_one_request_share_a_batch() -> None:
         await asyncio.to_thread(engine.entered.wait)
         second = asyncio.create_task(post(client, images(*[HAPPY] * 5)))
         third = asyncio.create_task(client.post(INFER, json=faces_json(1, 2)))
-        while sample(app, "fer_queue_faces") < 7:
-            await asyncio.sleep(0)
+        await until(lambda: sample(app, "fer_queue_faces") >= 7)
         engine.gate.set()
         assert [r.status_code for r in (await first, await second, await third)] == [200] * 3
     assert engine.batches == [1, 7]
@@ -251,8 +251,7 @@ async def test_a_full_queue_and_a_late_answer() -> None:
         first = asyncio.create_task(client.post(INFER, json=faces_json(130)))
         await asyncio.to_thread(engine.entered.wait)
         second = asyncio.create_task(client.post(INFER, json=faces_json(130, 10)))
-        while sample(app, "fer_queue_faces") < 2:
-            await asyncio.sleep(0)
+        await until(lambda: sample(app, "fer_queue_faces") >= 2)
         response = await client.post(INFER, json=faces_json(130))
         assert_error(response, 503, "queue_full")
         assert int(response.headers["retry-after"]) >= 1
@@ -272,8 +271,7 @@ async def test_a_client_that_leaves_is_dropped(body: bytes) -> None:
         leaver = Exchange(header(body), INFER)
         leaver.push(body)
         leaving = asyncio.create_task(leaver.run(app))
-        while sample(app, "fer_queue_faces") < 2:
-            await asyncio.sleep(0)
+        await until(lambda: sample(app, "fer_queue_faces") >= 2)
         leaver.leave()
         await leaving
         assert leaver.sent == []
