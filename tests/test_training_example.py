@@ -80,6 +80,7 @@ def test_the_shipped_checkpoint_measured(
     assert measured.split()[1] == "20"
 
 
+@pytest.mark.slow
 def test_from_photographs_to_a_served_checkpoint(
     detector: str,
     tmp_path: Path,

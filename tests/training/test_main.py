@@ -155,6 +155,7 @@ def test_an_annotated_checkpoint_states_its_prior_and_keeps_its_weights(
     assert (tmp_path / "out/comparison.md").read_text() in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_killed_in_mid_epoch_and_resumed_is_the_uncut_run(csv: Path, tmp_path: Path) -> None:
     short = ("--set", "epochs=2")
     assert main(command(csv, tmp_path / "uncut", *short)) == 0

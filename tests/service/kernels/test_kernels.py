@@ -38,6 +38,7 @@ def compile_to(folder: Path, compiler: str | None = None) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc)")
 @pytest.mark.skipif(
     "avx2" not in torch.cpu.get_capabilities(), reason="this is no x86-64 processor"

@@ -86,6 +86,7 @@ def test_its_files_are_nobody_elses(apart: Server) -> None:
     assert all(file.stat().st_mode & 0o077 == 0 for file in folder.iterdir())
 
 
+@pytest.mark.slow
 async def test_a_killed_engine_is_replaced_and_costs_only_whom_it_had(apart: Server) -> None:
     eventually(lambda: ready(apart))
     processes = workers_of(apart)
@@ -139,6 +140,7 @@ async def test_a_killed_worker_is_replaced_and_reaches_the_same_engine(apart: Se
     assert await post_many(apart, 50) == 50
 
 
+@pytest.mark.slow
 async def test_a_drain_answers_all_that_was_accepted() -> None:
     requests = 8
     pictures = [("image", (f"{n}.png", flat(n), "image/png")) for n in range(32)]
