@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-import numpy as np
 import ray
 from fastapi import FastAPI, Request, UploadFile
 from ray import serve
@@ -35,12 +34,12 @@ class Recognise:
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.01)
     async def recognise(self, pictures: list[bytes]) -> list[dict[str, Any]]:
         """Answer a batch."""
-        faces = np.stack([self.model.decode(data) for data in pictures])
-        return [self.model.answer(row) for row in self.model.infer(faces)]
+        return self.model.answer([self.model.find(data) for data in pictures])
 
 
 if __name__ == "__main__":
-    environ = {"ENGINE": ENGINE, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ["PYTHONPATH"]}
+    handed = ("DETECT", "OMP_NUM_THREADS", "PYTHONPATH")
+    environ = {"ENGINE": ENGINE} | {name: os.environ[name] for name in handed}
     ray.init(
         num_cpus=max(WORKERS, 2),
         include_dashboard=False,
