@@ -32,11 +32,12 @@ from training.model.manifest import CheckpointError
 REPORT_FILE: Final = "crops.csv"
 """What became of each file, in the destination."""
 
-Result = Literal["face", "whole picture", "no face", "refused"]
+Result = Literal["face", "whole picture", "kept", "no face", "refused"]
 
 _MEANINGS: Final[Mapping[Result, str]] = {
     "face": "faces cut",
     "whole picture": "small square pictures taken whole, as serving takes them",
+    "kept": "faces of an earlier run that its report does not name, kept",
     "no face": "without a face",
     "refused": "not readable",
 }
@@ -57,7 +58,7 @@ class Outcome:
         result: What was done.
         crop: Path of the face in the destination; empty without one.
         faces_found: How many faces the picture has; the largest was cut.
-        size_px: Longer side of the face in the picture; 0 for a whole picture, or without a face.
+        size_px: Longer side of the face in the picture; 0 where none was cut by this run.
         usable: Whether the face is large, sharp and lit enough, by the service's measure.
         reason: Why a file was refused.
     """
@@ -105,7 +106,7 @@ class Cropper:
             before: Rows of an earlier report, by the picture.
         """
         crop = self.target(file).relative_to(self._destination).as_posix()
-        unknown = Outcome(self.name(file), "face", crop, 1, usable=True)
+        unknown = Outcome(self.name(file), "kept", crop)
         return before.get(unknown.picture, unknown)
 
     def crop(self, file: Path) -> Outcome:
@@ -225,17 +226,18 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _run(options.source, options.destination, options.resume)
     except (CheckpointError, CropError, SettingsError) as error:
-        print(f"crop: {error}", file=sys.stderr)  # noqa: T201
+        print(f"crop: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"crop: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        where = error.filename or options.destination
+        print(f"crop: {where}: {error.strerror or error}", file=sys.stderr)
     return 2
 
 
 def _run(source: Path, destination: Path, resume: bool) -> int:
     _check(source, destination, resume)
+    files = find_files(source)
     settings = Settings.from_environ(os.environ)
     cropper = Cropper(source, destination, _open_finder(settings), settings.max_image_bytes)
-    files = find_files(source)
     report = destination / REPORT_FILE
     before = _read_report(report) if resume else {}
     destination.mkdir(parents=True, exist_ok=True)
@@ -245,7 +247,7 @@ def _run(source: Path, destination: Path, resume: bool) -> int:
     stopped = _crop_rest(cropper, rest, settings.decode_threads or count_cores(), outcomes)
     write_report(report, sorted(outcomes, key=lambda outcome: outcome.picture))
     lines = [*summarise(outcomes), f"faces: {destination}", f"each file's result: {report}"]
-    print(*lines, sep="\n")  # noqa: T201
+    print(*lines, sep="\n")
     return 130 if stopped else 0
 
 
@@ -257,7 +259,7 @@ def _crop_rest(
         for outcome in tqdm(crop_all(cropper, files, threads), total=len(files), disable=None):
             outcomes.append(outcome)
     except KeyboardInterrupt:
-        print("\nstopped; the same command with --resume goes on", file=sys.stderr)  # noqa: T201
+        print("\nstopped; the same command with --resume goes on", file=sys.stderr)
         return True
     return False
 
@@ -300,7 +302,7 @@ def _read_report(path: Path) -> dict[str, Outcome]:
             rows = [
                 Outcome(
                     row["picture"],
-                    "whole picture" if row["result"] == "whole picture" else "face",
+                    next(known for known in _MEANINGS if known == row["result"]),
                     row["crop"],
                     int(row["faces_found"]),
                     int(row["size_px"]),
@@ -309,7 +311,7 @@ def _read_report(path: Path) -> dict[str, Outcome]:
                 for row in csv.DictReader(file)
                 if row["crop"]
             ]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, csv.Error):
         return {}
     return {row.picture: row for row in rows}
 

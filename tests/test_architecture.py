@@ -67,13 +67,13 @@ def layer_of(name: str) -> int:
 @pytest.mark.parametrize("path", SERVICE, ids=name_of)
 def test_imports_go_to_lower_layers(path: Path) -> None:
     name = name_of(path)
+    used = ours(path) - {"service.__version__"}
     alone = [one for one in ALONE if within(name, one)]
     if name == "service":
-        assert ours(path) == set()
+        assert used == set()
     elif alone:
-        assert {used for used in ours(path) if not within(used, alone[0])} == set()
+        assert {one for one in used if not within(one, alone[0])} == set()
     else:
-        used = ours(path) - {"service.__version__"}
         assert {one for one in used if layer_of(one) > layer_of(name)} == set()
 
 

@@ -1,6 +1,7 @@
 """Clients of the service: `Client` and `AsyncClient` for programs, the command `fer` for people.
 
-Imports nothing of the server: httpx and the standard library, and Pillow to draw.
+Imports nothing of the server: httpx and the standard library, and Pillow to draw, or for a caller
+who gives a picture of Pillow or an array.
 """
 
 from service.client.answers import Box, ExplainedFace, Explanation, Face, Failure, Prediction

@@ -1,23 +1,29 @@
 """The clients, synchronous and asynchronous, with retries.
 
-A request is retried after a failed or broken connection, and after 503 when the time has passed
-that the answer names. Everything else is final.
+A request is retried after a refused or broken connection, and after 503 when the time has passed
+that the answer names. Everything else is final: a host that cannot be found, too.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import httpx
 
+from service.client.address import (
+    find_proxy,
+    parse_key,
+    parse_retries,
+    parse_timeout,
+    parse_url,
+)
 from service.client.answers import Explanation, Prediction
+from service.client.content import Image, read_content
 from service.client.exchange import (
     ApiRequest,
     Detect,
-    Image,
     Outcome,
     parse_explanation,
     parse_figure,
@@ -25,6 +31,7 @@ from service.client.exchange import (
     request_headers,
     retry_delay_s,
 )
+from service.client.transport import EarlyAnswerTransport
 
 DEFAULT_URL = "http://localhost:8000"
 DEFAULT_TIMEOUT_S = 30.0
@@ -47,17 +54,30 @@ class Client:
         """Create the client; the first request connects.
 
         Args:
-            url: Of the service.
+            url: Of the service; http without a scheme. The environment may name a proxy
+                (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY), which is not asked for localhost.
             api_key: Sent with every request, if the service requires one.
             timeout_s: How long one attempt may take, in seconds.
             retries: The number of attempts after the first one.
             transport: httpx's transport, for tests.
             sleep: Waits between attempts.
+
+        Raises:
+            ValueError: One of these, or the proxy, is not valid; says which and why.
         """
+        address = parse_url(url)
+        proxy = find_proxy(address) if transport is None else None
         self._http = httpx.Client(
-            base_url=url, headers=request_headers(api_key), timeout=timeout_s, transport=transport
+            base_url=address,
+            headers=request_headers(parse_key(api_key)),
+            timeout=parse_timeout(timeout_s),
+            transport=transport,
+            proxy=proxy,
+            trust_env=False,  # the proxy was found; certificates are named below
+            verify=httpx.create_ssl_context(),
+            limits=httpx.Limits(max_connections=None),
         )
-        self._retries, self._sleep = retries, sleep
+        self._retries, self._sleep = parse_retries(retries), sleep
 
     def predict(
         self,
@@ -65,15 +85,19 @@ class Client:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> Prediction:
         """Classify the faces of one picture.
 
         Args:
-            image: The picture.
+            image: The picture: a path, bytes, a binary file object, a PIL image, or an array of
+                pixels: uint8[h, w], uint8[h, w, 1, 3 or 4] (RGB, RGBA) or uint16[h, w].
             detect: Whether to search for faces, or take the whole picture as one; None is the
                 service's default.
             max_faces: Most faces to answer, the largest first; None is the service's default.
+            min_face: The smallest face to search for, as a share of the picture's long side; None
+                searches for small ones only where a quick look gives a reason to.
             prior: How frequent each emotion is taken to be: "uniform", "training", "balanced" or
                 "emotion:share,..."; None is the service's default.
 
@@ -83,8 +107,12 @@ class Client:
         Raises:
             Failure: The service returned an error, or could not be reached.
             OSError: The file cannot be read.
+            TypeError: The picture is none of these.
+            ValueError: The array is not one of pixels.
         """
-        return parse_prediction(self._ask(image, ApiRequest.predict(detect, max_faces, prior)))
+        return parse_prediction(
+            self._ask(image, ApiRequest.predict(detect, max_faces, min_face, prior))
+        )
 
     def explain(
         self,
@@ -92,10 +120,13 @@ class Client:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> Explanation:
         """Classify the faces of one picture, with explanations; otherwise as `predict`."""
-        return parse_explanation(self._ask(image, ApiRequest.explain(detect, max_faces, prior)))
+        return parse_explanation(
+            self._ask(image, ApiRequest.explain(detect, max_faces, min_face, prior))
+        )
 
     def figure(
         self,
@@ -103,13 +134,14 @@ class Client:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> bytes:
         """Return the explanation of one picture as one figure, the bytes of a PNG."""
-        return parse_figure(self._ask(image, ApiRequest.figure(detect, max_faces, prior)))
+        return parse_figure(self._ask(image, ApiRequest.figure(detect, max_faces, min_face, prior)))
 
     def _ask(self, image: Image, request: ApiRequest) -> Outcome:
-        content = image.read_bytes() if isinstance(image, Path) else image
+        content = read_content(image)
         for attempt in range(self._retries):
             outcome = self._try(content, request)
             if (seconds := retry_delay_s(outcome, attempt)) is None:
@@ -125,7 +157,7 @@ class Client:
                 headers={"accept": request.accept},
                 content=content,
             )
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return error
 
     def close(self) -> None:
@@ -160,10 +192,15 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """Create the client, with the arguments of `Client`; the first request connects."""
+        address = parse_url(url)
         self._http = httpx.AsyncClient(
-            base_url=url, headers=request_headers(api_key), timeout=timeout_s, transport=transport
+            base_url=address,
+            headers=request_headers(parse_key(api_key)),
+            timeout=parse_timeout(timeout_s),
+            transport=transport or EarlyAnswerTransport(find_proxy(address)),
+            trust_env=False,
         )
-        self._retries, self._sleep = retries, sleep
+        self._retries, self._sleep = parse_retries(retries), sleep
 
     async def predict(
         self,
@@ -171,11 +208,12 @@ class AsyncClient:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> Prediction:
         """Do as `Client.predict` does."""
         return parse_prediction(
-            await self._ask(image, ApiRequest.predict(detect, max_faces, prior))
+            await self._ask(image, ApiRequest.predict(detect, max_faces, min_face, prior))
         )
 
     async def explain(
@@ -184,11 +222,12 @@ class AsyncClient:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> Explanation:
         """Do as `Client.explain` does."""
         return parse_explanation(
-            await self._ask(image, ApiRequest.explain(detect, max_faces, prior))
+            await self._ask(image, ApiRequest.explain(detect, max_faces, min_face, prior))
         )
 
     async def figure(
@@ -197,13 +236,16 @@ class AsyncClient:
         *,
         detect: Detect | None = None,
         max_faces: int | None = None,
+        min_face: float | None = None,
         prior: str | None = None,
     ) -> bytes:
         """Do as `Client.figure` does."""
-        return parse_figure(await self._ask(image, ApiRequest.figure(detect, max_faces, prior)))
+        return parse_figure(
+            await self._ask(image, ApiRequest.figure(detect, max_faces, min_face, prior))
+        )
 
     async def _ask(self, image: Image, request: ApiRequest) -> Outcome:
-        content = await asyncio.to_thread(image.read_bytes) if isinstance(image, Path) else image
+        content = await asyncio.to_thread(read_content, image)
         for attempt in range(self._retries):
             outcome = await self._try(content, request)
             if (seconds := retry_delay_s(outcome, attempt)) is None:
@@ -219,7 +261,7 @@ class AsyncClient:
                 headers={"accept": request.accept},
                 content=content,
             )
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return error
 
     async def close(self) -> None:

@@ -1,32 +1,33 @@
-"""Draws boxes and emotions on copies of pictures."""
+"""Draws boxes and emotions on copies of pictures, as the service saw them."""
 
-from pathlib import Path
+import io
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import ImageDraw, ImageFont
 
 from service.client.answers import Face, Prediction
+from service.client.picture import read_picture
 
 _TEXT_COLOUR, _BOX_COLOUR = (255, 255, 255), (20, 60, 120)
 
 
-def draw(source: Path, prediction: Prediction, target: Path) -> None:
-    """Write an annotated copy.
+def draw(content: bytes, prediction: Prediction) -> bytes:
+    """Return an annotated copy of a picture, the bytes of a PNG. Any thread may call it.
 
     Args:
-        source: The picture that was sent.
-        prediction: Its answer.
-        target: The copy; its suffix selects the format.
+        content: The bytes that were sent.
+        prediction: Their answer.
 
     Raises:
-        OSError: One of the files cannot be read or written.
+        ValueError: Pillow cannot read the picture on this computer.
     """
-    with Image.open(source) as opened:
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    picture = read_picture(content)
     canvas = ImageDraw.Draw(picture)
     size = max(12, min(picture.size) // 24)
     for face in prediction.faces:
         _draw_face(canvas, face, size)
-    picture.save(target)
+    copy = io.BytesIO()
+    picture.save(copy, "PNG")
+    return copy.getvalue()
 
 
 def _draw_face(canvas: ImageDraw.ImageDraw, face: Face, size: int) -> None:

@@ -1,8 +1,10 @@
 """Requests, retry delays and answers, shared by both clients; does no I/O."""
 
-from collections.abc import Callable, Mapping
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import httpx
@@ -19,9 +21,7 @@ MAX_WAIT_S = 60.0
 
 Detect = Literal["auto", "always", "never"]
 """Whether to search for faces: auto searches unless the picture seems to be a crop of one face."""
-Image = bytes | Path
-"""A picture's bytes, or its file."""
-Outcome = httpx.Response | httpx.TransportError
+Outcome = httpx.Response | httpx.RequestError
 """The result of one attempt."""
 
 _T = TypeVar("_T")
@@ -39,22 +39,40 @@ class ApiRequest:
 
     path: str
     accept: str = "application/json"
-    params: Mapping[str, str | int] = field(default_factory=dict)
+    params: Mapping[str, str | int | float] = field(default_factory=dict)
 
     @classmethod
-    def predict(cls, detect: Detect | None, max_faces: int | None, prior: str | None) -> Self:
+    def predict(
+        cls,
+        detect: Detect | None,
+        max_faces: int | None,
+        min_face: float | None,
+        prior: str | None,
+    ) -> Self:
         """Request the emotions."""
-        return cls("/predict", params=_params(detect, max_faces, prior))
+        return cls("/predict", params=_params(detect, max_faces, min_face, prior))
 
     @classmethod
-    def explain(cls, detect: Detect | None, max_faces: int | None, prior: str | None) -> Self:
+    def explain(
+        cls,
+        detect: Detect | None,
+        max_faces: int | None,
+        min_face: float | None,
+        prior: str | None,
+    ) -> Self:
         """Request the emotions with explanations."""
-        return cls("/explain", params=_params(detect, max_faces, prior))
+        return cls("/explain", params=_params(detect, max_faces, min_face, prior))
 
     @classmethod
-    def figure(cls, detect: Detect | None, max_faces: int | None, prior: str | None) -> Self:
+    def figure(
+        cls,
+        detect: Detect | None,
+        max_faces: int | None,
+        min_face: float | None,
+        prior: str | None,
+    ) -> Self:
         """Request the explanations as one figure."""
-        return cls("/explain", "image/png", _params(detect, max_faces, prior))
+        return cls("/explain", "image/png", _params(detect, max_faces, min_face, prior))
 
 
 def request_headers(api_key: str | None) -> dict[str, str]:
@@ -70,12 +88,28 @@ def retry_delay_s(outcome: Outcome, attempt: int) -> float | None:
         outcome: Of the last attempt.
         attempt: How many attempts there were before it.
     """
-    if isinstance(outcome, httpx.TransportError):
+    if isinstance(outcome, httpx.RequestError):
+        if _is_final(outcome):
+            return None
         return min(0.25 * 2.0**attempt, MAX_WAIT_S)
     if outcome.status_code != 503:
         return None
     named = outcome.headers.get("retry-after", "")
-    return min(float(named), MAX_WAIT_S) if named.isdigit() else 1.0
+    return min(float(named), MAX_WAIT_S) if re.fullmatch("[0-9]+", named) else 1.0
+
+
+def _is_final(error: httpx.RequestError) -> bool:
+    """Return whether a request fails in the same way however often it is sent."""
+    kinds = httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.DecodingError
+    causes = socket.gaierror, ssl.SSLCertVerificationError, UnicodeError
+    return isinstance(error, kinds) or any(isinstance(one, causes) for one in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def parse_prediction(outcome: Outcome) -> Prediction:
@@ -100,22 +134,31 @@ def _png(response: httpx.Response) -> bytes:
 
 
 def _params(
-    detect: Detect | None, max_faces: int | None, prior: str | None
-) -> dict[str, str | int]:
-    asked: dict[str, str | int | None]
-    asked = {"detect": detect, "max_faces": max_faces, "prior": prior}
+    detect: Detect | None, max_faces: int | None, min_face: float | None, prior: str | None
+) -> dict[str, str | int | float]:
+    asked: dict[str, str | int | float | None]
+    asked = {"detect": detect, "max_faces": max_faces, "min_face": min_face, "prior": prior}
     return {name: value for name, value in asked.items() if value is not None}
 
 
 def _parse(outcome: Outcome, read: Callable[[httpx.Response], _T]) -> _T:
-    if isinstance(outcome, httpx.TransportError):
-        raise Failure("unreachable", 0, f"no answer: {outcome or type(outcome).__name__}")
+    if isinstance(outcome, httpx.RequestError):
+        raise Failure("unreachable", 0, f"no answer: {_reason(outcome)}")
     try:
         if outcome.status_code == 200:
             return read(outcome)
         body: Any = outcome.json()
         raise Failure(body["code"], outcome.status_code, body["detail"])
-    except (ValueError, KeyError, TypeError):
-        status = outcome.status_code
-        detail = f"HTTP {status} without an answer of this API; is this the right address?"
-        raise Failure("not_the_service", status, detail) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        status = f"{outcome.status_code} {outcome.reason_phrase}".strip()
+        detail = (
+            f"HTTP {status} without an answer of this API; "
+            "is this the right address, or did a proxy answer?"
+        )
+        raise Failure("not_the_service", outcome.status_code, detail) from None
+
+
+def _reason(error: httpx.RequestError) -> str:
+    if any(isinstance(cause, socket.gaierror | UnicodeError) for cause in _causes(error)):
+        return f"the host {error.request.url.host} cannot be found; is this the right address?"
+    return str(error) or type(error).__name__

@@ -224,8 +224,11 @@ def decode(
 
 def _decode(data: Data, spec: InputSpec, max_pixels: int, search: FaceSearch) -> Picture:
     plain = _recognise(data, max_pixels)
-    if plain and (picture := _read_plain(data, plain, spec, search)):
-        return picture
+    try:
+        if plain and (picture := _read_plain(data, plain, spec, search)):
+            return picture
+    except MemoryError:
+        raise _out_of_memory() from None
     with _opened(data, max_pixels) as image:
         return _read(image, spec, search)
 

@@ -55,13 +55,21 @@ def prepare_metric_files(folder: Path, number: int) -> None:
         path = folder / f"{kind}_{os.getpid()}.db"
         if kind in _COUNTED and (inherited := _inherited_path(folder, kind, number)).exists():
             inherited.rename(path)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            # The library would create sparse files; the kernel kills a process that writes to a
-            # hole when the disk is full.
-            os.posix_fallocate(descriptor, 0, size)
-        finally:
-            os.close(descriptor)
+        else:
+            # Named when it is whole: a scrape in another process fails at an empty file.
+            new = folder / f"{kind}_{number}.new"
+            _allocate(new, size)
+            new.rename(path)
+
+
+def _allocate(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        # The library would create sparse files; the kernel kills a process that writes to a hole
+        # when the disk is full.
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
 
 
 def retire_metrics(folder: Path, number: int, process: int) -> None:

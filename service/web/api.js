@@ -23,7 +23,7 @@ export class Failure extends Error {
 
 /**
  * What to look for in a picture, and the prior to answer under; empty is the service's own.
- * @typedef {{detect: string, maxFaces: ?number, prior: string}} Search
+ * @typedef {{detect: string, maxFaces: ?number, minFace: string, prior: string}} Search
  *
  * How to ask: `signal` gives up, `onWait` is told of each 503 that is waited out.
  * @typedef {{signal?: AbortSignal, onWait?: (failure: Failure) => void}} Manner
@@ -118,9 +118,10 @@ async function post(url, image, key, signal) {
   }
 }
 
-function query({ detect, maxFaces, prior }) {
+function query({ detect, maxFaces, minFace, prior }) {
   const values = new URLSearchParams({ detect });
   if (maxFaces !== null) values.set("max_faces", String(maxFaces));
+  if (minFace !== "") values.set("min_face", minFace);
   if (prior !== "") values.set("prior", prior);
   return values;
 }

@@ -114,9 +114,9 @@ export class Card {
     say(this.#parts.state, state);
   }
 
-  #show({ faces, image, timing }, elapsedMs) {
+  #show({ faces, image, timing, ...found }, elapsedMs) {
     const count = countOf(faces);
-    say(this.#parts.state, faces.length > 0 ? "" : NO_FACE);
+    say(this.#parts.state, faces.length > 0 ? missing(faces, found) : NO_FACE);
     say(this.#parts.facts, this.#facts(image, timing, elapsedMs));
     this.element.classList.toggle("several", faces.length > 1);
     drawBoxes(this.#parts.boxes, faces, image);
@@ -206,6 +206,12 @@ export class Card {
 
 const NO_FACE =
   "No face was found. If the picture is a face already cut out, say so in the options.";
+
+/** What an answer leaves out, in words; empty where it leaves nothing out. */
+function missing({ length }, { faces_found: all, truncated }) {
+  if (all > length) return `${all} faces were found. The largest ${length} are shown.`;
+  return truncated ? "Not all of the picture could be searched. Faces may be missing." : "";
+}
 
 function countOf({ length }) {
   if (length === 0) return "no face found";

@@ -52,6 +52,7 @@ export function drawBoxes(layer, faces, size, mirrored = false) {
   faces.forEach((face, i) => {
     const left = mirrored ? size.width - face.box.x - face.box.width : face.box.x;
     place(layer.children[i], { ...face.box, x: left }, size);
+    drawPoints(layer.children[i], face, mirrored);
     const { number, words } = partsOf(layer.children[i]);
     say(number, numberOf(faces, i));
     words.textContent = `${face.emotion} ${share(face.confidence)}`;
@@ -60,6 +61,19 @@ export function drawBoxes(layer, faces, size, mirrored = false) {
   const crowded = faces.length > 1 && (part < SMALL_PART || faces.length > MOST_WORDS);
   layer.classList.toggle("crowded", crowded);
   layer.classList.toggle("dense", faces.length > 1 && part < WIDE_PART);
+}
+
+/** Put eyes, nose and mouth into a face's box. They are seen where the page is told to show them. */
+function drawPoints(element, { box, landmarks }, mirrored) {
+  element.querySelectorAll(".point").forEach((point) => point.remove());
+  for (const { x, y } of Object.values(landmarks ?? {})) {
+    const point = document.createElement("span");
+    point.className = "point";
+    const across = (x - box.x) / box.width;
+    point.style.left = `${100 * (mirrored ? 1 - across : across)}%`;
+    point.style.top = `${(100 * (y - box.y)) / box.height}%`;
+    element.append(point);
+  }
 }
 
 // A lone face needs no number; tracks bring their own.

@@ -19,7 +19,8 @@ function search() {
   const most = at("max-faces");
   const chosen = most.value !== "" && most.validity.valid;
   const maxFaces = chosen ? most.valueAsNumber : null;
-  return { detect: at("detect").value, maxFaces, prior: at("prior").value };
+  const [detect, minFace, prior] = ["detect", "min-face", "prior"].map((id) => at(id).value);
+  return { detect, maxFaces, minFace, prior };
 }
 
 function announce(words) {
@@ -74,7 +75,10 @@ at("clear").addEventListener("click", () => {
   cards.forEach(remove);
   at("choose").focus();
 });
-for (const option of [at("detect"), at("max-faces"), at("prior")]) {
+at("points").addEventListener("change", ({ target }) => {
+  document.body.classList.toggle("pointing", target.value !== "");
+});
+for (const option of ["detect", "max-faces", "min-face", "prior"].map(at)) {
   option.addEventListener("change", () => {
     for (const card of cards) ask(card, opening);
   });

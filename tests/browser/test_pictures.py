@@ -165,7 +165,7 @@ def test_a_server_that_takes_less_is_sent_less(visit: Visit, keep: Keep) -> None
 @pytest.mark.parametrize(
     ("name", "content", "status", "title"),
     [
-        ("broken.jpg", portraits.one_face()[:2000], 400, "The image cannot be read"),
+        ("broken.jpg", portraits.one_face()[:200], 400, "The image cannot be read"),
         ("words.txt", b"not a picture", 415, "This type of content is not supported"),
     ],
 )
@@ -260,3 +260,40 @@ def test_behind_a_proxys_prefix_everything_is_found(visit: Visit, keep: Keep) ->
     expect(page.get_by_role("heading", level=4)).to_be_visible()
     assert len(asked) > 10
     assert [path for path in asked if not path.startswith(("some/prefix/", "blob:"))] == []
+
+
+def test_points_are_shown_where_the_service_saw_them(visit: Visit, keep: Keep) -> None:
+    page = visit()
+    answer = answer_to(page, keep("portrait.jpg", portraits.one_face()))
+    points = page.locator(".point")
+    expect(points).to_have_count(5)
+    expect(points.first).to_be_hidden()
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("Points").select_option("points")
+    expect(points.first).to_be_visible()
+    eye = answer["faces"][0]["landmarks"]["left_eye"]
+    frame, drawn = page.locator(".card .frame").bounding_box(), points.first.bounding_box()
+    assert frame is not None
+    assert drawn is not None
+    scale = frame["width"] / answer["image"]["width"]
+    assert drawn["x"] + drawn["width"] / 2 - frame["x"] == pytest.approx(scale * eye["x"], abs=3)
+    assert drawn["y"] + drawn["height"] / 2 - frame["y"] == pytest.approx(scale * eye["y"], abs=3)
+
+
+def test_faces_that_are_left_out_are_named(visit: Visit, keep: Keep) -> None:
+    page = visit()
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("Most faces").fill("2")
+    answer = answer_to(page, keep("many.jpg", portraits.many_faces()))
+    assert answer["truncated"]
+    words = f"{answer['faces_found']} faces were found. The largest 2 are shown."
+    expect(page.get_by_role("article")).to_contain_text(words)
+
+
+def test_small_faces_are_searched_for_on_request(visit: Visit, keep: Keep) -> None:
+    page = visit()
+    answer_to(page, keep("portrait.jpg", portraits.one_face()))
+    page.get_by_text("Options", exact=True).click()
+    with page.expect_response(re.compile(r"/predict\?detect=auto&min_face=0\.02")) as response:
+        page.get_by_label("Small faces").select_option("0.02")
+    assert response.value.ok

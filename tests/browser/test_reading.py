@@ -48,8 +48,8 @@ def test_everything_is_done_by_keyboard(visit: Visit, keep: Keep) -> None:
         page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=4)).to_be_visible()
-    names = [tab(page) for _ in range(8)]
-    assert names[5:] == ["Remove all", "Remove portrait.jpg", "Show why"]
+    names = [tab(page) for _ in range(10)]
+    assert names[7:] == ["Remove all", "Remove portrait.jpg", "Show why"]
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     expect(page.get_by_role("article")).to_have_count(0)
@@ -113,7 +113,7 @@ def test_words_and_edges_stand_out(scheme: str, visit: Visit, keep: Keep) -> Non
     page.get_by_text("Options", exact=True).click()
     found = page.evaluate(CONTRAST)
     assert len(found["texts"]) > 40
-    assert len(found["edges"]) == 6
+    assert len(found["edges"]) == 8
     assert [text for text in found["texts"] if text["ratio"] < 4.5] == []
     assert [edge for edge in found["edges"] if edge["ratio"] < 3] == []
 

@@ -34,6 +34,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """The faces of a request.
+
+    Attributes:
+        rows: One for each face of the answer.
+        faces_found: How many faces its pictures have; None where it sent faces.
+        truncated: Whether faces may be missing from `rows`.
+    """
+
+    rows: Sequence[Row]
+    faces_found: int | None = None
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
 class _Tensor:
     """Values in row-major order; str for BYTES."""
 
@@ -42,21 +57,19 @@ class _Tensor:
     values: list[Any]
 
 
-def respond(
-    request: InferRequest, rows: Sequence[Row], manifest: Manifest, prior: Prior
-) -> Response:
+def respond(request: InferRequest, rows: Rows, manifest: Manifest, prior: Prior) -> Response:
     """Return the whole response.
 
     Args:
         request: The request.
-        rows: Its faces; may be empty, for tensors without rows.
+        rows: Its faces; there may be none, for tensors without rows.
         manifest: The checkpoint's.
         prior: That the rows are under.
     """
     outputs: list[dict[str, Any]] = []
     tail = b""
     for wanted in request.wanted:
-        tensor = _tensor(wanted, rows, manifest.emotions)
+        tensor = _tensor(wanted, rows.rows, manifest.emotions)
         output: dict[str, Any] = {
             "name": wanted.name,
             "datatype": tensor.datatype,
@@ -72,7 +85,7 @@ def respond(
     body = {
         "model_name": MODEL,
         "model_version": VERSION,
-        "parameters": checkpoint_parameters(manifest, prior),
+        "parameters": checkpoint_parameters(manifest, prior) | _search_parameters(rows),
     }
     text = pydantic_core.to_json(
         body | ({"id": request.name} if request.name else {}) | {"outputs": outputs}
@@ -83,6 +96,12 @@ def respond(
 
 
 _BINARY = "application/octet-stream"
+
+
+def _search_parameters(rows: Rows) -> dict[str, int | bool]:
+    if rows.faces_found is None:
+        return {}
+    return {"faces_found": rows.faces_found, "truncated": rows.truncated}
 
 
 def _tensor(wanted: RequestedOutput, rows: Sequence[Row], emotions: Sequence[str]) -> _Tensor:

@@ -10,7 +10,7 @@ from service.http.handlers import RequestContext, get_service, handle, json_resp
 from service.http.query import choose_prior
 from service.http.state import Service
 from service.http.uploads import read_body
-from service.http.v2.answers import Row, respond
+from service.http.v2.answers import Rows, respond
 from service.http.v2.inflate import inflate
 from service.http.v2.messages import MODEL
 from service.http.v2.metadata import model_metadata, server_metadata
@@ -66,7 +66,7 @@ async def _read(context: RequestContext) -> bytearray:
     return await read_body(context.headers, context.request.receive, most, context.reservation)
 
 
-async def _infer(context: RequestContext, body: bytearray) -> tuple[InferRequest, list[Row], Prior]:
+async def _infer(context: RequestContext, body: bytearray) -> tuple[InferRequest, Rows, Prior]:
     service, deadline = context.service, context.deadline
     json_bytes, most = find_json(context.headers, service.settings.max_request_bytes)
     encoding = context.headers.get("content-encoding", "identity")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.http.schemas import Problem
-from service.pictures.search import MAX_FACES, Detect, FaceSearch
+from service.pictures.search import MAX_FACES, MIN_FACE, Detect, FaceSearch
 
 MODEL = "attention-fer"
 VERSION = "1"
@@ -69,6 +69,7 @@ class RequestParameters(_Message):
     max_faces: int = Field(
         default=FaceSearch.max_faces, ge=1, le=MAX_FACES, description="Of each picture."
     )
+    min_face: float | None = Field(default=None, ge=MIN_FACE, le=1, description="As in /predict.")
     prior: str | None = Field(default=None, description="As in /predict.")
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from service.engine.prior import Prior
 from service.errors import ServiceError
 from service.http.bodies import round_probability
-from service.http.v2.answers import Row
+from service.http.v2.answers import Row, Rows
 from service.http.v2.requests import InferRequest
 from service.pictures.cost import Allowance
 from service.pictures.faces import Box
@@ -21,7 +21,7 @@ async def recognise(
     prior: Prior,
     deadline: float,
     allowance: Allowance,
-) -> list[Row]:
+) -> Rows:
     """Return one row per face. Cancelling the task removes the faces from the queue.
 
     Args:
@@ -38,20 +38,22 @@ async def recognise(
     if request.faces is not None:
         return await _classify(predictor, request.faces, prior, deadline)
     answers = await _predict(predictor, request, prior, deadline, allowance)
-    return [
+    rows = [
         _row(index, recognised.expression, recognised.face.box)
         for index, answer in enumerate(answers)
         for recognised in answer.faces
     ]
+    found = sum(answer.faces_found for answer in answers)
+    return Rows(rows, found, any(answer.truncated for answer in answers))
 
 
 async def _classify(
     predictor: Predictor, faces: npt.NDArray[np.uint8], prior: Prior, deadline: float
-) -> list[Row]:
+) -> Rows:
     _, height, width = faces.shape
     answers = await predictor.classify(faces, deadline, prior)
     box = Box(0, 0, width, height)
-    return [_row(index, expression, box) for index, expression in enumerate(answers)]
+    return Rows([_row(index, expression, box) for index, expression in enumerate(answers)])
 
 
 async def _predict(

@@ -153,7 +153,7 @@ def read_request(body: bytearray, json_bytes: int | None, limits: InferLimits) -
     else:
         raise BadRequest("There is no such input; send 'faces' or 'image'.")
     parameters = request.parameters
-    search = FaceSearch(parameters.detect, parameters.max_faces)
+    search = FaceSearch(parameters.detect, parameters.max_faces, parameters.min_face)
     wanted = _wanted(request.outputs, parameters.binary_data_output)
     return InferRequest(request.id, faces, images, search, wanted, parameters.prior)
 

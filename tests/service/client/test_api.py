@@ -1,15 +1,23 @@
 import base64
 import inspect
+import io
+import socket
+import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from service.client import AsyncClient, Client, Explanation, Failure
 
 pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[3]
 
 FACE = {
     "box": {"x": 1, "y": 2, "width": 3, "height": 4},
@@ -45,13 +53,18 @@ class Script:
         return answer
 
 
+def failing(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.fixture(params=["sync", "async"])
 def ask(request: pytest.FixtureRequest) -> Ask:
     """Ask through either client, as a script answers."""
 
     async def run(
         script: Script,
-        image: bytes | Path = b"picture",
+        image: Any = b"picture",
         method: str = "predict",
         search: Mapping[str, Any] = {},
         **options: Any,
@@ -84,6 +97,68 @@ async def test_an_answer_is_typed(ask: Ask, tmp_path: Path) -> None:
     assert script.requests[0].headers["content-type"] == "application/octet-stream"
 
 
+async def test_a_picture_in_each_form(ask: Ask, tmp_path: Path) -> None:
+    file = tmp_path / "face.jpg"
+    file.write_bytes(b"bytes of a file")
+    for image in (str(file), io.BytesIO(b"bytes of a file"), bytearray(b"bytes of a file")):
+        script = Script(httpx.Response(200, json=BODY))
+        await ask(script, image)
+        assert script.requests[0].content == b"bytes of a file"
+    for picture in (Image.new("L", (8, 6)), np.zeros((6, 8, 3), np.uint8)):
+        script = Script(httpx.Response(200, json=BODY))
+        await ask(script, picture)
+        assert script.requests[0].content.startswith(b"\x89PNG")
+    with pytest.raises(TypeError, match="a picture is a path"):
+        await ask(Script(), None)
+
+
+def test_importing_the_client_imports_no_library_of_pictures() -> None:
+    program = "import sys, service.client; print(*{'numpy', 'PIL', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "\n")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": "http://localhost:port"},
+        {"url": "ftp://localhost"},
+        {"api_key": "clé-de-l-été-0123"},
+        {"timeout_s": float("nan")},
+        {"timeout_s": float("inf")},
+        {"retries": -1},
+    ],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_is_not_valid_is_said_at_once(kind: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"address|API key|timeout|retries"):
+        kind(**options)
+
+
+async def test_an_address_without_a_scheme(ask: Ask) -> None:
+    script = Script(httpx.Response(200, json=BODY))
+    await ask(script, url="fer.example:8000/prefix")
+    assert str(script.requests[0].url) == "http://fer.example:8000/prefix/predict"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failing(httpx.ConnectError("name"), socket.gaierror(-2, "not known")),
+        failing(httpx.ConnectError("certificate"), ssl.SSLCertVerificationError()),
+        httpx.UnsupportedProtocol("scheme"),
+        httpx.LocalProtocolError("header"),
+        httpx.DecodingError("gzip"),
+    ],
+    ids=lambda error: str(error),
+)
+async def test_what_no_retry_mends_is_final(ask: Ask, error: Exception) -> None:
+    script = Script(error)
+    with pytest.raises(Failure) as caught:
+        await ask(script)
+    assert (caught.value.code, len(script.requests), script.waits) == ("unreachable", 1, [])
+
+
 async def test_no_face_is_an_answer(ask: Ask) -> None:
     prediction = await ask(Script(httpx.Response(200, json=BODY | {"faces": []})))
     assert prediction.faces == ()
@@ -91,8 +166,9 @@ async def test_no_face_is_an_answer(ask: Ask) -> None:
 
 async def test_how_to_look_for_faces_is_passed_on(ask: Ask) -> None:
     script = Script(httpx.Response(200, json=BODY))
-    await ask(script, search={"detect": "always", "max_faces": 3})
-    assert dict(script.requests[0].url.params) == {"detect": "always", "max_faces": "3"}
+    await ask(script, search={"detect": "always", "max_faces": 3, "min_face": 0.05})
+    params = {"detect": "always", "max_faces": "3", "min_face": "0.05"}
+    assert dict(script.requests[0].url.params) == params
 
 
 @pytest.mark.parametrize("method", ["predict", "explain", "figure"])
@@ -162,7 +238,7 @@ async def test_a_full_service_is_asked_again_when_it_says(ask: Ask) -> None:
     full = {"code": "queue_full", "detail": "Try again later."}
     script = Script(
         httpx.Response(503, json=full, headers={"retry-after": "3"}),
-        httpx.Response(503, json=full),
+        httpx.Response(503, json=full, headers={b"retry-after": b"\xb2"}),
         httpx.Response(503, json=full, headers={"retry-after": "100000"}),
         httpx.Response(200, json=BODY),
     )

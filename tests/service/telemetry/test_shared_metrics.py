@@ -97,6 +97,22 @@ def test_figures_of_a_process_have_its_slot(tmp_path: Path) -> None:
     assert memory > 1 << 20
 
 
+def test_a_scrape_succeeds_while_a_process_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path, 0, {})
+    allocate, seen = os.posix_fallocate, []
+
+    def scrape_first(descriptor: int, offset: int, size: int) -> None:
+        seen.append(scrape(tmp_path).get_sample_value("fer_engine_failures_total"))
+        allocate(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", scrape_first)
+    prepare_metric_files(tmp_path, 1)
+    assert set(seen) == {1}
+    assert scrape(tmp_path).get_sample_value("fer_engine_failures_total") == 1
+
+
 def test_files_without_space_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         prepare_metric_files(tmp_path / "none", 0)

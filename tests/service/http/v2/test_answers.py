@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.engine.prior import Priors
-from service.http.v2.answers import Row, respond
+from service.http.v2.answers import Row, Rows, respond
 from service.http.v2.messages import InferenceAnswer
 from service.http.v2.requests import OUTPUTS, InferRequest, RequestedOutput
 from service.pictures.search import FaceSearch
@@ -26,7 +26,10 @@ def asked(*wanted: RequestedOutput, name: str = "") -> InferRequest:
 
 def test_all_as_json() -> None:
     response = respond(
-        asked(*[RequestedOutput(n, False) for n in OUTPUTS], name="mine"), ROWS, MANIFEST, PRIOR
+        asked(*[RequestedOutput(n, False) for n in OUTPUTS], name="mine"),
+        Rows(ROWS),
+        MANIFEST,
+        PRIOR,
     )
     assert response.headers["content-type"] == "application/json"
     assert "inference-header-content-length" not in response.headers
@@ -49,8 +52,15 @@ def test_all_as_json() -> None:
     ]
 
 
+def test_an_answer_about_pictures_says_whether_faces_are_missing() -> None:
+    rows = Rows(ROWS, faces_found=9, truncated=True)
+    response = respond(asked(RequestedOutput("box", False)), rows, MANIFEST, PRIOR)
+    parameters = json.loads(bytes(response.body))["parameters"]
+    assert (parameters["faces_found"], parameters["truncated"]) == (9, True)
+
+
 def test_without_a_name_there_is_none() -> None:
-    response = respond(asked(RequestedOutput("emotion", False)), ROWS, MANIFEST, PRIOR)
+    response = respond(asked(RequestedOutput("emotion", False)), Rows(ROWS), MANIFEST, PRIOR)
     assert "id" not in json.loads(bytes(response.body))
 
 
@@ -60,7 +70,7 @@ def test_binary_tensors_follow_in_the_order_asked_for() -> None:
         RequestedOutput("box", False),
         RequestedOutput("probabilities", True),
     )
-    response = respond(asked(*wanted), ROWS, MANIFEST, PRIOR)
+    response = respond(asked(*wanted), Rows(ROWS), MANIFEST, PRIOR)
     assert response.headers["content-type"] == "application/octet-stream"
     end = int(response.headers["inference-header-content-length"])
     outputs = json.loads(bytes(response.body)[:end])["outputs"]
@@ -76,7 +86,9 @@ def test_binary_tensors_follow_in_the_order_asked_for() -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_no_face_is_an_answer(binary: bool) -> None:
-    response = respond(asked(*[RequestedOutput(n, binary) for n in OUTPUTS]), (), MANIFEST, PRIOR)
+    response = respond(
+        asked(*[RequestedOutput(n, binary) for n in OUTPUTS]), Rows(()), MANIFEST, PRIOR
+    )
     end = int(response.headers.get("inference-header-content-length", len(response.body)))
     assert end == len(response.body)
     outputs = json.loads(bytes(response.body))["outputs"]
@@ -85,7 +97,9 @@ def test_no_face_is_an_answer(binary: bool) -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (2, 2), (100, 7)])
 def test_the_best_classes_as_text(count: int, expected: int) -> None:
-    response = respond(asked(RequestedOutput("probabilities", False, count)), ROWS, MANIFEST, PRIOR)
+    response = respond(
+        asked(RequestedOutput("probabilities", False, count)), Rows(ROWS), MANIFEST, PRIOR
+    )
     (output,) = json.loads(bytes(response.body))["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [2, expected])
     best = ["0.600000:3:happiness", "0.300000:4:sadness"][:expected]

@@ -196,14 +196,14 @@ def test_wishes_are_understood() -> None:
         {"name": "probabilities", "parameters": {"classification": 3}},
     ]
     parameters: dict[str, Any] = {"binary_data_output": True, "priority": 3}
-    parameters |= {"detect": "never", "max_faces": 2}
+    parameters |= {"detect": "never", "max_faces": 2, "min_face": 0.05}
     asked = read(faces_json(0) | {"outputs": outputs, "parameters": parameters, "id": "a"})
     assert asked.wanted == (
         RequestedOutput("emotion", False),
         RequestedOutput("probabilities", True, best=3),
     )
     assert asked.name == "a"
-    assert asked.search == FaceSearch("never", 2)
+    assert asked.search == FaceSearch("never", 2, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +226,7 @@ def test_wishes_are_understood() -> None:
         ({"outputs": [{"name": "box", "parameters": {"shared_memory_region": "a"}}]}, "memory"),
         ({"parameters": {"binary_data_output": 1}}, "at 'parameters.binary_data_output'"),
         ({"parameters": {"detect": "maybe"}}, "at 'parameters.detect'"),
+        ({"parameters": {"min_face": 0.01}}, "at 'parameters.min_face'"),
         ({"parameters": {"max_faces": 0}}, "at 'parameters.max_faces'"),
         ({"parameters": {"max_faces": MAX_FACES + 1}}, "at 'parameters.max_faces'"),
         ({"parameters": {"max_faces": "2"}}, "at 'parameters.max_faces'"),
