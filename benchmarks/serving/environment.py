@@ -102,5 +102,7 @@ def versions(peer: str, packages: tuple[str, ...]) -> dict[str, str]:
     places = [str(place) for place in folder.glob("lib/python*/site-packages")]
     if _installed:
         places = sys.path
-    found = {d.metadata["Name"].lower(): d.version for d in distributions(path=places)}
+    found = {
+        d.metadata["Name"].lower().replace("_", "-"): d.version for d in distributions(path=places)
+    }
     return {name: found[name] for name in (*packages, "torch") if name in found}

@@ -31,6 +31,7 @@ from training.model.prior import reweigh
 
 PORT = int(os.environ.get("PORT", "8000"))
 WORKERS = int(os.environ.get("WORKERS", "1"))
+ENGINE = os.environ.get("ENGINE", "plain")
 DEVICE = find_device(os.environ.get("DEVICE", "auto"))
 MAX_BATCH = largest(str(DEVICE))
 """Faces: 32 on a CPU, where more gain nothing, and 256 on CUDA; what the service tries at most."""
@@ -96,12 +97,12 @@ class Model:
         }
 
 
-def open_model() -> Model:
-    """Load the shipped checkpoint, run by the engine that ENGINE names, and warm it."""
+def open_model(engine_name: str = ENGINE) -> Model:
+    """Load the face detector and the shipped checkpoint, and warm the engine of that name."""
     torch.set_num_threads(1)
     prepare_pillow(MAX_PIXELS)
     checkpoint = load_checkpoint(SHIPPED_CHECKPOINT)
-    engine = ENGINES[os.environ.get("ENGINE", "plain")](checkpoint)
+    engine = ENGINES[engine_name](checkpoint)
     spec = checkpoint.manifest.input_spec
     for count in sorted({1, 2, 8, 32, MAX_BATCH}):
         engine.infer(np.zeros((count, spec.height, spec.width), np.uint8))

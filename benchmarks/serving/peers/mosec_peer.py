@@ -8,7 +8,15 @@ from typing import Any
 
 from mosec import Server, ValidationError, Worker
 
-from benchmarks.serving.peers.model import MAX_BATCH, PORT, SEARCH, WORKERS, Found, open_model
+from benchmarks.serving.peers.model import (
+    ENGINE,
+    MAX_BATCH,
+    PORT,
+    SEARCH,
+    WORKERS,
+    Found,
+    open_model,
+)
 from service.errors import ServiceError
 from service.pictures.search import NO_SEARCH
 
@@ -18,9 +26,11 @@ LINGER_MS = 10  # the default of its documentation's examples
 class Stage(Worker):
     """What every stage has."""
 
+    engine = ENGINE
+
     def __init__(self) -> None:
         super().__init__()
-        self.model = open_model()
+        self.model = open_model(self.engine)
 
     def deserialize(self, data: bytes) -> Found:
         """Decode a request's body and find its faces; the first stage is asked to."""
@@ -31,7 +41,9 @@ class Stage(Worker):
 
 
 class Find(Stage):
-    """The first stage of photographs."""
+    """The first stage of photographs; it classifies nothing."""
+
+    engine = "nothing"
 
     def forward(self, data: Found) -> Found:
         """Pass on what `deserialize` found."""

@@ -7,10 +7,9 @@ import ray
 from fastapi import FastAPI, Request, UploadFile
 from ray import serve
 
-from benchmarks.serving.peers.model import MAX_BATCH, PORT, WORKERS, open_model
+from benchmarks.serving.peers.model import ENGINE, MAX_BATCH, PORT, WORKERS, open_model
 
 app = FastAPI()
-ENGINE = os.environ.get("ENGINE", "plain")
 
 
 @serve.deployment(num_replicas=WORKERS, max_ongoing_requests=2 * MAX_BATCH)
