@@ -264,7 +264,8 @@ class Campaign:
         for picture in self._alike(main):
             for form in [kind == "form" for kind in self.options.bodies]:
                 for connections in self.options.connections:
-                    central = (picture == main and form) or connections == MAIN_CONNECTIONS
+                    compared = connections == PICTURES[picture].connections
+                    central = (picture == main and form) or compared
                     lone = picture == main and connections == 1
                     if self.options.cross or central or lone or len(self.options.connections) == 1:
                         yield picture, form, connections

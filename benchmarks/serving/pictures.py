@@ -25,12 +25,15 @@ class Kind:
         size: Columns and rows.
         faces: How many there are to find; 0 of a crop, which is taken for a face as it is.
         portrait: Side of each portrait in a photograph, in pixels; its face has a quarter of that.
+        connections: That the servers are compared with. Of what takes long there are fewer: a
+            server that works on 64 of them at once would answer none before the load is over.
     """
 
     title: str
     size: tuple[int, int]
     faces: int = 0
     portrait: int = 0
+    connections: int = 64
 
     @property
     def is_crop(self) -> bool:
@@ -41,7 +44,7 @@ class Kind:
 PICTURES = {
     "photo": Kind("1024 x 768, one face", (1024, 768), 1, 384),
     "webcam": Kind("640 x 480, one face", (640, 480), 1, 600),
-    "crowd": Kind("4000 x 3000, twenty faces", (4000, 3000), 20, 700),
+    "crowd": Kind("4000 x 3000, twenty faces", (4000, 3000), 20, 700, 8),
     "48": Kind("48 px", (48, 48)),
     "256": Kind("256 px", (256, 256)),
     "1080": Kind("1080 px", (1080, 1080)),

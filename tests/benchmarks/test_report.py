@@ -79,8 +79,8 @@ def test_the_headline_is_of_our_server_with_all_cores(results: dict[str, Any]) -
 
 def test_photographs_come_first_where_they_were_measured(results: dict[str, Any]) -> None:
     results["loads"] += [
-        load(*server, rate) | {"picture": picture}
-        for picture in ("photo", "crowd")
+        load(*server, rate, connections) | {"picture": picture}
+        for picture, connections in (("photo", 64), ("crowd", 8))
         for server, rate in ((("ours", "ours"), 60.0), (("mosec", "plain"), 30.0))
     ]
     results["loads"].append(load("fer", "own", 45.0) | {"picture": "photo"})
@@ -90,7 +90,7 @@ def test_photographs_come_first_where_they_were_measured(results: dict[str, Any]
     assert list(tables)[:4] == ["Photographs", "Photographs by size", "Crops", "Crops by size"]
     assert "the package fer" in tables["Photographs"]
     assert (
-        "| 1024 x 768, one face, form | 4000 x 3000, twenty faces, form |"
+        "| 1024 x 768, one face, form | 4000 x 3000, twenty faces, form, 8 conn. |"
         in (tables["Photographs by size"])
     )
     assert "a JPEG of 1024 x 768, one face by multipart" in report.summary(results)
