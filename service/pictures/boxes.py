@@ -1,6 +1,6 @@
-"""Faces as a detector gives them, and what of them overlaps.
+"""The rows that a detector returns, and operations on them: overlaps, moves, turns.
 
-Each is a row of float32[15]: left, top, right, bottom, confidence, and x and y of five points.
+Each face is a row of float32[15]: left, top, right, bottom, confidence, and x and y of five points.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""What decoding a picture will take, as its head tells: memory and time, before either is spent.
+"""Estimates the memory and the time of decoding a picture from its head, before it is decoded.
 
-The constants are upper bounds for each format and mode, of what was measured with pictures made to
-take most; the tests measure again. Times are of one core at about 3 GHz.
+The constants are upper bounds for each format and mode. They were measured with pictures that were
+made to take most, and the tests measure them again. Times are of one core at about 3 GHz.
 """
 
 import threading

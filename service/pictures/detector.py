@@ -1,9 +1,10 @@
-"""Where the faces of a picture are.
+"""Finds the faces of a picture.
 
-A coarse look costs little and finds what a portrait or a group has. Finer ones are taken only where
-it leaves doubt: it found nothing, or small faces. Where nothing is found upright, the picture is
-looked at turned. What no look is sure of is looked at again, cut out (`second_look`). So the work
-is bounded by a picture's pixels, not by its faces.
+A look is one pass of the network over the picture at some size. The first look is coarse: it costs
+little and finds the faces of a portrait or a group. A finer look follows where the coarse one finds
+nothing, or a small face. Where neither finds a face, the picture is turned by 90, 180 and 270
+degrees. A face with a low confidence is cut out and looked at a second time (`second_look`). The
+work is bounded by the picture's pixels, not by the number of faces.
 """
 
 import math
@@ -29,10 +30,10 @@ from service.pictures.second_look import WINDOW, Look, look_again
 COARSE_SIDE = 512
 """Long side of the first look; a picture below `_NEAR_SIDE` is enlarged to that."""
 _NEAR_SIDE, _NEAR_BORDER = 256, 64
-# The smallest face that a look is relied on to find, in its pixels; the finest look has as many
-# as the smallest face that is searched for needs.
+# A look finds nearly every face from this many of its pixels. The finest look is as large as the
+# smallest face that is searched for needs.
 _SEEN_FROM = 38.4
-# A face below this many pixels of the coarse look may have smaller ones beside it.
+# Where the coarse look finds a face below this many pixels, there may be smaller ones beside it.
 _SMALL = 32
 _TURNED_SIDE = 384
 _ALL, _LARGE = (0, 1, 2), (1, 2)  # levels of a look
@@ -44,14 +45,16 @@ class Rules:
     """What counts as a face. The defaults were chosen on collages (docs/decisions/0007).
 
     Attributes:
-        doubt: Least confidence of what is looked at again, 0 to 1.
-        certain: Confidence from which nothing is looked at again, 0 to 1.
-        confidence: Least confidence in a second look, 0 to 1.
-        likely: Least confidence of what there is no room to look at again, 0 to 1.
-        filling: Confidence from which a face that fills the picture is certain: cut out again, it
-            would have as little around it.
-        turned_doubt: As `doubt`, where the whole picture was turned to see whether it lies so.
-        turned: As `confidence`, likewise.
+        doubt: From this confidence on, a response gets a second look, 0 to 1.
+        certain: From this confidence on, it is a face without a second look, 0 to 1.
+        confidence: Least confidence of a face in its second look, 0 to 1.
+        likely: Least confidence of a face that gets no second look, because the picture has more
+            of them than may be looked at, 0 to 1.
+        filling: `certain` for a face that fills the picture. A second look would see no more around
+            it than the first did.
+        turned_doubt: `doubt` in a picture that was turned to see whether its faces are.
+        turned: `confidence` in such a picture. It is higher, because many things look like a
+            face in one of three turns.
         overlap: Intersection over union from which two boxes are one face, 0 to 1.
     """
 
@@ -71,8 +74,8 @@ class Detection:
 
     Attributes:
         faces: In pixels of the picture that was given, which they may leave.
-        complete: Whether all that might be a face was looked at closely; else the picture has
-            more doubtful places than pixels to look at them with.
+        complete: Whether every place that might be a face got its second look. The number of
+            second looks is bounded by the picture's pixels.
     """
 
     faces: Faces

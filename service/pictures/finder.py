@@ -23,8 +23,8 @@ class Found:
         picture: As it was decoded for the faces.
         faces: The largest first.
         faces_found: How many there are; `faces` has at most as many as were asked for.
-        complete: Whether all that might be a face was looked at closely: a picture full of what
-            might be faces has more such places than it has pixels to look at them with.
+        complete: Whether every place that might be a face got its second look. The number of
+            second looks is bounded by the picture's pixels.
     """
 
     picture: Picture

@@ -27,9 +27,9 @@ class FaceSearch:
     """What a request asks for.
 
     Attributes:
-        detect: "always" looks for faces, "never" takes the whole picture for one, and "auto" does
-            that with small, nearly square pictures: they are crops already, and the detector finds
-            only some of the faces that fill so few pixels.
+        detect: "always" looks for faces. "never" takes the whole picture for one. "auto" takes
+            small, nearly square pictures for one, because they are crops already and the detector
+            misses some of them, and looks for faces in all others.
         max_faces: Most faces of a picture that are answered, the largest first; 1 or more.
         min_face: The smallest face searched for, as a share of the picture's long side, above 0.
             None searches for faces from `MIN_FACE`, but takes the finer look that small faces

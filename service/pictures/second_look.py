@@ -1,8 +1,9 @@
-"""A second look at what might be a face: cut out, turned upright, at the size that is seen best.
+"""Looks a second time at what might be a face.
 
-What a look at a whole picture takes for a face with a confidence of 0.1 is one or is none; shown
-so, nearly all real ones are sure, and nearly all others gone (docs/decisions/0007). All the
-cut-outs of a picture are laid beside each other and looked at as one.
+In a look at a whole picture many responses have a confidence of about 0.1. Some are faces and most
+are not. Each is cut out, turned upright and enlarged to the size that the network sees best. Then
+nearly all faces have a high confidence and nearly all others have none (docs/decisions/0007). The
+cut-outs of a picture are laid beside each other, so that one pass of the network sees them all.
 """
 
 import math
