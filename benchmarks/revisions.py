@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import datetime
 import http.client
-import io
 import os
 import signal
 import socket
@@ -24,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from benchmarks.device import name_of
 from benchmarks.serving.load import SCRIPT, find_wrk, parse, threads_for
@@ -50,25 +48,10 @@ class Request:
     body: Body
 
 
-def photograph() -> Body:
-    """Return a photograph of 1024x768 with one face, in a form."""
-    from skimage import data
-
-    portrait = Image.fromarray(data.astronaut()).resize((384, 384), Image.Resampling.LANCZOS)
-    picture = Image.fromarray(data.coffee()).resize((1024, 768), Image.Resampling.LANCZOS)
-    picture.paste(portrait, (320, 200))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90)
-    form = body("256", form=True)
-    head, _, tail = form.data.partition(b"\r\n\r\n")
-    end = tail[tail.rindex(b"\r\n--") :]
-    return Body("photograph", True, head + b"\r\n\r\n" + buffer.getvalue() + end, form.kind)
-
-
 def requests() -> list[Request]:
     """Return what users send: a photograph with the defaults first, then a crop."""
     return [
-        Request("photograph, 1024 x 768, form", "/predict", photograph()),
+        Request("photograph, 1024 x 768, form", "/predict", body("photo", form=True)),
         Request("crop, 256 px, form", "/predict?detect=never", body("256", form=True)),
     ]
 

@@ -183,7 +183,7 @@ def serving_on_gpu() -> str:
 def speed() -> str:
     """Return in a sentence how fast the service is, on a CPU and on a GPU host."""
     small, large = (report.headline(report.read(path)) for path in (SERVING, SERVING_ON_GPU))
-    return f"From 64 connections that send JPEGs of 256 px it answers {small}, or {large}."
+    return f"From 64 connections it answers {small}, or {large}."
 
 
 def metrics() -> str:

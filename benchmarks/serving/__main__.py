@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.serving import environment
+from benchmarks.serving.pictures import PICTURES
 
 ONLY = ("throughput", "overload", "behaviour", "floor", "ceiling")
 
@@ -30,17 +31,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving", description="Measure the service beside its peers."
     )
-    names = "ours, fastapi, batcher, litserve, mosec, bentoml, ray"
+    names = "ours, fastapi, batcher, litserve, mosec, bentoml, ray, fer"
     parser.add_argument(
         "--servers",
         type=listed,
-        default="ours,fastapi,batcher,litserve,mosec,bentoml,ray,mosec:ours,batcher:ours",
+        default="ours,fastapi,batcher,litserve,mosec,bentoml,ray,fer,mosec:ours,batcher:ours",
         help=f"of {names}; with :ours our engine in it, with :nothing no model (default: all)",
     )
     parser.add_argument("--device", default="auto", help="of every server: auto, cpu, cuda:N")
     parser.add_argument("--workers", type=numbers, help="worker counts (default: 1,all cores)")
     parser.add_argument("--connections", type=numbers, default="1,8,64,256")
-    parser.add_argument("--pictures", type=listed, default="48,256,1080,12mp")
+    parser.add_argument("--pictures", type=listed, default=",".join(PICTURES), help="(%(default)s)")
     parser.add_argument("--bodies", type=listed, default="form,raw")
     parser.add_argument("--cross", action="store_true", help="every picture at every connections")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
@@ -58,6 +59,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := set(options.only) - set(ONLY):
         parser.error(f"--only {', '.join(unknown)}: expected {', '.join(ONLY)}")
+    if unknown := set(options.pictures) - set(PICTURES):
+        parser.error(f"--pictures {', '.join(unknown)}: expected {', '.join(PICTURES)}")
     options.out = options.out.absolute()
     return options
 

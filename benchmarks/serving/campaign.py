@@ -21,12 +21,20 @@ import torch
 
 from benchmarks.serving import behaviour, ceiling, environment, proc, report
 from benchmarks.serving.load import LoadError, closed_loop, find_wrk
-from benchmarks.serving.peers.model import open_model
-from benchmarks.serving.pictures import SIZES, Body, body, jpeg
+from benchmarks.serving.peers.model import Model, open_model
+from benchmarks.serving.pictures import (
+    MAIN_CROP,
+    MAIN_PHOTOGRAPH,
+    PICTURES,
+    Body,
+    body,
+    jpeg,
+)
 from benchmarks.serving.server import PEERS, Server, ServerError, Variant, check_answer, running
 from service.engine.torch_engine import find_device
+from service.pictures.search import NO_SEARCH, FaceSearch
 
-MAIN_PICTURE, MAIN_CONNECTIONS = "256", 64
+MAIN_CONNECTIONS = 64
 KINDS = ("ceiling", "starts", "loads", "floor", "behaviour", "problems")
 # Of a server: kept in the results, and the next one has its turn.
 _FAILURES = (ServerError, LoadError, OSError, ValueError, RuntimeError)
@@ -61,6 +69,7 @@ class Campaign:
         self.began = time.monotonic()
         self.results = self._results()
         self._bodies: dict[tuple[str, bool, str], Body] = {}
+        self._expected: dict[str, list[dict[str, float]]] = {}
 
     def run(self) -> None:
         """Measure what the options name; failures are kept in the results, and shown."""
@@ -87,12 +96,17 @@ class Campaign:
         report.write(self.results, self.options.out)
         self._say(f"done: {self.file}")
 
+    def _expect(self, picture: str) -> list[dict[str, float]]:
+        """Return what the checkpoint says of each of a picture's faces."""
+        if picture not in self._expected:
+            search = NO_SEARCH if PICTURES[picture].is_crop else FaceSearch()
+            (answer,) = self._model.answer([self._model.find(jpeg(picture), search)])
+            self._expected[picture] = [face["probabilities"] for face in answer["faces"]]
+        return self._expected[picture]
+
     @cached_property
-    def _expected(self) -> dict[str, float]:
-        """What the checkpoint says of the portrait."""
-        model = open_model()
-        face = model.decode(jpeg(MAIN_PICTURE))
-        return model.answer(model.infer(face[None])[0])["probabilities"]
+    def _model(self) -> Model:
+        return open_model()
 
     def _ceiling(self, _: set[str]) -> None:
         if "throughput" in self.options.only:
@@ -106,14 +120,16 @@ class Campaign:
             self.dice.shuffle(variants)
             for step in round_order(variants, self._most_workers):
                 if step is not None:
-                    self._with(step, f"round {number + 1}", self._measure_loads, number)
+                    for main in self._mains(step):
+                        self._with(step, f"round {number + 1}", self._measure_loads, number, main)
                 elif "ceiling" in self.options.only:
                     self._measure_ceiling(number)
 
     def _floor(self, available: set[str]) -> None:
         """CPU time of the servers alone: one worker on a core, a model that does nothing."""
         for number in range(self.options.rounds):
-            peers = list(dict.fromkeys(v.peer for v in self._variants([1]) if v.peer in available))
+            crops = [v for v in self._variants([1]) if takes_crops(v) and v.peer in available]
+            peers = list(dict.fromkeys(v.peer for v in crops))
             self.dice.shuffle(peers)
             for peer in peers:
                 variant = Variant(peer, "nothing", 1)
@@ -121,24 +137,38 @@ class Campaign:
 
     def _overload(self, available: set[str]) -> None:
         for variant in self._variants([self._most_workers]):
-            if variant.peer in available:
+            if variant.peer in available and takes_crops(variant):
                 self._with(variant, "overload", self._measure_overload)
 
     def _behaviour(self, available: set[str]) -> None:
         for variant in self._variants([self._most_workers]):
-            if variant.peer in available:
+            if variant.peer in available and takes_crops(variant):
                 self._with(variant, "behaviour", self._measure_behaviour)
 
-    def _with(self, variant: Variant, what: str, work: Callable[..., None], *rest: Any) -> None:
-        """Run `work` with a server of its own; a failure is kept and the next server's turn."""
-        self._say(f"{what}: {variant.name}")
-        small = self._body("48", True, variant)
+    def _with(
+        self,
+        variant: Variant,
+        what: str,
+        work: Callable[..., None],
+        number: int = 0,
+        main: str = MAIN_CROP,
+    ) -> None:
+        """Run `work` with a server of its own; a failure is kept and the next server's turn.
+
+        Args:
+            variant: The server.
+            what: Is measured, for progress.
+            work: Called with the server, the round and the picture.
+            number: Of the round.
+            main: The picture that the server has to answer as expected, a crop or a photograph.
+        """
+        self._say(f"{what}: {variant.name}, {PICTURES[main].title}")
+        sent = self._body(main, True, variant)
         try:
-            with running(variant, self.folder / "server.log", small) as server:
-                if variant.engine != "nothing":
-                    sent = self._body(MAIN_PICTURE, True, variant)
-                    check_answer(server.ask(sent)[1], self._expected)
-                work(server, *rest)
+            with running(variant, self.folder / "server.log", sent) as server:
+                if variant.engine not in ("nothing", "own"):
+                    check_answer(server.ask(sent)[1], self._expect(main))
+                work(server, number, main)
         except _FAILURES as error:
             self._problem(variant.name, what, str(error) or type(error).__name__)
         self._save()
@@ -154,22 +184,21 @@ class Campaign:
                 self._problem(f"engine {engine}", "ceiling", str(error))
             self._save()
 
-    def _measure_loads(self, server: Server, number: int) -> None:
+    def _measure_loads(self, server: Server, number: int, main: str) -> None:
         variant, options = server.variant, self.options
-        self.results["starts"].append(
-            self._row(variant, number) | {"ready_s": server.ready_s, "rest_mb": server.pss_mb()}
-        )
-        self._warm_up(server)
-        for picture, form, connections in self._cells():
+        found = {"picture": main, "ready_s": server.ready_s, "rest_mb": server.pss_mb()}
+        self.results["starts"].append(self._row(variant, number) | found)
+        self._warm_up(server, main)
+        for picture, form, connections in self._cells(main):
             sent = self._body(picture, form, variant)
             if server.path(sent) is None:
                 continue
-            at_most = connections == max(options.connections) and picture == MAIN_PICTURE and form
+            at_most = connections == max(options.connections) and picture == main and form
             load = closed_loop(server, sent, connections, options.seconds, memory=at_most)
             self._keep_load("loads", variant, number, sent, connections, load)
 
-    def _measure_floor(self, server: Server, number: int) -> None:
-        self._warm_up(server)
+    def _measure_floor(self, server: Server, number: int, main: str) -> None:
+        self._warm_up(server, main)
         for picture in ("48", "256"):
             for form in (True, False):
                 sent = self._body(picture, form, server.variant)
@@ -177,18 +206,18 @@ class Campaign:
                     load = closed_loop(server, sent, MAIN_CONNECTIONS, self.options.seconds)
                     self._keep_load("floor", server.variant, number, sent, MAIN_CONNECTIONS, load)
 
-    def _measure_overload(self, server: Server) -> None:
-        self._warm_up(server)
-        sent = self._body(MAIN_PICTURE, True, server.variant)
+    def _measure_overload(self, server: Server, _: int, main: str) -> None:
+        self._warm_up(server, main)
+        sent = self._body(main, True, server.variant)
         seconds = self.options.overload_seconds
         found = behaviour.overload(server, sent, seconds, self.options.seconds)
         self._keep("overload", server.variant, found)
 
-    def _measure_behaviour(self, server: Server) -> None:
+    def _measure_behaviour(self, server: Server, _: int, main: str) -> None:
         variant = server.variant
-        sent = self._body(MAIN_PICTURE, True, variant)
+        sent = self._body(main, True, variant)
         spoilt = self._body("poison", True, variant)
-        self._warm_up(server)
+        self._warm_up(server, main)
         for name, work in (
             ("poison", lambda: behaviour.poison(server, sent, spoilt)),
             ("gone_64", lambda: behaviour.gone(server, sent, 64)),
@@ -205,8 +234,8 @@ class Campaign:
     def _most_workers(self) -> int:
         return max(self.options.workers or [self.cores])
 
-    def _warm_up(self, server: Server) -> None:
-        sent = self._body(MAIN_PICTURE, True, server.variant)
+    def _warm_up(self, server: Server, main: str) -> None:
+        sent = self._body(main, True, server.variant)
         closed_loop(server, sent, MAIN_CONNECTIONS, self.options.warm_up)
 
     def _variants(self, workers: list[int] | None = None) -> list[Variant]:
@@ -216,26 +245,34 @@ class Campaign:
             peer, _, engine = name.partition(":")
             if peer not in PEERS:
                 raise SystemExit(f"--servers {peer}: expected {', '.join(PEERS)}")
-            engine = engine or ("ours" if peer == "ours" else "plain")
+            engine = engine or PEERS[peer].engine
             found += [Variant(peer, engine, count) for count in counts]
         return list(dict.fromkeys(found))
 
-    def _cells(self) -> Iterator[tuple[str, bool, int]]:
+    def _mains(self, variant: Variant) -> list[str]:
+        """Return the main picture of each kind that is asked for and that a server takes."""
+        mains = [MAIN_PHOTOGRAPH, *([MAIN_CROP] if takes_crops(variant) else [])]
+        return [main for main in mains if self._alike(main)]
+
+    def _alike(self, main: str) -> list[str]:
+        """Return the pictures asked for that are photographs, or crops, as another one is."""
+        wanted = PICTURES[main].is_crop
+        return [p for p in self.options.pictures if PICTURES[p].is_crop == wanted]
+
+    def _cells(self, main: str) -> Iterator[tuple[str, bool, int]]:
         """Yield picture, form or raw, and connections of each load."""
-        main = (MAIN_PICTURE, True)
-        for picture in self.options.pictures:
+        for picture in self._alike(main):
             for form in [kind == "form" for kind in self.options.bodies]:
                 for connections in self.options.connections:
-                    central = (picture, form) == main or connections == MAIN_CONNECTIONS
-                    lone = picture == MAIN_PICTURE and connections == 1
+                    compared = connections == PICTURES[picture].connections
+                    central = (picture == main and form) or compared
+                    lone = picture == main and connections == 1
                     if self.options.cross or central or lone or len(self.options.connections) == 1:
                         yield picture, form, connections
 
     def _body(self, picture: str, form: bool, variant: Variant) -> Body:
         key = (picture, form, PEERS[variant.peer].field)
         if key not in self._bodies:
-            if picture not in SIZES and picture != "poison":
-                raise SystemExit(f"--pictures {picture}: expected {', '.join(SIZES)}")
             self._bodies[key] = body(picture, form=form, field=key[2])
         return self._bodies[key]
 
@@ -293,6 +330,11 @@ class Campaign:
             "options": shown,
             **{kind: [] for kind in KINDS},
         }
+
+
+def takes_crops(variant: Variant) -> bool:
+    """Tell whether a server can be told that a picture is a crop; what finds by itself cannot."""
+    return variant.engine != "own"
 
 
 def _without_nan(found: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.serving import proc
 from benchmarks.serving.environment import ROOT, python_of
-from benchmarks.serving.pictures import SIZES, jpeg
+from benchmarks.serving.pictures import MAIN_CROP, PICTURES, jpeg
 from benchmarks.serving.server import Variant, environ_of, own
 from benchmarks.serving.statistics import median
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 256)
 Run = Callable[[str, int, float], list[dict[str, Any]]]
-_LARGE = {"1080": 0.5, "12mp": 0.5}  # seconds enough for what takes long
+_LARGE = {"1080": 0.5, "12mp": 0.5, "crowd": 0.5}  # seconds enough for what takes long
 
 
 def run_processes(engine: str, processes: int, seconds: float) -> list[dict[str, Any]]:
@@ -35,7 +36,7 @@ def run_processes(engine: str, processes: int, seconds: float) -> list[dict[str,
         seconds: For each batch size and each picture.
     """
     command = [python_of("ours"), "-m", "benchmarks.serving.ceiling", engine, str(seconds)]
-    environ = environ_of(Variant("ours", engine, 1), 0)
+    environ = environ_of(Variant("ours", engine, 1), 0, crops=False)
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(
@@ -76,22 +77,24 @@ def measure(engine: str, cores: int, seconds: float, run: Run = run_processes) -
         run: As `run_processes`.
 
     Returns:
-        CPU milliseconds of decoding by picture and of inference by batch size (for one face), the
-        best batch, and requests a second: cores ÷ (decode + forward at the best batch); on CUDA
-        whichever is less, what the cores decode or what the device computes.
+        CPU milliseconds of decoding and finding faces by picture and of inference by batch size
+        (for one face), the best batch, and requests a second: cores ÷ (decode + forward of all
+        faces at the best batch); on CUDA whichever is less, what the cores decode or what the
+        device computes.
     """
     alone = run(engine, 1, seconds)[0]
     on_cuda = alone["device"] != "cpu"
     together = run("nothing" if on_cuda else engine, cores, seconds)
-    decode = {p: median([one["decode_ms"][p] for one in together]) for p in SIZES}
-    computing = [alone] if on_cuda else together
-    forward = {b: median([one["forward_ms"][b] for one in computing]) for b in alone["forward_ms"]}
+    decode = {p: median([one["decode_ms"][p] for one in together]) for p in PICTURES}
+    forwards = [alone] if on_cuda else together
+    forward = {b: median([one["forward_ms"][b] for one in forwards]) for b in alone["forward_ms"]}
     best = min(forward, key=lambda batch: forward[batch])
 
     def most(picture: str) -> float:
+        computing = max(1, PICTURES[picture].faces) * forward[best]
         if on_cuda:
-            return min(1e3 * cores / decode[picture], 1e3 / forward[best])
-        return 1e3 * cores / (decode[picture] + forward[best])
+            return min(1e3 * cores / decode[picture], 1e3 / computing)
+        return 1e3 * cores / (decode[picture] + computing)
 
     return {
         "engine": engine,
@@ -100,7 +103,7 @@ def measure(engine: str, cores: int, seconds: float, run: Run = run_processes) -
         "decode_ms": decode,
         "forward_ms": forward,
         "best_batch": int(best),
-        "requests_per_s": {p: most(p) for p in SIZES},
+        "requests_per_s": {p: most(p) for p in PICTURES},
     }
 
 
@@ -108,10 +111,11 @@ def main() -> None:
     import numpy as np
 
     from benchmarks.serving.peers.model import DEVICE, MAX_BATCH, open_model
+    from service.pictures.search import NO_SEARCH, FaceSearch
 
     seconds, model = float(sys.argv[2]), open_model()
-    pictures = {picture: jpeg(picture) for picture in SIZES}
-    face = model.decode(pictures["256"])
+    pictures = {picture: jpeg(picture) for picture in PICTURES}
+    (face,) = model.find(pictures[MAIN_CROP], NO_SEARCH).faces
     print("warm", flush=True)
     sys.stdin.readline()
     forward, decode = {}, {}
@@ -124,7 +128,9 @@ def main() -> None:
         forward[batch] = _ms(lambda: infer(faces), seconds, clock) / batch  # noqa: B023
     for picture, data in pictures.items():
         enough = min(seconds, _LARGE.get(picture, seconds))
-        decode[picture] = _ms(lambda: model.decode(data), enough, time.process_time)  # noqa: B023
+        search = NO_SEARCH if PICTURES[picture].is_crop else FaceSearch()
+        find = partial(model.find, data, search)
+        decode[picture] = _ms(find, enough, time.process_time)
     print(json.dumps({"device": DEVICE.type, "forward_ms": forward, "decode_ms": decode}))
 
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving.pictures import PICTURES
 from benchmarks.serving.rows import (
     ceilings,
     hardware,
-    is_main,
+    loads_of,
+    main_picture,
     median_of,
     most_workers,
     ranked,
@@ -21,7 +23,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows = [r for r in results["loads"] if is_main(r) and r["workers"] == most_workers(results)]
+    picture, workers = main_picture(results), most_workers(results)
+    rows = [r for r in loads_of(results, picture) if r["workers"] == workers]
     figure, axes = plt.subplots(1, 2, figsize=(13, 4.2), layout="constrained")
     for variant in ranked(rows, 64):
         mine = [r for r in rows if variant_of(r) == variant]
@@ -32,11 +35,10 @@ def draw(results: dict[str, Any], path: Path) -> None:
             values = [median_of(mine, key, c) for c in counts]
             axis.plot(counts, values, marker="o", label=variant.title, **style)
     for row in ceilings(results):
-        if row["engine"] == "ours":
-            axes[0].axhline(row["requests_per_s"]["256"], color="grey", linestyle=":")
-            axes[0].annotate(
-                "decode + forward alone", (1, row["requests_per_s"]["256"]), fontsize=8, va="bottom"
-            )
+        if row["engine"] == "ours" and picture in row["requests_per_s"]:
+            most = row["requests_per_s"][picture]
+            axes[0].axhline(most, color="grey", linestyle=":")
+            axes[0].annotate("without a server", (1, most), fontsize=8, va="bottom")
     for axis, title in zip(axes, ("requests/s", "p99, ms"), strict=True):
         axis.set(xscale="log", xlabel="connections", title=title)
         axis.set_xticks(sorted({r["connections"] for r in rows}))
@@ -47,6 +49,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
     # Beside the axes: any place within them hides a line of some machine's results.
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     on = hardware(results["machine"])
-    figure.suptitle(f"256 px JPEG by multipart, {on}", fontsize=10)
+    figure.suptitle(f"JPEG of {PICTURES[picture].title} by multipart, {on}", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)

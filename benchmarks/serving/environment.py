@@ -13,8 +13,12 @@ HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
 PROJECT = (ROOT / "pyproject.toml", ROOT / "constraints.txt")
 MAIN = CACHE / "venv"
-SEPARATE = {"bentoml": (CACHE / "venv-bentoml", HERE / "requirements-bentoml.txt")}
+SEPARATE = {
+    peer: (CACHE / f"venv-{peer}", HERE / f"requirements-{peer}.txt") for peer in ("bentoml", "fer")
+}
 """Peers whose dependencies contradict the others'."""
+_WITHOUT_SERVICE = {"fer"}
+"""Those of them that import nothing of this project."""
 
 _installed = False  # whether this interpreter's own packages are used instead
 
@@ -44,25 +48,28 @@ def prepare(peers: list[str]) -> dict[str, str]:
     """
     problems = {}
     for peer in peers:
-        if not _installed and peer in SEPARATE and (problem := make(*SEPARATE[peer])):
+        if _installed or peer not in SEPARATE:
+            continue
+        if problem := make(*SEPARATE[peer], with_service=peer not in _WITHOUT_SERVICE):
             problems[peer] = problem
     return problems
 
 
-def make(folder: Path, requirements: Path) -> str | None:
-    """Make one environment; returns what went wrong."""
+def make(folder: Path, requirements: Path, *, with_service: bool = True) -> str | None:
+    """Make one environment, with what the service needs or without; returns what went wrong."""
     wanted = hashlib.sha256(b"".join(f.read_bytes() for f in (requirements, *PROJECT))).hexdigest()
     stamp = folder / "made-from"
     if stamp.is_file() and stamp.read_text() == wanted:
         return None
     print(f"making {folder.relative_to(ROOT)}; the first time, for minutes", flush=True)
     pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet"]
-    for command in (
+    commands = [
         [sys.executable, "-m", "venv", str(folder)],
         [*pip, "--no-deps", "-r", str(requirements)],
-        # What the service itself needs, in its own versions, which are the same or it is a bug.
-        [*pip, "-c", str(ROOT / "constraints.txt"), *_needs_of_service()],
-    ):
+    ]
+    if with_service:  # in its own versions, which are the same or it is a bug
+        commands.append([*pip, "-c", str(ROOT / "constraints.txt"), *_needs_of_service()])
+    for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"cannot be installed: {done.stderr.strip()[-400:]}"
@@ -95,5 +102,7 @@ def versions(peer: str, packages: tuple[str, ...]) -> dict[str, str]:
     places = [str(place) for place in folder.glob("lib/python*/site-packages")]
     if _installed:
         places = sys.path
-    found = {d.metadata["Name"].lower(): d.version for d in distributions(path=places)}
+    found = {
+        d.metadata["Name"].lower().replace("_", "-"): d.version for d in distributions(path=places)
+    }
     return {name: found[name] for name in (*packages, "torch") if name in found}

@@ -16,6 +16,7 @@ from benchmarks.serving.server import Server, own
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 _TIMEOUT_S = 30  # wrk gives up on an answer then, and counts it
+_DRAINED_S = 60  # requests whose clients have left go on in most servers
 
 
 class LoadError(Exception):
@@ -95,6 +96,7 @@ def closed_loop(
         *("--duration", f"{max(1, round(seconds))}s", "--timeout", f"{_TIMEOUT_S}s"),
         *("--latency", "--script", str(SCRIPT), server.url(body)),
     ]
+    server.ask(body, _DRAINED_S)  # answered when what the load before left is done
     seen: list[float] = []
     cpu, (busy, stolen), began = server.cpu_s(), proc.machine_cpu_s(), time.monotonic()
     process = subprocess.Popen(

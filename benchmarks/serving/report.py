@@ -12,13 +12,14 @@ from typing import Any
 
 from benchmarks.serving.drawing import draw
 from benchmarks.serving.goals import goals
-from benchmarks.serving.pictures import TITLES
+from benchmarks.serving.pictures import MAIN_CROP, MAIN_PHOTOGRAPH, PICTURES
 from benchmarks.serving.rows import (
     as_table,
     behaviours,
     ceilings,
     hardware,
-    is_main,
+    loads_of,
+    main_picture,
     median_of,
     most_workers,
     ranked,
@@ -33,15 +34,17 @@ def write(results: dict[str, Any], folder: Path) -> None:
     """Write serving.md and, where there is throughput to show, serving.png beside the JSON."""
     text = "\n\n".join(f"## {name}\n\n{table}" for name, table in tables(results).items())
     (folder / "serving.md").write_text(f"# Serving, measured on {results['date']}\n\n{text}\n")
-    if any(is_main(row) for row in results["loads"]):
+    if loads_of(results, main_picture(results)):
         draw(results, folder / "serving.png")
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
     """Return every table that the results have rows for, as Markdown, by its title."""
     found = {
-        "Throughput": throughput(results),
-        "Pictures": pictures(results),
+        "Photographs": throughput(results, MAIN_PHOTOGRAPH),
+        "Photographs by size": pictures(results, MAIN_PHOTOGRAPH),
+        "Crops": throughput(results, MAIN_CROP),
+        "Crops by size": pictures(results, MAIN_CROP),
         "CPU time of the server alone": floor(results),
         "Ceiling": ceiling(results),
         "Memory and start": starts(results),
@@ -53,9 +56,9 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
     return {name: table for name, table in found.items() if table}
 
 
-def throughput(results: dict[str, Any], fewest_workers: int = 1) -> str:
-    """256 px by multipart: requests a second at each number of connections, then 64 in detail."""
-    rows = [r for r in results["loads"] if is_main(r) and r["workers"] >= fewest_workers]
+def throughput(results: dict[str, Any], picture: str, fewest_workers: int = 1) -> str:
+    """A picture by multipart: requests a second by number of connections, then 64 in detail."""
+    rows = [r for r in loads_of(results, picture) if r["workers"] >= fewest_workers]
     counts = sorted({r["connections"] for r in rows})
     detail = 64 if 64 in counts else max(counts, default=0)
     head = ["", "workers", *(f"{c} conn." for c in counts)]
@@ -71,36 +74,45 @@ def throughput(results: dict[str, Any], fewest_workers: int = 1) -> str:
 
 def summary(results: dict[str, Any]) -> str:
     """For README: throughput with all cores each, and on what it was measured."""
-    machine = results["machine"]
-    rounds = 1 + max(r["round"] for r in results["loads"] if is_main(r))
+    machine, picture = results["machine"], main_picture(results)
+    rounds = 1 + max(r["round"] for r in loads_of(results, picture))
     said = (
-        f"{hardware(machine)}, {results['date']}: a JPEG of 256 px by "
+        f"{hardware(machine)}, {results['date']}: a JPEG of {PICTURES[picture].title} by "
         f"multipart, a worker a core, requests/s, medians of {rounds} rounds in turn."
     )
-    return f"{said}\n\n{throughput(results, most_workers(results))}"
+    return f"{said}\n\n{throughput(results, picture, most_workers(results))}"
 
 
 def headline(results: dict[str, Any]) -> str:
     """Say what our server does with all cores, at 64 connections, and on what."""
-    rows = [r for r in results["loads"] if is_main(r) and r["workers"] >= most_workers(results)]
+    picture = main_picture(results)
+    rows = [r for r in loads_of(results, picture) if r["workers"] >= most_workers(results)]
     mine = [r for r in rows if variant_of(r).peer == "ours"]
     rate, p99 = (median_of(mine, key, 64) for key in ("requests_per_s", "p99_ms"))
     machine = f"{hardware(results['machine'])}, {results['date']}"
-    return f"{shown(rate)} requests/s with a p99 of {shown(p99)} ms ({machine})"
+    sent = f"{'crops' if PICTURES[picture].is_crop else 'photographs'} ({PICTURES[picture].title})"
+    return f"{shown(rate)} {sent} a second with a p99 of {shown(p99)} ms ({machine})"
 
 
-def pictures(results: dict[str, Any]) -> str:
-    """Requests a second (CPU ms) by picture and body: all cores, 64 connections."""
+def pictures(results: dict[str, Any], main: str) -> str:
+    """Requests a second (CPU ms) of pictures of `main`'s kind: all cores, mostly 64 connections."""
+    names = [name for name, kind in PICTURES.items() if kind.is_crop == PICTURES[main].is_crop]
     rows = [
         r
         for r in results["loads"]
-        if r["connections"] == 64 and r["workers"] == most_workers(results)
+        if r["picture"] in names
+        and r["connections"] == PICTURES[r["picture"]].connections
+        and r["workers"] == most_workers(results)
     ]
-    kinds = sorted({(list(TITLES).index(r["picture"]), not r["form"]) for r in rows})
-    names = list(TITLES)
-    head = ["", *(f"{TITLES[names[p]]}, {'raw' if raw else 'form'}" for p, raw in kinds)]
+    kinds = sorted({(names.index(r["picture"]), not r["form"]) for r in rows})
+    head = [""]
+    for place, raw in kinds:
+        kind = PICTURES[names[place]]
+        fewer = f", {kind.connections} conn." if kind.connections != 64 else ""
+        head.append(f"{kind.title}, {'raw' if raw else 'form'}{fewer}")
     lines = []
-    for variant in ranked(rows, 64):
+    compared = [r for r in rows if r["picture"] == main and r["form"]] or rows
+    for variant in ranked(compared, 64):
         cells = []
         for place, raw in kinds:
             mine = [
@@ -108,7 +120,7 @@ def pictures(results: dict[str, Any]) -> str:
                 for r in rows
                 if variant_of(r) == variant and r["picture"] == names[place] and r["form"] != raw
             ]
-            rate, cpu = median_of(mine, "requests_per_s", 64), median_of(mine, "cpu_ms", 64)
+            rate, cpu = (median([r[key] for r in mine]) for key in ("requests_per_s", "cpu_ms"))
             cells.append("-" if math.isnan(rate) else f"{shown(rate)} ({shown(cpu)})")
         lines.append([variant.title, *cells])
     return as_table(head, lines)
@@ -118,7 +130,7 @@ def floor(results: dict[str, Any]) -> str:
     """CPU milliseconds a request with a model that does nothing; decoding is in them."""
     rows = results["floor"]
     kinds = [("48", True), ("48", False), ("256", True), ("256", False)]
-    head = ["", *(f"{TITLES[p]}, {'form' if form else 'raw'}" for p, form in kinds)]
+    head = ["", *(f"{PICTURES[p].title}, {'form' if form else 'raw'}" for p, form in kinds)]
     lines = []
     for variant in dict.fromkeys(variant_of(r) for r in rows):
         cells = [
@@ -138,23 +150,30 @@ def floor(results: dict[str, Any]) -> str:
 
 def ceiling(results: dict[str, Any]) -> str:
     """What decoding and inference alone allow, every core at work."""
+    rows = ceilings(results)
+    decoded = [p for p in PICTURES if rows and p in rows[0]["decode_ms"]]  # older ones have fewer
+    mains = [p for p in (MAIN_PHOTOGRAPH, MAIN_CROP) if p in decoded]
     head = ["engine", "forward, batch 1", "best batch", "forward there"]
-    head += [f"decode {TITLES[p]}" for p in TITLES] + ["requests/s at 256 px"]
+    for picture in decoded:
+        kind = PICTURES[picture]
+        head.append(f"decode{'' if kind.is_crop else ', find'} {kind.title}")
+    head += [f"requests/s, {PICTURES[p].title}" for p in mains]
     lines = []
-    for row in ceilings(results):
+    for row in rows:
         best = row["best_batch"]
-        times = [row["forward_ms"]["1"], row["forward_ms"][best], *row["decode_ms"].values()]
+        times = [row["forward_ms"]["1"], row["forward_ms"][best]]
+        times += [row["decode_ms"][picture] for picture in decoded]
         first, there, *decode = (f"{shown(t, 2)} ms" for t in times)
-        lines.append(
-            [row["engine"], first, best, there, *decode, shown(row["requests_per_s"]["256"])]
-        )
+        most = [shown(row["requests_per_s"][picture]) for picture in mains]
+        lines.append([row["engine"], first, best, there, *decode, *most])
     return as_table(head, lines)
 
 
 def starts(results: dict[str, Any]) -> str:
     """Seconds to the first answer, and memory (PSS) at rest and under the most connections."""
-    rows = results["starts"]
-    most = [r for r in results["loads"] if r.get("pss_mb") is not None]
+    picture = main_picture(results)
+    rows = [r for r in results["starts"] if r.get("picture", MAIN_CROP) == picture]
+    most = [r for r in loads_of(results, picture) if r.get("pss_mb") is not None]
     count = max((r["connections"] for r in most), default=0)
     head = ["", "workers", "ready after s", "MB at rest", f"MB at {count} connections"]
     lines = []

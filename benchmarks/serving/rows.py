@@ -4,15 +4,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.serving.pictures import MAIN_CROP, MAIN_PHOTOGRAPH
 from benchmarks.serving.server import Variant
 from benchmarks.serving.statistics import median
 
 Row = dict[str, Any]
 
 
-def is_main(row: Row) -> bool:
-    """Tell whether it is of 256 px by multipart, which all variants are compared by."""
-    return row["picture"] == "256" and row["form"]
+def main_picture(results: dict[str, Any]) -> str:
+    """Return what the servers are compared by first: a photograph, or in older results a crop."""
+    photographs = any(row["picture"] == MAIN_PHOTOGRAPH for row in results["loads"])
+    return MAIN_PHOTOGRAPH if photographs else MAIN_CROP
+
+
+def loads_of(results: dict[str, Any], picture: str) -> list[Row]:
+    """Return the loads of a picture by multipart, which all variants can be compared by."""
+    return [row for row in results["loads"] if row["picture"] == picture and row["form"]]
 
 
 def variant_of(row: Row) -> Variant:
@@ -20,10 +27,10 @@ def variant_of(row: Row) -> Variant:
 
 
 def ranked(rows: Sequence[Row], connections: int) -> list[Variant]:
-    """Return the variants, of most workers first, and the fastest among them first."""
+    """Return the variants of rows of one picture, of most workers and then the fastest first."""
 
     def rate(variant: Variant) -> float:
-        mine = [r for r in rows if variant_of(r) == variant and is_main(r)]
+        mine = [r for r in rows if variant_of(r) == variant]
         found = median_of(mine, "requests_per_s", connections)
         return 0.0 if math.isnan(found) else found
 

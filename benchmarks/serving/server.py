@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.serving import proc
 from benchmarks.serving.environment import ROOT, python_of
-from benchmarks.serving.pictures import Body
+from benchmarks.serving.pictures import PICTURES, Body
 
 START_TIMEOUT_S = 120.0
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "DEVICE")
@@ -33,6 +33,9 @@ class Peer:
         form_path: Takes a multipart form.
         raw_path: Takes the picture as the body; None where the peer has no way to.
         field: The form's field that holds the picture.
+        engine: What classifies in it where nothing else is asked for; "own" is something else than
+            our checkpoint, and finds faces by itself.
+        crop_query: Added to the path where pictures are crops.
         packages: Whose versions are reported.
     """
 
@@ -41,15 +44,14 @@ class Peer:
     form_path: str = "/predict"
     raw_path: str | None = "/predict"
     field: str = "image"
+    engine: str = "plain"
+    crop_query: str = ""
     packages: tuple[str, ...] = ()
 
 
 WEB = ("fastapi", "starlette", "uvicorn")
 PEERS = {
-    # Peers take the whole picture for a face, so ours is asked to.
-    "ours": Peer(
-        "attention-fer", "ours", "/predict?detect=never", "/predict?detect=never", packages=WEB
-    ),
+    "ours": Peer("attention-fer", "ours", engine="ours", crop_query="?detect=never", packages=WEB),
     "fastapi": Peer(
         "FastAPI, model in the handler", "fastapi_handler", raw_path="/predict/raw", packages=WEB
     ),
@@ -62,6 +64,13 @@ PEERS = {
         "BentoML", "bentoml_peer", raw_path=None, field="images", packages=("bentoml",)
     ),
     "ray": Peer("Ray Serve", "ray_peer", raw_path="/predict/raw", packages=("ray",)),
+    "fer": Peer(
+        "FastAPI, the package fer",
+        "fer_peer",
+        raw_path="/predict/raw",
+        engine="own",
+        packages=("fer", "tensorflow-cpu", *WEB),
+    ),
 }
 
 
@@ -92,9 +101,10 @@ class ServerError(Exception):
 class Server:
     """A running server; use `running`."""
 
-    def __init__(self, variant: Variant, log: Path) -> None:
-        """Start it."""
+    def __init__(self, variant: Variant, log: Path, crops: bool) -> None:
+        """Start it, for crops or for photographs."""
         self.variant, self.peer = variant, PEERS[variant.peer]
+        self._query = self.peer.crop_query if crops else ""
         self.port = _free_port()
         self.log = log
         self.ready_s = 0.0
@@ -103,7 +113,7 @@ class Server:
             self.process = subprocess.Popen(
                 [python_of(variant.peer), "-m", f"benchmarks.serving.peers.{self.peer.module}"],
                 cwd=ROOT,
-                env=environ_of(variant, self.port),
+                env=environ_of(variant, self.port, crops),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -113,7 +123,8 @@ class Server:
 
     def path(self, body: Body) -> str | None:
         """Return where such a body goes; None where the peer has no way to take it."""
-        return self.peer.form_path if body.form else self.peer.raw_path
+        path = self.peer.form_path if body.form else self.peer.raw_path
+        return path and path + self._query
 
     def url(self, body: Body) -> str:
         """Return the same as a URL."""
@@ -192,8 +203,15 @@ class Server:
 
 @contextlib.contextmanager
 def running(variant: Variant, log: Path, body: Body) -> Iterator[Server]:
-    """Run a server until it is ready and calm, then for as long as the block lasts."""
-    server = Server(variant, log)
+    """Run a server until it is ready and calm, then for as long as the block lasts.
+
+    Args:
+        variant: Which server.
+        log: Where its output goes.
+        body: What it is asked until it answers; a server is for crops or for photographs, as this
+            is one or the other.
+    """
+    server = Server(variant, log, PICTURES[body.picture].is_crop)
     try:
         server.wait_ready(body)
         server.settle()
@@ -215,19 +233,26 @@ def own(process: "subprocess.Popen[Any]") -> Iterator["subprocess.Popen[Any]"]:
         _OWN.discard(process.pid)
 
 
-def check_answer(answer: bytes, expected: dict[str, float], tolerance: float = 0.02) -> None:
-    """Refuse an answer whose probabilities are not those of the checkpoint.
+def check_answer(answer: bytes, expected: list[dict[str, float]], tolerance: float = 0.02) -> None:
+    """Refuse an answer that has other faces, or whose probabilities are not the checkpoint's.
+
+    Args:
+        answer: A body.
+        expected: The probabilities of each face.
+        tolerance: Of a probability.
 
     Raises:
         ServerError: Names what differs.
     """
     body = json.loads(answer)
-    body = body[0] if isinstance(body, list) else body
-    face = body["faces"][0] if "faces" in body else body
-    for emotion, probability in expected.items():
-        found = face["probabilities"].get(emotion)
-        if found is None or abs(found - probability) > tolerance:
-            raise ServerError(f"{emotion} is {found}, expected {probability:.3f}")
+    faces = (body[0] if isinstance(body, list) else body)["faces"]
+    if len(faces) != len(expected):
+        raise ServerError(f"it found {len(faces)} faces, expected {len(expected)}")
+    for face, probabilities in zip(faces, expected, strict=True):
+        for emotion, probability in probabilities.items():
+            found = face["probabilities"].get(emotion)
+            if found is None or abs(found - probability) > tolerance:
+                raise ServerError(f"{emotion} is {found}, expected {probability:.3f}")
 
 
 def _begin(one_core: bool) -> None:
@@ -237,12 +262,13 @@ def _begin(one_core: bool) -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def environ_of(variant: Variant, port: int) -> dict[str, str]:
+def environ_of(variant: Variant, port: int, crops: bool) -> dict[str, str]:
     """Return the environment of a server's process.
 
     Args:
         variant: Which server.
         port: Where it is to listen.
+        crops: Whether pictures are crops, in which nobody looks for faces.
     """
     kept = {key: os.environ[key] for key in _KEPT if key in os.environ}
     packages = os.environ.get("PYTHONPATH", "")
@@ -250,6 +276,7 @@ def environ_of(variant: Variant, port: int) -> dict[str, str]:
         "PORT": str(port),
         "WORKERS": str(variant.workers),
         "ENGINE": variant.engine,
+        "DETECT": "never" if crops else "auto",
         # Threads of one inference; as many processes as cores are what may be parallel.
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",

@@ -46,7 +46,7 @@ def results() -> dict[str, Any]:
 
 
 def test_the_table_shows_medians_the_fastest_first(results: dict[str, Any]) -> None:
-    lines = report.tables(results)["Throughput"].splitlines()
+    lines = report.tables(results)["Crops"].splitlines()
 
     assert [line.split("|")[1].strip() for line in lines[2:]] == [
         "attention-fer",
@@ -74,7 +74,42 @@ def test_the_headline_is_of_our_server_with_all_cores(results: dict[str, Any]) -
 
     said = report.headline(results)
 
-    assert said == "600 requests/s with a p99 of 20.0 ms (2 cores of some, 2026-01-01)"
+    assert said == "600 crops (256 px) a second with a p99 of 20.0 ms (2 cores of some, 2026-01-01)"
+
+
+def test_photographs_come_first_where_they_were_measured(results: dict[str, Any]) -> None:
+    results["loads"] += [
+        load(*server, rate, connections) | {"picture": picture}
+        for picture, connections in (("photo", 64), ("crowd", 8))
+        for server, rate in ((("ours", "ours"), 60.0), (("mosec", "plain"), 30.0))
+    ]
+    results["loads"].append(load("fer", "own", 45.0) | {"picture": "photo"})
+
+    tables = report.tables(results)
+
+    assert list(tables)[:4] == ["Photographs", "Photographs by size", "Crops", "Crops by size"]
+    assert "the package fer" in tables["Photographs"]
+    assert (
+        "| 1024 x 768, one face, form | 4000 x 3000, twenty faces, form, 8 conn. |"
+        in (tables["Photographs by size"])
+    )
+    assert "a JPEG of 1024 x 768, one face by multipart" in report.summary(results)
+    assert report.headline(results).startswith("60.0 photographs (1024 x 768, one face) a second")
+    # What has another detector is shown, and no goal.
+    assert (
+        "| photographs/s at 64 conn., times those of whichever peer is best there | 2.00 |"
+        in (tables["Goals"])
+    )
+
+
+@pytest.mark.parametrize("name", ["serving.json", "zen5/serving.json", "h200/serving.json"])
+def test_the_results_of_older_runs_can_still_be_shown(name: str) -> None:
+    results = report.read(ROOT / "benchmarks/results" / name)
+
+    tables = report.tables(results)
+
+    assert {"Crops", "Crops by size", "Ceiling", "Memory and start", "Goals"} <= tables.keys()
+    assert "attention-fer" in report.summary(results)
 
 
 def test_goals_compare_with_the_best_peer_as_it_is_and_with_our_engine(
@@ -125,8 +160,10 @@ def test_each_round_is_held_against_the_ceiling_of_its_own_minute(results: dict[
 
     tables = report.tables(results)
 
-    assert "| share of the ceiling at 64 connections | 0.80 | ≥ 0.80 | yes |" in tables["Goals"]
-    assert "| p50 at 1 connection beyond decode + forward, ms | 1.80 |" in tables["Goals"]
+    assert (
+        "| crops: share of the ceiling at 64 connections | 0.80 | ≥ 0.80 | yes |" in tables["Goals"]
+    )
+    assert "| crops: p50 at 1 connection beyond decode + forward, ms | 1.80 |" in tables["Goals"]
     _, _, ours, plain = tables["Ceiling"].splitlines()
     cells = [cell.strip() for cell in ours.split("|")]
     assert cells[1:5] == ["ours", "2.00 ms", "24", "0.90 ms"]
@@ -185,10 +222,16 @@ def test_parts_can_be_chosen_on_the_command_line() -> None:
     assert options.connections == [1, 8, 64, 256]
 
 
-def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--only", "flor", "expected throughput"), ("--pictures", "foto", "expected photo")],
+)
+def test_an_unknown_part_is_refused(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+) -> None:
     with pytest.raises(SystemExit):
-        parse_arguments(["--only", "flor"])
-    assert "expected throughput" in capsys.readouterr().err
+        parse_arguments([option, value])
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-bentoml.txt"])

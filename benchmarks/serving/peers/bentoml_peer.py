@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-import numpy as np
 
 from benchmarks.serving.peers.model import MAX_BATCH, PORT, WORKERS, open_model
 
@@ -21,8 +20,7 @@ class Recognise:
     @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=1000)
     def predict(self, images: list[Path]) -> list[dict[str, Any]]:
         """Answer a batch; a request brings a list of one."""
-        faces = np.stack([self.model.decode(path.read_bytes()) for path in images])
-        return [self.model.answer(row) for row in self.model.infer(faces)]
+        return self.model.answer([self.model.find(path.read_bytes()) for path in images])
 
 
 if __name__ == "__main__":

@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 
-from benchmarks.serving.peers.model import MAX_BATCH, PORT, WORKERS, open_model
+from benchmarks.serving.peers.model import MAX_BATCH, PORT, WORKERS, Found, open_model
 
 
 @asynccontextmanager
@@ -23,7 +22,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 if __name__ != "__main__":  # in a worker
     model = open_model()
-waiting: asyncio.Queue[tuple[np.ndarray, asyncio.Future]] = asyncio.Queue()
+waiting: asyncio.Queue[tuple[Found, asyncio.Future]] = asyncio.Queue()
 
 
 @app.post("/predict")
@@ -37,10 +36,10 @@ async def predict_raw(request: Request) -> dict[str, Any]:
 
 
 async def recognise(data: bytes) -> dict[str, Any]:
-    face = await run_in_threadpool(model.decode, data)
+    found = await run_in_threadpool(model.find, data)
     future = asyncio.get_running_loop().create_future()
-    waiting.put_nowait((face, future))
-    return model.answer(await future)
+    waiting.put_nowait((found, future))
+    return await future
 
 
 async def work() -> None:
@@ -48,10 +47,10 @@ async def work() -> None:
         batch = [await waiting.get()]
         while len(batch) < MAX_BATCH and not waiting.empty():
             batch.append(waiting.get_nowait())
-        rows = await asyncio.to_thread(model.infer, np.stack([face for face, _ in batch]))
-        for (_, future), row in zip(batch, rows, strict=True):
+        answers = await asyncio.to_thread(model.answer, [found for found, _ in batch])
+        for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
-                future.set_result(row)
+                future.set_result(answer)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ def predict_raw(image: Annotated[bytes, Body(media_type="image/jpeg")]) -> dict[
 
 
 def recognise(data: bytes) -> dict[str, Any]:
-    face = model.decode(data)
-    return model.answer(model.infer(face[None])[0])
+    return model.answer([model.find(data)])[0]
 
 
 if __name__ == "__main__":

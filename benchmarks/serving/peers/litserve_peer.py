@@ -3,38 +3,33 @@
 from typing import Any
 
 import litserve as ls
-import numpy as np
 from fastapi import Request
 
-from benchmarks.serving.peers.model import DEVICE, MAX_BATCH, PORT, WORKERS, open_model
+from benchmarks.serving.peers.model import DEVICE, MAX_BATCH, PORT, WORKERS, Found, open_model
 
 
 class Recognise(ls.LitAPI):
-    """Decodes and classifies in the worker, as its batching has it."""
+    """Finds faces and classifies them in the worker, as its batching has it."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - its interface
         """Load in the worker process."""
         self.model = open_model()
 
-    def decode_request(self, request: Request) -> np.ndarray:
+    def decode_request(self, request: Request) -> Found:
         """Take the picture out of the form, which is what its `Request` has become by then."""
-        return self.model.decode(request["image"].file.read())
+        return self.model.find(request["image"].file.read())
 
-    def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
-        """Join faces."""
-        return np.stack(inputs)
+    def batch(self, inputs: list[Found]) -> list[Found]:
+        """Leave the pictures apart: they have any number of faces."""
+        return inputs
 
-    def predict(self, faces: np.ndarray) -> np.ndarray:
+    def predict(self, pictures: list[Found]) -> list[dict[str, Any]]:
         """Classify a batch."""
-        return self.model.infer(faces)
+        return self.model.answer(pictures)
 
-    def unbatch(self, output: np.ndarray) -> list[np.ndarray]:
-        """Part rows."""
-        return list(output)
-
-    def encode_response(self, output: np.ndarray) -> dict[str, Any]:
-        """Return the body."""
-        return self.model.answer(output)
+    def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return a body for each request."""
+        return output
 
 
 if __name__ == "__main__":

@@ -3,15 +3,13 @@
 import os
 from typing import Any
 
-import numpy as np
 import ray
 from fastapi import FastAPI, Request, UploadFile
 from ray import serve
 
-from benchmarks.serving.peers.model import MAX_BATCH, PORT, WORKERS, open_model
+from benchmarks.serving.peers.model import ENGINE, MAX_BATCH, PORT, WORKERS, open_model
 
 app = FastAPI()
-ENGINE = os.environ.get("ENGINE", "plain")
 
 
 @serve.deployment(num_replicas=WORKERS, max_ongoing_requests=2 * MAX_BATCH)
@@ -35,12 +33,12 @@ class Recognise:
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.01)
     async def recognise(self, pictures: list[bytes]) -> list[dict[str, Any]]:
         """Answer a batch."""
-        faces = np.stack([self.model.decode(data) for data in pictures])
-        return [self.model.answer(row) for row in self.model.infer(faces)]
+        return self.model.answer([self.model.find(data) for data in pictures])
 
 
 if __name__ == "__main__":
-    environ = {"ENGINE": ENGINE, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ["PYTHONPATH"]}
+    handed = ("DETECT", "OMP_NUM_THREADS", "PYTHONPATH")
+    environ = {"ENGINE": ENGINE} | {name: os.environ[name] for name in handed}
     ray.init(
         num_cpus=max(WORKERS, 2),
         include_dashboard=False,
