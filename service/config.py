@@ -93,7 +93,7 @@ class Settings:
         max_buffered_bytes: Most bytes of uploads held at once, of all requests together.
         max_decode_bytes: Most bytes of pictures being decoded, of all large ones together.
         decode_threads: Threads of each worker that decode pictures; None is one a core, shared
-            among the workers.
+            among the workers, and at least two.
         torch_threads: Threads of one inference on a CPU.
         precision: Of the network on a GPU (on a CPU always float32), and of the detector.
         drain_s: Seconds to finish accepted requests at shutdown.
@@ -187,7 +187,11 @@ class Settings:
     decode_threads: int | None = field(
         default=None,
         metadata=auto_or(
-            integer(1, 256, "threads of a worker that decode; auto shares the cores among workers")
+            integer(
+                1,
+                256,
+                "threads of a worker that decode; auto shares the cores among workers, two each or more",
+            )
         ),
     )
     torch_threads: int = field(

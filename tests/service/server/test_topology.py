@@ -38,12 +38,12 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("device", "cores", "memory", "workers", "threads"),
     [
-        ("cpu", 1, 64 * GIB, 1, 1),
-        ("cpu", 2, 64 * GIB, 2, 1),
-        ("cpu", 16, 64 * GIB, 16, 1),
+        ("cpu", 1, 64 * GIB, 1, 2),
+        ("cpu", 2, 64 * GIB, 2, 2),
+        ("cpu", 16, 64 * GIB, 16, 2),
         ("cpu", 16, 4 * GIB, 3, 5),
         ("cpu", 16, GIB // 2, 1, 16),
-        ("cuda", 16, 64 * GIB, 16, 1),
+        ("cuda", 16, 64 * GIB, 16, 2),
         ("cuda", 16, 8 * GIB, 6, 2),
     ],
 )
