@@ -255,7 +255,7 @@ class Predictor:
         """Return the expressions for an engine's results under a prior, and record them."""
         if not inferences:
             return []
-        rows = reweigh(np.stack([one.probabilities for one in inferences]), prior.adjustment)
+        rows = reweigh(np.array([one.probabilities for one in inferences]), prior.adjustment)
         return [
             self._express(row, one.explanation) for row, one in zip(rows, inferences, strict=True)
         ]
@@ -278,7 +278,7 @@ class Predictor:
 def _stack(faces: Sequence[Face]) -> Faces:
     if not faces:
         return np.empty((0, 1, 1), np.uint8)
-    return np.stack([face.pixels for face in faces])
+    return np.array([face.pixels for face in faces])
 
 
 def _timing(done: Done[Found], inferences: Sequence[Inference], total_s: float) -> Timing:

@@ -22,7 +22,9 @@ def is_cut_jpeg(data: bytes | bytearray) -> bool:
     Args:
         data: Any file.
     """
-    return data.startswith(_JPEG) and data.rfind(_JPEG_END) < data.rfind(_SCAN)
+    if not data.startswith(_JPEG) or data.endswith(_JPEG_END):  # nearly every file
+        return False
+    return data.rfind(_JPEG_END) < data.rfind(_SCAN)
 
 
 def complete_jpeg(data: bytes | bytearray) -> bytes | bytearray:
