@@ -190,7 +190,7 @@ class Settings:
             integer(
                 1,
                 256,
-                "threads of a worker that decode; auto shares the cores among workers, two each or more",
+                "threads of a worker that decode; auto shares the cores, two a worker or more",
             )
         ),
     )

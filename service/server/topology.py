@@ -26,7 +26,7 @@ def fit_to_host(
     """Return the settings with the numbers of workers and of decoding threads chosen.
 
     What was set stays. Else there are as many workers as cores, if there is memory for what each
-    may hold at most, and the cores are shared among the workers' decoding threads, two each or more.
+    may hold at most. Their decoding threads share the cores; each worker has two or more.
 
     Args:
         settings: The operator's.
