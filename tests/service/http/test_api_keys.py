@@ -115,7 +115,9 @@ async def test_the_document_says_which_paths_need_a_key() -> None:
 
 async def preflight(client: httpx.AsyncClient, origin: str) -> httpx.Response:
     headers = {"origin": origin, "access-control-request-method": "POST"}
-    headers["access-control-request-headers"] = "x-api-key, content-type"
+    headers["access-control-request-headers"] = (
+        "x-api-key, content-type, inference-header-content-length"
+    )
     return await client.options("/predict", headers=headers)
 
 

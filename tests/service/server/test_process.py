@@ -143,6 +143,7 @@ def test_sigterm_answers_what_was_accepted(checkpoint: Path, astronaut: bytes) -
                 server.process.send_signal(signal.SIGTERM)
                 server.process.wait(0.01)
         assert server.stop() == 0
+        assert "shutting down: accepted requests are answered" in server.log
         assert "Traceback" not in server.log
 
 
@@ -210,6 +211,17 @@ class TestRefusals:
         settings = {"FER_CHECKPOINT": str(random_checkpoint), "FER_PORT": "0", "FER_DEVICE": "cpu"}
         error = refused(monkeypatch, capsys, **settings, FER_PRIOR="uniform")
         assert "FER_PRIOR is 'uniform', but attention-fer-test 0 does not state" in error
+
+    def test_a_missing_face_detector(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+    ) -> None:
+        path = tmp_path / "none.safetensors"
+        error = refused(monkeypatch, capsys, FER_DETECTOR=str(path), FER_PORT="0")
+        assert f"{path}: No such file" in error
+        assert "fetches it; FER_DETECTOR=none serves without finding faces" in error
 
     def test_a_port_in_use(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
