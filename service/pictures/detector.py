@@ -117,7 +117,7 @@ class Detector:
         fine = self._finer(large, quarters, _finest(min_face or MIN_FACE))
         moved_back = moved(fine.faces, picture.width / large.width, 0, 0)
         faces = self._distinct(np.concatenate([coarse.faces, moved_back]))
-        return Detection(faces, coarse.complete and fine.complete)
+        return Detection(faces, fine.complete)  # it saw again what the coarse look left
 
     def _settles(self, picture: Image.Image, faces: Faces, min_face: float | None) -> bool:
         """Tell whether the coarse look leaves no reason for a finer one."""

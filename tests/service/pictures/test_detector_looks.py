@@ -159,6 +159,22 @@ def test_the_work_has_a_bound_and_what_it_leaves_out_is_said() -> None:
     assert sure.complete
 
 
+def test_a_finer_look_sees_what_the_coarse_one_left() -> None:
+    class CoarselyUnsure(RedLook):
+        def __call__(
+            self, pixels: npt.NDArray[np.uint8], least: float, levels: tuple[int, ...] = ()
+        ) -> Faces:
+            found = super().__call__(pixels, least, levels)
+            if pixels.shape[1] <= COARSE_SIDE:
+                found[:, 4] = 0.3
+            return found
+
+    squares = [(20 + 100 * (n % 15), 20 + 100 * (n // 15), 80) for n in range(120)]
+    detection = Detector(CoarselyUnsure()).detect(painted(*squares))
+    assert len(detection.faces) == 120
+    assert detection.complete
+
+
 def test_a_picture_without_faces_is_looked_at_turned_and_finely() -> None:
     look = RedLook()
     assert len(Detector(look).detect(painted()).faces) == 0
