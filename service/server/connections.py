@@ -126,6 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Keep the connection for a client that has ended its sending, if it waits for answers."""
         self._half_closed = True
         if self._idle or self._body is not None or self.transport.is_closing():
+            self._lingering_transport.flush()  # the event loop closes the connection now
             return False
         if not self._buffer:
             self.cycle.keep_alive = False

@@ -53,7 +53,7 @@ class LingeringTransport(asyncio.Transport):
         """Flush, then end the connection: at once, or when the client has stopped sending."""
         if self.is_closing():
             return
-        self._send()
+        self.flush()
         if not self._is_receiving():
             self._transport.close()
             return
@@ -133,10 +133,11 @@ class LingeringTransport(asyncio.Transport):
         if self.lingering:
             return
         if not self._unsent:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.flush)
         self._unsent.append(data)
 
-    def _send(self) -> None:
+    def flush(self) -> None:
+        """Send now what was written in this turn of the event loop."""
         content = b"".join(self._unsent)
         self._unsent.clear()
         if content and not self._transport.is_closing():

@@ -545,6 +545,19 @@ async def test_who_sends_no_more_gets_all_answers() -> None:
 
 
 @BOTH_LOOPS
+async def test_who_ends_as_the_answer_is_written_gets_it() -> None:
+    async with listening(PATIENT) as server:
+        for turns in range(200):
+            reader, writer = await server.connect()
+            writer.write(GET)
+            for _ in range(turns % 20):  # until the end meets the answer on the event loop
+                await asyncio.sleep(0)
+            writer.write_eof()
+            assert (await answer(reader))[0] == 200
+            writer.close()
+
+
+@BOTH_LOOPS
 @pytest.mark.parametrize("how", ["close", "abort"])
 async def test_who_leaves_altogether_is_noticed(how: str) -> None:
     engine = GatedEngine()
