@@ -2,7 +2,8 @@
 
 A server or proxy may answer before it has read the request's body (413, 401, 503), and close. What
 it sent is lost where nobody reads until the body is written: asyncio closes a socket at the first
-failed write. httpx's own transport for threads has no such loss: there the system keeps the answer.
+failed write. What arrives after that write is lost still: the second part of an answer that is sent
+in two. httpx's own transport for threads has no such loss: there the system keeps the answer.
 """
 
 import asyncio

@@ -91,7 +91,19 @@ def serve() -> Iterator[Callable[..., str]]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("way", [before_all, after_the_head, in_two_parts, reading_on])
+def test_an_early_answer_in_two_parts_is_given_to_the_client_for_threads(
+    serve: Callable[..., str], size: int
+) -> None:
+    url = serve(in_two_parts, f"HTTP/1.1 413 Early\r\n{LENGTH}\r\n".encode() + BODY)
+    with (
+        Client(url, sleep=lambda _: None) as client,
+        pytest.raises(Failure, match="Send a smaller one"),
+    ):
+        client.predict(b"x" * size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("way", [before_all, after_the_head, reading_on])
 @pytest.mark.parametrize("status", [401, 413])
 def test_an_early_answer_is_given(
     serve: Callable[..., str], predict: Predict, way: Any, size: int, status: int
