@@ -9,6 +9,7 @@ from service.config import Settings, SettingsError, describe, is_service_link
 from service.server.supervisor import exit_cleanly_on_signals, refuse, supervise
 from service.server.topology import engine_bytes, engine_devices, fit_to_host, worker_bytes
 from service.telemetry.logs import set_up_logging
+from service.threads import run_and_exit
 
 _log = logging.getLogger(__name__)
 
@@ -76,4 +77,4 @@ def _parse_arguments() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

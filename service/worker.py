@@ -16,6 +16,7 @@ from service.remote.client import RemoteBackend
 from service.server.registry import WorkerRegistry, claim_slot
 from service.server.supervisor import exit_cleanly_on_signals, refuse
 from service.telemetry.logs import set_up_logging
+from service.threads import run_and_exit
 from training.model.manifest import CheckpointError
 
 
@@ -49,4 +50,4 @@ def _create_remote_backend(workers: WorkerRegistry, settings: Settings) -> Remot
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

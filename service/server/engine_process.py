@@ -35,7 +35,7 @@ from service.server.topology import engine_devices
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import Metrics
 from service.telemetry.nvml import device_uuid
-from service.threads import all_have_ended
+from service.threads import all_have_ended, run_and_exit
 from training.model.manifest import CheckpointError
 
 _BACKLOG = 256  # the highest number of workers
@@ -151,4 +151,4 @@ async def _wait_for_end(
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

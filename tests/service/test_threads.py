@@ -77,3 +77,25 @@ def test_no_thread_is_in_c_code_as_the_process_ends(
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+ENDS = """
+import sys, threading
+from service.threads import run_and_exit
+class Never(threading.Thread):
+    def run(self): threading.Event().wait()
+def main():
+    Never().start()  # not a daemon: finalising the interpreter would wait for it
+    sys.stdout.write("the last word")
+    {end}
+run_and_exit(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("", 0), ("sys.exit(0)", 0), ("sys.exit(2)", 2), ("sys.exit()", 0)]
+)
+def test_a_process_ends_whatever_its_threads_do(end: str, code: int) -> None:
+    script = [sys.executable, "-c", ENDS.format(end=end)]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (code, "the last word")
