@@ -22,6 +22,7 @@ from service.config import SHIPPED_CHECKPOINT
 from tests.docker.conftest import Engine
 from tests.docker.load import Fate, Load, Request
 from tests.docker.project import ROOT, panel_queries, rules
+from tests.service.server_processes import only_line
 from tests.waiting import eventually
 from training.model.checkpoint import load_checkpoint, save_checkpoint
 from training.model.labels import FER2013_EMOTIONS
@@ -165,14 +166,17 @@ def test_the_image_is_not_larger_than_it_was(stack: Stack) -> None:
 
 def test_a_gpu_that_is_not_there_is_said_in_one_line(stack: Stack) -> None:
     said = stack.engine.run("docker", "run", "--rm", "-e", "FER_DEVICE=cuda", IMAGE, expected=2)
-    assert len(said.strip().splitlines()) == 1
-    assert "no CUDA device was found" in said
+    assert "no CUDA device was found" in only_line(said)
 
 
 def test_the_shipped_checkpoint_recognises_a_face(stack: Stack, face: bytes) -> None:
     shipped = load_checkpoint(SHIPPED_CHECKPOINT).manifest
     answer = predict(stack, face)
-    assert answer["model"] == {"name": shipped.name, "version": shipped.version}
+    assert answer["model"] == {
+        "name": shipped.name,
+        "version": shipped.version,
+        "prior": "balanced",
+    }
     (found,) = answer["faces"]
     assert found["emotion"] in shipped.emotions
     assert found["detection"] > 0.7  # the image carries the detector, and Compose lets it be found
@@ -208,7 +212,11 @@ def test_rules_are_loaded_and_every_panel_can_be_drawn(stack: Stack) -> None:
 def test_a_mounted_checkpoint_is_served_instead(stack: Stack, face: bytes) -> None:
     mounted = Stack(stack.engine.having(FER_CHECKPOINT="/checkpoints/mounted.safetensors"))
     mounted.run("up", "--detach", "--wait", "--wait-timeout", "120", "--no-build", "service")
-    assert predict(mounted, face)["model"] == {"name": "mounted", "version": "42"}
+    assert predict(mounted, face)["model"] == {
+        "name": "mounted",
+        "version": "42",
+        "prior": "training",  # its header states none
+    }
 
 
 def test_sigterm_under_load_loses_nothing(stack: Stack, face: bytes) -> None:

@@ -88,7 +88,7 @@ def test_a_chain_cut_and_resumed_ends_as_an_uncut_one_does(
     voted = load_checkpoint(place.output(chain.stages[-1])).manifest
     assert voted.prior is not None
     assert set(voted.temperatures) == {"uniform", "balanced", "training"}
-    assert voted.provenance["recipe"]["label_share"] == 0.25
+    assert voted.provenance["recipe"]["label_share"] == 0.3
 
     (cut.folder / "both-0" / "best.safetensors").write_bytes(b"other")
     (cut.folder / "everywhere.json").unlink()

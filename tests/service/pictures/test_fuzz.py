@@ -21,7 +21,7 @@ from service.errors import ServiceError
 from service.pictures.cost import Allowance
 from service.pictures.decode import decode, prepare_pillow, weigh
 from service.pictures.faces import whole_picture
-from service.pictures.search import FINEST_SIDE, FaceSearch
+from service.pictures.search import FINEST_SIDE, NEARLY, FaceSearch
 from tests.service.hostile import multi_scan_jpeg, seeds, spoiled
 from training.model.manifest import InputSpec
 
@@ -51,7 +51,8 @@ def outcome(data: bytes) -> str:
         Allowance(len(data)).spend(weigh(data, SPEC, MAX_PIXELS, FaceSearch("always")))
         picture = decode(data, SPEC, MAX_PIXELS, FaceSearch("always"))
         assert picture.colour is not None
-        assert (picture.colour.mode, max(picture.colour.size) <= FINEST_SIDE) == ("RGB", True)
+        assert picture.colour.mode == "RGB"
+        assert max(picture.colour.size) <= NEARLY * FINEST_SIDE
         face = whole_picture(picture, SPEC)
     except ServiceError as error:
         result = error.code if error.status < 500 else "a failure of ours"
