@@ -9,11 +9,10 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -110,7 +109,6 @@ _UNREADABLE = (
 _FORMAT_OF = {"HEIC": "HEIF", "HEIF": "HEIF", "AVIF": "AVIF"}
 
 Data = bytes | bytearray | memoryview
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -172,10 +170,7 @@ def weigh(
     Raises:
         ServiceError: Any kind that `decode` raises before it decodes.
     """
-    return _mending(data, lambda whole: _weigh(whole, spec, max_pixels, search))
-
-
-def _weigh(data: Data, spec: InputSpec, max_pixels: int, search: FaceSearch) -> Cost:
+    data = _completed(data)
     if plain := _recognise(data, max_pixels):
         size = plain.width, plain.height
         return cost_of_jpeg(size, _decoded_sizes(*size, spec, search), len(data), None)
@@ -218,7 +213,7 @@ def decode(
         BadImage: Not a picture, or a broken one.
         OutOfMemory: The process cannot have the memory for it.
     """
-    picture = _mending(data, lambda whole: _decode(whole, spec, max_pixels, search))
+    picture = _decode(_completed(data), spec, max_pixels, search)
     return replace(picture, cut=True) if _is_cut(data) else picture
 
 
@@ -233,16 +228,8 @@ def _decode(data: Data, spec: InputSpec, max_pixels: int, search: FaceSearch) ->
         return _read(image, spec, search)
 
 
-def _mending(data: Data, work: Callable[[Data], T]) -> T:
-    """Do something with a file, or with what can be mended of it."""
-    if _is_cut(data):
-        return work(complete_jpeg(bytes(data)))
-    try:
-        return work(data)
-    except BadImage:
-        if isinstance(data, memoryview) or (stripped := strip_png(data)) is None:
-            raise
-    return work(stripped)
+def _completed(data: Data) -> Data:
+    return complete_jpeg(data) if _is_cut(data) else data  # type: ignore[arg-type] # no view is cut
 
 
 def _is_cut(data: Data) -> bool:
@@ -262,7 +249,7 @@ def _recognise(data: Data, max_pixels: int) -> PlainJpeg | None:
 def _opened(data: Data, max_pixels: int) -> Iterator[Image.Image]:
     """Give a picture whose head is sound; whatever is found wrong with it becomes our own error."""
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
+        with _open(data) as image:
             _refuse_large(image, max_pixels)
             _refuse_slow(image, data)
             yield image
@@ -280,6 +267,16 @@ def _opened(data: Data, max_pixels: int) -> Iterator[Image.Image]:
         if _is_short_of_memory():
             raise _out_of_memory() from error
         raise _damaged() from error
+
+
+def _open(data: Data) -> Image.Image:
+    """Open a file; what spoils a PNG beside its pixels is met here, before any of them."""
+    try:
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except _DECODER_ERRORS:
+        if isinstance(data, memoryview) or (stripped := strip_png(data)) is None:
+            raise
+    return Image.open(BytesIO(stripped), formats=FORMATS)
 
 
 def _is_short_of_memory() -> bool:
