@@ -60,7 +60,7 @@ def read_image_texts(body: bytearray, max_image_bytes: int) -> list[bytearray]:
 
 def _read_field(body: bytearray, name: str) -> object:
     try:
-        fields = pydantic_core.from_json(bytes(body))
+        fields = pydantic_core.from_json(body)
     except ValueError:
         raise BadRequest("The body is not valid JSON.") from None
     if not isinstance(fields, dict) or name not in fields:

@@ -25,6 +25,8 @@ from service.http.upload_memory import MemoryReservation
 
 # Of a form besides the picture: boundaries, headers, a few other fields.
 FORM_OVERHEAD_BYTES = 64 << 10
+# Beside a body of JSON there are its text and the pictures in it while it is read.
+_JSON_COPIES = 2
 # The last is what stores such as S3 give files of no known type.
 _ANY_BYTES = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 
@@ -65,6 +67,7 @@ async def read_image(
     if kind == "application/json":
         most = encoded_bytes(max_image_bytes)
         body = await read_body(headers, receive, most, reservation, ImageTooLarge)
+        reservation.take(_JSON_COPIES * len(body))
         # In a thread: the text of a large picture takes milliseconds.
         return await asyncio.to_thread(read_image_text, body, max_image_bytes)
     if not is_picture(kind):
@@ -105,6 +108,7 @@ async def read_images(
     kind = _content_type(headers)
     if kind == "application/json":
         body = await read_body(headers, receive, limits.max_request_bytes, reservation)
+        reservation.take(_JSON_COPIES * len(body))
         images = await asyncio.to_thread(read_image_texts, body, limits.max_image_bytes)
         if len(images) > limits.max_images:
             raise TooManyImages(f"At most {limits.max_images} images a request.")

@@ -127,6 +127,20 @@ async def test_json_has_the_bounds_of_a_form() -> None:
         assert app.state.service.memory.held_bytes == 0
 
 
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+async def test_the_copies_that_reading_json_makes_are_in_the_memory_of_uploads(path: str) -> None:
+    text = base64.b64encode(b"x" * 3000).decode()
+    bounds: dict[str, Any] = {
+        "max_image_bytes": 4096,
+        "max_request_bytes": 6000,
+        "max_buffered_bytes": 8000,
+    }
+    async with serving(**bounds) as (client, app):
+        body = {"image": text} if path == "/predict" else {"images": [text]}
+        assert_problem(await client.post(path, json=body), 503, "queue_full")
+        assert app.state.service.memory.held_bytes == 0
+
+
 @pytest.mark.parametrize("path", ["/predict/", "/predict/batch/", "/explain/"])
 async def test_a_slash_at_the_end_changes_nothing(path: str) -> None:
     async with serving() as (client, app):
