@@ -73,9 +73,9 @@ def add_routes(app: FastAPI) -> None:
 
 
 async def predict(request: Request) -> Response:
-    """Send one picture: as the form field `image`, or as the body with its own content type.
+    """Send one picture: as the form field `image`, as the body with its own type, or in JSON.
 
-    JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF. The EXIF orientation is applied, and
+    JPEG, PNG, WebP, BMP, GIF (first frame), TIFF or AVIF. The EXIF orientation is applied, and
     transparent parts are shown on white. The answer has the faces that were found, the largest
     first; without any, the list is empty.
     """
